@@ -1,0 +1,57 @@
+# Everything starts from a machine with Python (3.10 or newer) and make. Which packages come from where is
+# that machine's own configuration of pip: no option of pip's is given here.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check quick lint types format mutants versus ways
+
+help:  ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## make .venv, if need be, and install Topgraft with what its checks need
+
+# The stamp is newer than pyproject.toml as long as nothing has to be installed: a second run takes no time.
+# An interrupted first run leaves a .venv without the stamp, and the next run goes on with it.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Topgraft needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	         "Give another: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
+	  { echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+	$(BIN)/python -m pip install --editable '.[dev]'
+	@touch $@
+
+demo: install  ## the whole job on the packaged pictures, from reading them to a saved model
+	$(BIN)/topgraft demo
+
+test: check mutants  ## every check that .ci/run runs
+
+check: lint types install  ## format, lint, types, all tests, the examples in docstrings, the commands of the docs
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+quick: install  ## the tests without the slow ones
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m 'not slow'
+
+lint: install  ## format and lint, changing nothing
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+types: install  ## mypy in strict mode on src
+	$(BIN)/mypy
+
+format: install  ## put the code into the agreed format and mend what can be mended
+	$(BIN)/ruff check --fix --exit-zero --quiet
+	$(BIN)/ruff format
+
+mutants: install  ## break each contract on purpose, in a copy, and require a red test each time
+	$(BIN)/python tests/mutants/run.py
+
+versus: install  ## Topgraft beside logistic regression and a plain PyTorch loop; writes the table in docs/
+	$(BIN)/python benchmarks/versus.py
+
+ways: install  ## every way of reuse on real weights; writes the table in docs/
+	$(BIN)/python benchmarks/ways.py

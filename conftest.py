@@ -1,0 +1,33 @@
+"""What holds for every test and for every example in a docstring; it is set before torch is loaded."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Workers of pytest-xdist share the cores; what a test starts as a program inherits this.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_THREADS = str(max(1, (os.cpu_count() or 1) // _WORKERS))
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_variable] = _THREADS
+
+# No hub is asked: what a test loads is packaged or made by the test.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["NO_COLOR"] = "1"
+
+# The store of the person who runs the tests is left alone, and two runs of the tests share none.
+_STORE = tempfile.TemporaryDirectory(prefix="topgraft-tests-", ignore_cleanup_errors=True)
+os.environ["TOPGRAFT_CACHE"] = _STORE.name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def store() -> Iterator[Path]:
+    """The folder of the store that this process of the tests uses."""
+    yield Path(_STORE.name)
+    _STORE.cleanup()
