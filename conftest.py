@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 # Workers of pytest-xdist share the cores; what a test starts as a program inherits this.
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _THREADS = str(max(1, (os.cpu_count() or 1) // _WORKERS))
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[_variable] = _THREADS
+    os.environ.setdefault(_variable, _THREADS)
 
 # No hub is asked: what a test loads is packaged or made by the test.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -26,8 +22,5 @@ _STORE = tempfile.TemporaryDirectory(prefix="topgraft-tests-", ignore_cleanup_er
 os.environ["TOPGRAFT_CACHE"] = _STORE.name
 
 
-@pytest.fixture(scope="session", autouse=True)
-def store() -> Iterator[Path]:
-    """The folder of the store that this process of the tests uses."""
-    yield Path(_STORE.name)
+def pytest_unconfigure() -> None:
     _STORE.cleanup()
