@@ -1,0 +1,334 @@
+"""One shelf of the store: the arrays that one description made, in shards."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topgraft.errors import TopgraftError, did_you_mean
+from topgraft.features.shards import SUFFIX, Form, Shard, pack_shard
+from topgraft.files import canonical_json, read_json, sweep, told, write_json, write_whole
+from topgraft.tensorfile import DamagedFile, dtype_name, dtype_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHARD = re.compile(r"[0-9a-f]{64}" + re.escape(SUFFIX))
+DESCRIPTION = "description.json"
+
+
+class StoreWarning(UserWarning):
+    """Something in the store was damaged and will be made again."""
+
+
+class NotStored(TopgraftError):
+    """Examples that were asked for are not stored (any more); ``digests`` says which, each once."""
+
+    exit_status = 1
+
+    def __init__(self, digests: Sequence[str]) -> None:
+        self.digests = tuple(dict.fromkeys(digests))
+        count = len(self.digests)
+        example = f" (the first is {self.digests[0]!r})" if count else ""
+        super().__init__(
+            f"{count:,} of the examples asked for are not stored{example}; they must be made again."
+        )
+
+    def __reduce__(self) -> tuple[type[NotStored], tuple[tuple[str, ...]]]:
+        return type(self), (self.digests,)
+
+
+class Shelf:
+    """The stored arrays of one description; made by :meth:`topgraft.features.store.Store.shelf`.
+
+    Parameters
+    ----------
+    folder
+        Where its shards lie; need not exist.
+    description
+        What made the arrays.
+    """
+
+    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.description = dict(description)
+        self.key = hashlib.sha256(canonical_json(description)).hexdigest()
+        self.notes: list[str] = []
+        """What was found damaged, in plain sentences."""
+        self._shards: dict[str, Shard] = {}
+        self._where: dict[str, tuple[str, int]] = {}
+        self._refused: dict[str, tuple[int, ...]] = {}
+        self._lock = threading.RLock()
+        self._described = self._compare_description()
+
+    def __reduce__(self) -> tuple[type[Shelf], tuple[Path, dict[str, Any]]]:
+        return type(self), (self.folder, self.description)
+
+    def known(self) -> frozenset[str]:
+        """Digests of the examples that are stored, as far as the headers of the shards tell.
+
+        Raises
+        ------
+        TopgraftError
+            If the store may not be read.
+        """
+        with self._lock:
+            self._look()
+            return frozenset(self._where)
+
+    def append(self, digests: Sequence[str], arrays: Mapping[str, Tensor | Sequence[Tensor]]) -> None:
+        """Store the arrays of some examples as one shard; examples that are stored already are left out.
+
+        Parameters
+        ----------
+        digests
+            One text an example, different for different content.
+        arrays
+            By name, a tensor ``(n, ...)`` with a row an example, or ``n`` tensors whose first
+            dimension differs (ragged). Kept bit for bit. All shards of a shelf have the same names,
+            types and shapes.
+
+        Raises
+        ------
+        RunningError
+            If the disk is full or fails; nothing half-written is left.
+        TopgraftError
+            If the store may not be written to.
+        ValueError
+            If the arrays don't fit the digests or what the shelf holds.
+        """
+        for name, array in arrays.items():
+            if len(array) != len(digests):
+                raise ValueError(f"array {name!r} has {len(array)} rows for {len(digests)} examples")
+        if len(set(digests)) != len(digests):
+            raise ValueError("an example is given twice")
+        with self._lock:
+            self._look()
+            fresh = [row for row, digest in enumerate(digests) if digest not in self._where]
+            if not fresh:
+                return
+            if not arrays:
+                raise ValueError("there are no arrays to store")
+            forms = {name: _form(name, array) for name, array in sorted(arrays.items())}
+            for shard in self._shards.values():
+                if shard.forms != forms:
+                    raise ValueError(
+                        f"the shelf holds {_told_forms(shard.forms)}, and was given {_told_forms(forms)}"
+                    )
+            chosen = {name: _rows(array, fresh, len(digests)) for name, array in arrays.items()}
+            parts = pack_shard(self.key, [digests[row] for row in fresh], chosen)
+            name = hashlib.sha256(parts[0]).hexdigest() + SUFFIX
+            self._write(name, parts)
+            self._refused.pop(name, None)
+            self._look()
+
+    def read(
+        self, digests: Sequence[str], names: Sequence[str] | None = None
+    ) -> dict[str, Tensor | list[Tensor]]:
+        """The arrays of some examples, in the order asked for.
+
+        Parameters
+        ----------
+        digests
+            Examples, repeats allowed.
+        names
+            Only these arrays; all when not given.
+
+        Returns
+        -------
+        dict
+            By name, a new tensor ``(n, ...)`` on the CPU, or a list of ``n`` tensors for a ragged array.
+
+        Raises
+        ------
+        NotStored
+            If examples are not stored, or were found damaged just now: they must be made again.
+        TopgraftError
+            If there is no array of such a name, or the store may not be read.
+        """
+        with self._lock:
+            while True:
+                if any(digest not in self._where for digest in digests):
+                    self._look()
+                missing = [digest for digest in digests if digest not in self._where]
+                if missing:
+                    raise NotStored(missing)
+                try:
+                    return self._gather(digests, names)
+                except _Dropped:
+                    continue
+
+    def _gather(
+        self, digests: Sequence[str], names: Sequence[str] | None
+    ) -> dict[str, Tensor | list[Tensor]]:
+        import torch
+
+        forms = next(iter(self._shards.values())).forms if self._shards else {}
+        for name in names or ():
+            if name not in forms:
+                held = ", ".join(forms) or "none"
+                raise TopgraftError(
+                    f"No array {name!r} is stored; there are: {held}.{did_you_mean(name, forms)}"
+                )
+        by_shard: dict[str, tuple[list[int], list[int]]] = {}
+        for place, digest in enumerate(digests):
+            shard_name, row = self._where[digest]
+            rows, places = by_shard.setdefault(shard_name, ([], []))
+            rows.append(row)
+            places.append(place)
+        found: dict[str, Tensor | list[Tensor]] = {}
+        for name in forms if names is None else names:
+            form = forms[name]
+            out: Tensor | list[Tensor]
+            if form.ragged:
+                out = [torch.empty(0)] * len(digests)
+            else:
+                out = torch.empty((len(digests), *form.shape), dtype=dtype_of(form.dtype))
+            for shard_name, (rows, places) in by_shard.items():
+                self._read_shard(shard_name, name, rows, places, out)
+            found[name] = out
+        return found
+
+    def _read_shard(
+        self, shard: str, name: str, rows: list[int], places: list[int], out: Tensor | list[Tensor]
+    ) -> None:
+        try:
+            self._shards[shard].read(name, rows, places, out)
+        except (DamagedFile, OSError) as error:
+            self._drop(shard, error)
+            raise _Dropped from error
+
+    def _look(self) -> None:
+        """Bring what is known in line with what lies in the folder."""
+        with told(self.folder, reading=True):
+            try:
+                present = {entry.name for entry in os.scandir(self.folder) if SHARD.fullmatch(entry.name)}
+            except FileNotFoundError:
+                present = set()
+        gone = sorted(self._shards.keys() - present)
+        for name in gone:
+            del self._shards[name]
+        if gone:
+            self._find_again()
+            for name in gone:
+                self._say(f"{self.folder / name} was deleted; its examples will be made again.")
+        for name in sorted(present - self._shards.keys()):
+            try:
+                if name in self._refused and _identity(self.folder / name) == self._refused[name]:
+                    continue
+                shard = Shard(self.folder / name, self.key)
+            except FileNotFoundError:
+                continue
+            except (DamagedFile, OSError) as error:
+                self._drop(name, error)
+                continue
+            first = next(iter(self._shards.values()), shard)
+            if shard.forms != first.forms:
+                with contextlib.suppress(FileNotFoundError):
+                    self._refused[name] = _identity(shard.path)
+                self._say(f"{shard.path} holds other arrays than the rest of its shelf; it was left out.")
+                continue
+            self._shards[name] = shard
+            for row, digest in enumerate(shard.digests):
+                self._where.setdefault(digest, (name, row))
+
+    def _find_again(self) -> None:
+        self._where.clear()
+        for name, shard in self._shards.items():
+            for row, digest in enumerate(shard.digests):
+                self._where.setdefault(digest, (name, row))
+
+    def _drop(self, name: str, error: DamagedFile | OSError) -> None:
+        """Forget a shard that can't be read, delete it where that is possible, and say so."""
+        path = self.folder / name
+        if isinstance(error, PermissionError):
+            with told(path, reading=True):
+                raise error
+        with contextlib.suppress(OSError):
+            self._refused[name] = _identity(path)
+            path.unlink()
+        if self._shards.pop(name, None):
+            self._find_again()
+        if isinstance(error, FileNotFoundError):
+            self._say(f"{path} was deleted; its examples will be made again.")
+        else:
+            reason = error.reason if isinstance(error, DamagedFile) else error.strerror or str(error)
+            done = "could not be deleted and is left out" if os.path.lexists(path) else "was deleted"
+            self._say(f"{path} is damaged ({reason}); it {done}, and its examples will be made again.")
+
+    def _write(self, name: str, parts: list[bytes | memoryview]) -> None:
+        try:
+            for last in (False, False, True):
+                with told(self.folder):
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    sweep(self.folder)
+                    if not self._described or not (self.folder / DESCRIPTION).exists():
+                        write_json(self.folder / DESCRIPTION, self.description)
+                        self._described = True
+                    write_whole(self.folder / name, parts)
+                    return
+                except TopgraftError:
+                    if last or self.folder.exists():  # else another process cleared the store: once more
+                        raise
+        except TopgraftError as error:
+            raise type(error)(
+                f"{error}\nThe store lies in {self.folder.parent.parent}; TOPGRAFT_CACHE names another place."
+            ) from error
+
+    def _compare_description(self) -> bool:
+        path = self.folder / DESCRIPTION
+        with told(path, reading=True):
+            if not path.exists():
+                return False
+        try:
+            if canonical_json(read_json(path)) == canonical_json(self.description):
+                return True
+            reason = "it describes other arrays"
+        except DamagedFile as error:
+            reason = error.reason
+        self._say(f"{path} is damaged ({reason}); it will be written again.")
+        return False
+
+    def _say(self, text: str) -> None:
+        self.notes.append(text)
+        warnings.warn(text, StoreWarning, stacklevel=2)
+
+
+class _Dropped(Exception):
+    """A shard was dropped while it was read: look again."""
+
+
+def _form(name: str, array: Tensor | Sequence[Tensor]) -> Form:
+    import torch
+
+    parts = [array] if isinstance(array, torch.Tensor) else list(array)
+    forms = {(dtype_name(part.dtype), tuple(part.shape[1:])) for part in parts if part.dim()}
+    if len(forms) != 1 or not all(part.dim() for part in parts):
+        raise ValueError(f"array {name!r} differs from example to example in more than its first dimension")
+    ((dtype, shape),) = forms
+    return Form(dtype, shape, ragged=not isinstance(array, torch.Tensor))
+
+
+def _rows(array: Tensor | Sequence[Tensor], rows: list[int], count: int) -> Tensor | Sequence[Tensor]:
+    import torch
+
+    if len(rows) == count:
+        return array
+    return array[rows] if isinstance(array, torch.Tensor) else [array[row] for row in rows]
+
+
+def _told_forms(forms: Mapping[str, Form]) -> str:
+    return ", ".join(f"{name}: {form}" for name, form in forms.items())
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    seen = os.lstat(path)
+    return (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
