@@ -1,8 +1,8 @@
 """Files and folders that appear complete or not at all, and readers that notice damage.
 
-Everything is written under a temporary name in the folder where it belongs, brought to the disk, and
-renamed. The writer holds a lock on the temporary name; what a killed writer leaves is therefore told
-from what a living one is still writing, by :func:`sweep`, without trusting clocks or process numbers.
+Everything is written under a temporary name beside its place, brought to the disk, and renamed. The
+writer holds a lock on it, so that :func:`sweep` can tell what a killed writer left from what a living
+one is still writing, without trusting clocks or process numbers.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ __all__ = [
     "write_whole",
 ]
 
+_WRONG_PLACE = frozenset(
+    (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP)
+)
 _PART = re.compile(r"\.topgraft-part-[0-9a-f]{12}-[0-9a-f]{16}")
 
 
@@ -305,14 +308,7 @@ def _other(path: Path, error: OSError, done: str) -> TopgraftError:
     if error.errno == errno.ENOENT:
         missing = path if done == "read" else path.parent
         return TopgraftError(f"{missing} does not exist, so {path.name} could not be {done}.")
-    if error.errno in (
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EEXIST,
-        errno.ENOTEMPTY,
-        errno.ENAMETOOLONG,
-        errno.ELOOP,
-    ):
+    if error.errno in _WRONG_PLACE:
         return TopgraftError(f"{path} could not be {done}: {error.strerror}.")
     return RunningError(f"{path} could not be {done}: {error.strerror or error}.")
 

@@ -257,6 +257,8 @@ class TensorFile:
         try:
             tensor = torch.empty(entry.shape, dtype=dtype_of(entry.dtype))
         except RuntimeError as error:
+            if entry.end > entry.start:  # the file does hold so much: memory is what lacks
+                raise
             raise DamagedFile(self.path, f"tensor {name!r} has the impossible shape {entry.shape}") from error
         part = bytes_of(tensor)
         self.read_into(name, 0, part)
