@@ -1,0 +1,329 @@
+"""From what a reader found to checked data: decoding once, leaving out, classes, duplicates, groups."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topgraft.data import duplicates as dup
+from topgraft.data.folders import natural
+from topgraft.data.pictures import PictureError, as_rgb, open_picture, read_bytes, thumbnail
+from topgraft.data.types import Data, Found, LeftOut, listed, number
+from topgraft.errors import TopgraftError, did_you_mean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+Look = tuple[str, "NDArray[np.uint8]"]
+
+
+def assemble(
+    found: Found,
+    *,
+    classes: Sequence[str] | None,
+    max_unreadable: float,
+    max_pixels: int,
+    near_duplicates: bool,
+) -> Data:
+    """Check what a reader found, and make data of what can be used.
+
+    Raises
+    ------
+    TopgraftError
+        If nothing is left, more than ``max_unreadable`` had to be left out, there is one class
+        only, or a label is not among ``classes``.
+    """
+    if not 0 <= max_unreadable <= 1:
+        raise TopgraftError(f"max_unreadable={max_unreadable} is not a share between 0 and 1, such as 0.05.")
+    if max_pixels < 1:
+        raise TopgraftError(f"max_pixels={max_pixels} is not a number of pixels above 0.")
+    total = len(found.names) + len(found.left_out)
+    if total == 0:
+        raise TopgraftError(f"{found.origin} holds no examples.")
+    reasons: dict[int, str] = {}
+    if found.labels is not None:
+        reasons.update({i: "no label" for i, label in enumerate(found.labels) if label is None})
+    digests, thumbnails = _inspect(found, reasons, max_pixels)
+    kept = [i for i in range(len(found.names)) if i not in reasons]
+    left_out = [*found.left_out, *(LeftOut(found.names[i], reasons[i]) for i in sorted(reasons))]
+    notes = [*found.notes]
+    _tell_left_out(found, left_out, total, max_unreadable, notes)
+    labels = None if found.labels is None else [str(found.labels[i]) for i in kept]
+    named, targets = _classes(found, labels, classes, notes)
+    names = tuple(found.names[i] for i in kept)
+    inputs: Sequence[Any] = (
+        found.inputs[kept] if isinstance(found.inputs, np.ndarray) else _pick(found.inputs, kept)
+    )
+    looks = np.stack([thumbnails[i] for i in kept]) if thumbnails else None
+    content = tuple(digests[i] for i in kept)
+    exact, near, alike = _duplicates(found.modality, content, inputs, looks, near_duplicates=near_duplicates)
+    sets = _sets(dup.united(len(kept), [*exact, *near]))
+    conflicts = [s for s in alike if targets is not None and len({int(targets[i]) for i in s}) > 1]
+    given = None if found.groups is None else [found.groups[i] for i in kept]
+    groups = dup.united(len(kept), [*exact, *near, *_given_groups(given, notes)])
+    _tell_duplicates(names, sets, exact, conflicts, targets, named, notes)
+    return Data(
+        modality=found.modality,
+        origin=found.origin,
+        names=names,
+        inputs=inputs,
+        classes=named,
+        targets=targets,
+        groups=groups,
+        digests=content,
+        left_out=tuple(left_out),
+        duplicates=tuple(sets),
+        conflicts=tuple(tuple(sorted(s)) for s in conflicts),
+        columns=found.columns,
+        notes=tuple(notes),
+        max_pixels=max_pixels,
+        thumbnails=looks,
+    )
+
+
+def digest_of(value: object) -> str:
+    """SHA-256, as hexadecimal, of a text, the bytes of a file, an array or a Pillow picture."""
+    whole = hashlib.sha256()
+    if isinstance(value, str):
+        whole.update(value.encode("utf-8", "surrogatepass"))
+    elif isinstance(value, bytes):
+        whole.update(value)
+    elif isinstance(value, np.ndarray):
+        whole.update(f"{value.dtype.str} {value.shape} ".encode())
+        whole.update(np.ascontiguousarray(value).tobytes())
+    else:
+        picture: Image.Image = as_rgb(value)  # type: ignore[arg-type]  # readers let nothing else through
+        whole.update(f"{picture.mode} {picture.size} ".encode())
+        whole.update(picture.tobytes())
+    return whole.hexdigest()
+
+
+def look(value: Any, max_pixels: int) -> Look:
+    """Digest and thumbnail of a picture, which is decoded for it.
+
+    Raises
+    ------
+    PictureError
+        If it can't be used.
+    """
+    if isinstance(value, PictureError):
+        raise value
+    if isinstance(value, (str, os.PathLike)):
+        value = read_bytes(value)
+    if isinstance(value, bytes):
+        return digest_of(value), thumbnail(open_picture(value, max_pixels=max_pixels, at_least=128))
+    picture = as_rgb(value)
+    if picture.width * picture.height > max_pixels or 0 in picture.size:
+        raise PictureError("", f"{picture.width:,} x {picture.height:,} pixels, not 1 to {max_pixels:,}")
+    return digest_of(value), thumbnail(picture)
+
+
+def _inspect(
+    found: Found, reasons: dict[int, str], max_pixels: int
+) -> tuple[dict[int, str], dict[int, NDArray[np.uint8]]]:
+    """Digests and thumbnails by index; ``reasons`` gets those that can't be used."""
+    digests: dict[int, str] = {}
+    thumbnails: dict[int, NDArray[np.uint8]] = {}
+    wanted = [i for i in range(len(found.names)) if i not in reasons]
+    if found.modality == "picture":
+
+        def one(i: int) -> Look | PictureError:
+            try:
+                return look(found.inputs[i], max_pixels)
+            except PictureError as error:
+                return error
+
+        with warnings.catch_warnings(), ThreadPoolExecutor(max(2, min(16, os.cpu_count() or 2))) as pool:
+            warnings.simplefilter("ignore")  # Pillow's, on what is refused or mended here anyway
+            for i, result in zip(wanted, pool.map(one, wanted), strict=True):
+                if isinstance(result, PictureError):
+                    reasons[i] = result.reason
+                else:
+                    digests[i], thumbnails[i] = result
+        return digests, thumbnails
+    for i in wanted:
+        value = found.inputs[i]
+        if found.modality == "text" and not (isinstance(value, str) and value.strip()):
+            reasons[i] = (
+                "an empty text"
+                if value is None or isinstance(value, str)
+                else f"a {type(value).__name__}, not a text"
+            )
+        elif found.modality == "array" and not np.isfinite(value).all():
+            reasons[i] = "holds values that are not finite"
+        else:
+            digests[i] = digest_of(value)
+    return digests, thumbnails
+
+
+def _tell_left_out(
+    found: Found, left_out: list[LeftOut], total: int, max_unreadable: float, notes: list[str]
+) -> None:
+    if not left_out:
+        return
+    noun = {"picture": "picture", "text": "text", "array": "example"}[found.modality]
+    of = f"{len(left_out):,} of {number(total, noun)} could not be used"
+    limit = f"limit {max_unreadable * 100:g} %, see --max-unreadable"
+    width = min(40, max(len(out.name) for out in left_out[:5]))
+    lines = [f"  {out.name:<{width}}  {out.reason}" for out in left_out[:5]]
+    if len(left_out) > 5:
+        lines.append(f"  ... and {len(left_out) - 5:,} more")
+    shown = "\n".join(lines)
+    if len(left_out) == total:
+        raise TopgraftError(f"{found.origin}: none of {number(total, noun)} could be used:\n{shown}")
+    if len(left_out) > max_unreadable * total:
+        raise TopgraftError(f"{found.origin}: {of}, which is too many ({limit}):\n{shown}")
+    notes.append(f"{of} and {'was' if len(left_out) == 1 else 'were'} left out ({limit}):\n{shown}")
+
+
+def _classes(
+    found: Found, labels: list[str] | None, given: Sequence[str] | None, notes: list[str]
+) -> tuple[tuple[str, ...], NDArray[np.int64] | None]:
+    """Names of the classes in their order, and indices into them."""
+    if labels is None:
+        if given is not None:
+            raise TopgraftError(f"{found.origin}: classes were given, but the data has no labels.")
+        return (), None
+    present = set(labels)
+    if given is not None:
+        classes = tuple(str(c) for c in given)
+        strange = sorted(present - set(classes), key=natural)
+        if strange:
+            raise TopgraftError(
+                f'{found.origin}: the label "{strange[0]}" is not among the {number(len(classes), "class", "classes")}.'
+                f"{did_you_mean(strange[0], classes)} Expected: {listed(list(classes), limit=20)}."
+                + (f" Other strange labels: {listed(strange[1:])}." if strange[1:] else "")
+            )
+    else:
+        classes = _in_order(present, found.order)
+        if len(classes) == 1:
+            raise TopgraftError(
+                f'{found.origin}: only one class was found, "{classes[0]}" ({number(len(labels), "example")}). '
+                "Two or more are needed to learn to tell them apart."
+            )
+        if len(classes) > 20 and len(classes) * 2 > len(labels):
+            where = f' (column "{found.columns["label"]}")' if "label" in found.columns else ""
+            raise TopgraftError(
+                f"{found.origin}: {len(classes):,} different labels for {number(len(labels), 'example')}{where} "
+                "are no classes. Expected several examples of each class: is this the column of the labels?"
+            )
+    if found.labels is not None:
+        lost = sorted({str(label) for label in found.labels if label is not None} - present, key=natural)
+        if lost and given is None:
+            notes.append(f"Nothing is left of {listed(lost)}: no example of it could be used.")
+    place = {name: i for i, name in enumerate(classes)}
+    return classes, np.array([place[label] for label in labels], dtype=np.int64)
+
+
+def _in_order(present: set[str], order: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The source's own order, else sorted with numbers by their size."""
+    if order is not None and present <= set(order):
+        return tuple(name for name in order if name in present)
+    try:
+        return tuple(sorted(present, key=lambda name: (float(name), name)))
+    except ValueError:
+        return tuple(sorted(present, key=natural))
+
+
+def _pick(inputs: Sequence[Any], kept: list[int]) -> Sequence[Any]:
+    """The inputs that are kept; a sequence that reads on demand goes on doing so."""
+    if len(kept) == len(inputs):
+        return inputs
+    return [inputs[i] for i in kept] if isinstance(inputs, (list, tuple)) else Picked(inputs, kept)
+
+
+class Picked(Sequence[Any]):
+    """Some of a sequence that reads on demand."""
+
+    def __init__(self, whole: Sequence[Any], indices: Sequence[int]) -> None:
+        self.whole, self.indices = whole, list(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Picked(self.whole, self.indices[index])
+        return self.whole[self.indices[index]]
+
+
+def _duplicates(
+    modality: str,
+    digests: Sequence[str],
+    inputs: Sequence[Any],
+    looks: NDArray[np.uint8] | None,
+    *,
+    near_duplicates: bool,
+) -> tuple[list[list[int]], list[tuple[int, int]], list[list[int]]]:
+    """Sets with the same content, near pairs, and sets whose content is the same to a reader."""
+    exact = dup.same(digests)
+    alike = exact
+    firsts = sorted({digest: i for i, digest in reversed(list(enumerate(digests)))}.values())
+    near: list[tuple[int, int]] = []
+    if modality == "text":
+        alike = dup.same([tuple(dup.words(text)) for text in inputs])
+        if near_duplicates:
+            near = dup.near_texts([inputs[i] for i in firsts])
+    elif looks is not None and near_duplicates:
+        near = dup.near_pictures(looks[firsts])
+    return exact, [(firsts[i], firsts[j]) for i, j in near], alike
+
+
+def _sets(numbers: NDArray[np.int64]) -> list[tuple[int, ...]]:
+    return [tuple(members) for members in dup.same(numbers.tolist())]
+
+
+def _given_groups(groups: list[str | None] | None, notes: list[str]) -> list[list[int]]:
+    """The user's groups as sets; a row without one stands by itself."""
+    if groups is None:
+        return []
+    alone = sum(g is None for g in groups)
+    if alone:
+        notes.append(
+            f"{number(alone, 'example has', 'examples have')} no group and may go to either side of a split."
+        )
+    return dup.same([("alone", i) if g is None else ("group", g) for i, g in enumerate(groups)])
+
+
+def _tell_duplicates(
+    names: Sequence[str],
+    sets: list[tuple[int, ...]],
+    exact: list[list[int]],
+    conflicts: list[list[int]],
+    targets: NDArray[np.int64] | None,
+    classes: Sequence[str],
+    notes: list[str],
+) -> None:
+    if not sets:
+        return
+    inside = sum(len(s) for s in sets)
+    same = sum(len(s) for s in exact)
+    notes.append(
+        f"{number(inside, 'example')} in {number(len(sets), 'set')} are duplicates ({same:,} exact, the others nearly "
+        f"so) and stay on one side of every split: {listed(['/'.join(names[i] for i in s[:2]) for s in sets])}."
+    )
+    largest = max(len(s) for s in sets)
+    if largest > 0.1 * len(names) and largest > 50:
+        notes.append(
+            f"One set of duplicates holds {number(largest, 'example')}; if these differ in what matters, read the "
+            "data without near duplicates (near_duplicates=False)."
+        )
+    if targets is None:
+        return
+    if conflicts:
+        shown = [" = ".join(f"{names[i]} ({classes[targets[i]]})" for i in s[:3]) for s in conflicts]
+        same_input = number(len(conflicts), "input has", "inputs have")
+        notes.append(f"{same_input} different labels at different places: {listed(shown)}.")
+    in_conflict = {i for s in conflicts for i in s}
+    mixed = [s for s in sets if len({int(targets[i]) for i in s}) > 1 and not in_conflict & set(s)]
+    if mixed:
+        shown = [" ~ ".join(f"{names[i]} ({classes[targets[i]]})" for i in s[:2]) for s in mixed]
+        nearly = number(len(mixed), "set of near duplicates has", "sets of near duplicates have")
+        notes.append(f"{nearly} different labels: {listed(shown)}.")

@@ -1,0 +1,312 @@
+"""Data that is already in Python: arrays, lists, data frames, torch and Hugging Face data sets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topgraft.data.assemble import digest_of
+from topgraft.data.pictures import PictureError, is_picture_name
+from topgraft.data.tables import Table, cell_text
+from topgraft.data.types import MODALITIES, Found, Modality, number
+from topgraft.errors import TopgraftError
+
+
+def read_object(source: Any, targets: Any, modality: Modality | None) -> Found | Table:
+    """Recognise what ``source`` is.
+
+    Raises
+    ------
+    TopgraftError
+        If it is nothing that can be read, or the number of targets differs from that of the inputs.
+    """
+    if isinstance(source, tuple) and len(source) == 2 and targets is None and not isinstance(source[0], str):
+        source, targets = source
+    if _is_frame(source):
+        _no_targets(targets, "a data frame: name its column of labels")
+        cells = {str(name): source[name].tolist() for name in source.columns}
+        return Table("the data frame", cells, Path(), {}, [])
+    if _is_hugging_face(source):
+        _no_targets(targets, "a Hugging Face data set: name its column of labels")
+        return _hugging_face(source)
+    if _is_torch_dataset(source):
+        _no_targets(targets, "a torch Dataset: its items hold the labels")
+        return _torch_dataset(source, modality)
+    if isinstance(source, (list, tuple)):
+        found = _items(list(source), modality)
+    else:
+        found = _array(source, modality)
+    found.labels = _labels(targets, len(found.names))
+    return found
+
+
+def _no_targets(targets: Any, what: str) -> None:
+    if targets is not None:
+        raise TopgraftError(f"targets can't be given together with {what}.")
+
+
+def _labels(targets: Any, count: int) -> list[str | None] | None:
+    if targets is None:
+        return None
+    values = targets.tolist() if hasattr(targets, "tolist") else list(targets)
+    if not isinstance(values, list) or any(isinstance(v, (list, tuple, dict)) for v in values):
+        raise TopgraftError("targets: expected one label for each example, a flat list or array.")
+    if len(values) != count:
+        raise TopgraftError(
+            f"{number(count, 'example')} but {number(len(values), 'target')}. Expected as many of each."
+        )
+    return [cell_text(int(v) if isinstance(v, float) and v.is_integer() else v) for v in values]
+
+
+def _names(count: int) -> list[str]:
+    return [str(i) for i in range(count)]
+
+
+def _items(items: list[Any], modality: Modality | None) -> Found:
+    """A list of paths, texts, Pillow pictures or arrays."""
+    from PIL import Image
+
+    if not items:
+        raise TopgraftError("The list holds no examples.")
+    if all(isinstance(item, (str, os.PathLike)) for item in items):
+        paths = any(isinstance(item, os.PathLike) for item in items)
+        if modality == "picture" or (
+            modality is None and (paths or all(is_picture_name(str(i)) for i in items))
+        ):
+            return Found("picture", "the list", [str(i) for i in items], [Path(i) for i in items])
+        if paths or modality == "array":
+            raise TopgraftError(f"A list of {type(items[0]).__name__} was given for {modality}s.")
+        return Found("text", "the list", _names(len(items)), items)
+    if modality == "text" and all(item is None or isinstance(item, str) for item in items):
+        return Found("text", "the list", _names(len(items)), items)
+    if all(isinstance(item, (Image.Image, bytes)) for item in items) or modality == "picture":
+        return Found("picture", "the list", _names(len(items)), [_picture(item) for item in items])
+    if all(item is None or isinstance(item, str) for item in items):
+        return Found("text", "the list", _names(len(items)), items)
+    try:
+        stacked = np.stack([_numpy(item) for item in items])
+    except (ValueError, TypeError):
+        kinds = sorted({type(item).__name__ for item in items})
+        raise TopgraftError(
+            f"The list holds {', '.join(kinds)} of different shapes or kinds. "
+            "Expected paths, texts, pictures, or arrays of one shape."
+        ) from None
+    return _array(stacked, modality)
+
+
+def _array(source: Any, modality: Modality | None) -> Found:
+    """(n, ...) numbers, one row an example."""
+    values = _numpy(source)
+    if values.ndim == 1 and values.dtype.kind in "USO":
+        return _items(values.tolist(), modality)
+    if values.ndim < 2 or values.size == 0:
+        raise TopgraftError(
+            f"An array of shape {values.shape} was given. Expected (examples, ...), not empty."
+        )
+    if values.dtype.kind not in "biuf":
+        raise TopgraftError(f"An array of {values.dtype} was given. Expected whole numbers or floats.")
+    if modality == "text":
+        raise TopgraftError("An array of numbers was given for texts. Expected a list of str.")
+    as_pictures = values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] in (1, 3, 4)
+    if modality == "picture" or (modality is None and as_pictures):
+        said = f"The array of shape {values.shape} and {values.dtype} was taken for pictures, height x width x channels."
+        notes = [] if modality else [said]
+        return Found("picture", "the array", _names(len(values)), list(values), notes=notes)
+    return Found("array", "the array", _names(len(values)), np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _numpy(value: Any) -> np.ndarray[Any, Any]:
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":
+            value = value.float()
+        return np.asarray(value.numpy())
+    if value is None or isinstance(value, (str, bytes, dict)) or callable(getattr(value, "read", None)):
+        raise TopgraftError(
+            f"{type(value).__name__} is nothing that can be read as data. Expected a path, arrays (X, y), "
+            "lists of paths or texts with targets, a data frame, a torch Dataset or a Hugging Face Dataset."
+        )
+    array = np.asarray(value)
+    if array.ndim == 0:
+        raise TopgraftError(f"{type(value).__name__} is nothing that can be read as data.")
+    return array
+
+
+def _picture(value: Any) -> Any:
+    """What is decoded later: a path, bytes, a Pillow picture or an array; else an error for its row."""
+    if isinstance(value, dict) and ("bytes" in value or "path" in value):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str):
+        return Path(value)
+    if value is None:
+        return PictureError("", "no picture")
+    if hasattr(value, "detach"):
+        value = _numpy(value)
+        if value.ndim == 3 and value.shape[0] in (1, 3, 4) and value.shape[2] not in (1, 3, 4):
+            value = np.moveaxis(value, 0, 2)
+    if isinstance(value, (bytes, os.PathLike, np.ndarray)) or hasattr(value, "convert"):
+        return value
+    return PictureError("", f"a {type(value).__name__}, not a picture")
+
+
+def picture_cell(cell: Any, folder: Path) -> Any:
+    """A table's cell as a picture: a path relative to the table, or bytes."""
+    if isinstance(cell, str):
+        if "://" in cell[:12]:
+            return PictureError(cell, "an address, not a file: download it first")
+        return folder / cell if cell.strip() and "\0" not in cell else PictureError("", "no path")
+    return _picture(cell)
+
+
+def _is_frame(source: Any) -> bool:
+    return type(source).__module__.startswith("pandas") and hasattr(source, "columns")
+
+
+def _is_hugging_face(source: Any) -> bool:
+    return type(source).__module__.split(".")[0] == "datasets"
+
+
+def _is_torch_dataset(source: Any) -> bool:
+    if isinstance(source, (np.ndarray, list, tuple, str)) or hasattr(source, "detach"):
+        return False
+    return (
+        hasattr(type(source), "__getitem__")
+        and hasattr(type(source), "__len__")
+        and not hasattr(source, "shape")
+    )
+
+
+def _hugging_face(source: Any) -> Table:
+    """Columns that read on demand; pictures stay encoded."""
+    import datasets
+
+    if isinstance(source, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+        raise TopgraftError(
+            f"A data set with the parts {', '.join(source)} was given. "
+            f'Give one of them, such as data["{next(iter(source), "train")}"].'
+        )
+    if not isinstance(source, datasets.Dataset):
+        raise TopgraftError(
+            f"{type(source).__name__} can't be read by number of row. Expected datasets.Dataset."
+        )
+    classes: dict[str, tuple[str, ...]] = {}
+    source = source.with_format(None)
+    for name, feature in source.features.items():
+        if isinstance(feature, datasets.ClassLabel):
+            classes[name] = tuple(feature.names)
+        elif isinstance(feature, datasets.Image):
+            source = source.cast_column(name, datasets.Image(decode=False))
+    return Table(
+        "the data set", {name: Column(source, name) for name in source.column_names}, Path(), classes, []
+    )
+
+
+def open_saved(folder: Path, origin: str) -> Table | None:
+    """A folder that Hugging Face's ``save_to_disk`` wrote, or ``None`` if it is none."""
+    if (folder / "dataset_dict.json").is_file():
+        parts = sorted(p.name for p in folder.iterdir() if p.is_dir())
+        example = (
+            f"{origin}/train --test {origin}/test"
+            if {"train", "test"} <= set(parts)
+            else f"{origin}/{parts[0]}"
+        )
+        raise TopgraftError(
+            f"{origin} holds the parts {', '.join(parts)}. Give them by themselves: {example}"
+        )
+    if not ((folder / "dataset_info.json").is_file() and (folder / "state.json").is_file()):
+        return None
+    import datasets
+
+    try:
+        table = _hugging_face(datasets.load_from_disk(str(folder)))
+    except (OSError, ValueError, KeyError) as error:
+        raise TopgraftError(f"{origin} is not a whole Hugging Face data set: {error}") from None
+    table.origin = origin
+    return table
+
+
+class Column(Sequence[Any]):
+    """One column of a Hugging Face data set, a cell read when it is asked for."""
+
+    def __init__(self, source: Any, name: str) -> None:
+        self.source, self.name = source.select_columns([name]), name
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.source[index][self.name]
+
+
+class Items(Sequence[Any]):
+    """The inputs of a torch Dataset, each read when it is asked for."""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Any) -> Any:
+        return _picture(self.source[int(index)][0])
+
+
+def _torch_dataset(source: Any, modality: Modality | None) -> Found:
+    """Items (input, label); pictures are read again when they are needed."""
+    count = len(source)
+    if count == 0:
+        raise TopgraftError("The data set holds no examples.")
+    labels, inputs = [], []
+    for i in range(count):
+        item = source[i]
+        if not (isinstance(item, (tuple, list)) and len(item) == 2):
+            raise TopgraftError(f"Item {i} of the data set is not a pair (input, label).")
+        label = item[1].item() if hasattr(item[1], "item") else item[1]
+        labels.append(cell_text(label))
+        if i == 0:
+            kind = modality or _kind(item[0])
+        if kind != "picture":
+            inputs.append(item[0])
+    own = getattr(source, "classes", None)
+    order = None
+    if isinstance(own, (list, tuple)) and all(
+        n is None or (n.isdecimal() and int(n) < len(own)) for n in labels
+    ):
+        order = tuple(str(name) for name in own)
+        labels = [None if n is None else order[int(n)] for n in labels]
+    if kind == "picture":
+        items = Items(source)
+        _steady(items)
+        return Found("picture", "the data set", _names(count), items, labels=labels, order=order)
+    found = _items(inputs, kind)
+    found.origin, found.labels, found.order = "the data set", labels, order
+    return found
+
+
+def _kind(value: Any) -> Modality:
+    if isinstance(value, str):
+        return "text"
+    return "picture" if hasattr(value, "convert") or isinstance(value, (bytes, os.PathLike)) else "array"
+
+
+def _steady(items: Items) -> None:
+    """Refuse a data set that gives another picture each time, since what is stored would be another's."""
+    for i in range(min(3, len(items))):
+        first, again = items[i], items[i]
+        if isinstance(first, PictureError) or isinstance(first, (str, os.PathLike)):
+            continue
+        if digest_of(first) != digest_of(again):
+            raise TopgraftError(
+                f"Item {i} of the data set was another picture when it was read again. "
+                "Give the data set without random augmentation."
+            )
+
+
+def refuse_modality(modality: str | None) -> None:
+    """Raise if there is no such modality."""
+    if modality is not None and modality not in MODALITIES:
+        raise TopgraftError(f'modality="{modality}" is unknown. Expected one of {", ".join(MODALITIES)}.')

@@ -1,0 +1,272 @@
+"""Reading data from wherever the user has it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topgraft.data import duplicates as dup
+from topgraft.data.assemble import assemble
+from topgraft.data.folders import printable, read_folder, refuse_missing
+from topgraft.data.objects import open_saved, picture_cell, read_object, refuse_modality
+from topgraft.data.pictures import MAX_PIXELS, is_picture_name
+from topgraft.data.tables import ENDINGS, Table, choose_columns, is_table_name, read_table
+from topgraft.data.types import Data, Found, Modality, listed, number
+from topgraft.errors import TopgraftError
+
+
+def read(
+    source: Any,
+    *,
+    text: str | None = None,
+    label: str | None = None,
+    path: str | None = None,
+    group: str | None = None,
+    modality: Modality | None = None,
+    classes: Sequence[str] | None = None,
+    targets: Any = None,
+    max_unreadable: float = 0.05,
+    max_pixels: int = MAX_PIXELS,
+    near_duplicates: bool = True,
+) -> Data:
+    """Read labelled examples, decode each once to know that it can be used, and find duplicates.
+
+    Parameters
+    ----------
+    source
+        A folder with one folder of pictures a class; a table (.csv, .tsv, .jsonl, .parquet) with a
+        column of paths or texts; a folder that Hugging Face's ``save_to_disk`` wrote. From Python
+        also ``(X, y)``, an array (n, ...), lists of paths, texts or pictures (with ``targets``), a
+        data frame, a torch ``Dataset`` of (input, label), or a Hugging Face ``Dataset``.
+    text, path, label, group
+        Columns of a table. Where they are not given, the obvious ones are taken, which a note says.
+        Examples with the same value in the column ``group`` are kept on one side of every split.
+    modality
+        ``"picture"``, ``"text"`` or ``"array"``, where it is not to be recognised.
+    classes
+        Names of the classes in the order to use; a label that is none of them is an error. Where
+        not given, the labels found, sorted.
+    targets
+        Labels, one an example, for arrays and lists; without them the data is unlabelled.
+    max_unreadable
+        Share of the examples (0 to 1) that may be unreadable, empty or without label.
+    max_pixels
+        Pixels of the largest picture that is decoded.
+    near_duplicates
+        Whether to look for near duplicates too, beside exact ones.
+
+    Returns
+    -------
+    Data
+        In the order of the table, or sorted by class and name; ``notes`` says what was left out,
+        skipped and found.
+
+    Raises
+    ------
+    TopgraftError
+        If there is no such path, nothing or too little in it, a column is missing, only one class
+        is found, or too many examples can't be used.
+
+    Examples
+    --------
+    >>> data = read(
+    ...     ["dry white wine", "small brown bird", "sweet red wine", "large grey bird"],
+    ...     targets=["food", "animal", "food", "animal"],
+    ... )
+    >>> data
+    Data(4 examples, text, 2 classes, from 'the list')
+    >>> data.classes, data.targets.tolist()
+    (('animal', 'food'), [1, 0, 1, 0])
+    """
+    refuse_modality(modality)
+    found: Found | Table
+    if isinstance(source, (str, os.PathLike)):
+        if targets is not None:
+            raise TopgraftError(
+                "targets can't be given together with a path: the folder or table holds the labels."
+            )
+        found = _read_path(os.fspath(source))
+    else:
+        found = read_object(source, targets, modality)
+    if isinstance(found, Table):
+        found = _of_table(found, text=text, path=path, label=label, group=group, modality=modality)
+    else:
+        for use, name in (("text", text), ("path", path), ("label", label), ("group", group)):
+            if name is not None:
+                raise TopgraftError(f'{found.origin} is no table, so it has no column "{name}" for {use}.')
+        if modality is not None and modality != found.modality:
+            raise TopgraftError(f"{found.origin} holds {found.modality}s, not {modality}s.")
+    return assemble(
+        found,
+        classes=classes,
+        max_unreadable=max_unreadable,
+        max_pixels=max_pixels,
+        near_duplicates=near_duplicates,
+    )
+
+
+def read_test(
+    source: Any,
+    data: Data,
+    *,
+    allow_overlap: bool = False,
+    targets: Any = None,
+    max_unreadable: float = 0.05,
+    near_duplicates: bool = True,
+) -> Data:
+    """Read a test set for ``data``: the same columns and classes, and no example in common.
+
+    Parameters
+    ----------
+    source
+        As for :func:`read`.
+    data
+        What is trained and chosen on.
+    allow_overlap
+        Whether examples that are in ``data`` too, exactly or nearly, are said only.
+    targets, max_unreadable, near_duplicates
+        As for :func:`read`.
+
+    Raises
+    ------
+    TopgraftError
+        As for :func:`read`; if a label is none of ``data.classes``; or at an overlap.
+    """
+    columns = data.columns if _may_be_table(source) else {}
+    test = read(
+        source,
+        **columns,
+        modality=data.modality,
+        classes=data.classes,
+        targets=targets,
+        max_unreadable=max_unreadable,
+        max_pixels=data.max_pixels,
+        near_duplicates=near_duplicates,
+    )
+    pairs = overlap(test, data, near=near_duplicates)
+    if not pairs:
+        return test
+    shown = [f"{test.names[i]} = {data.names[j]}" for i, j in pairs]
+    are = number(len({i for i, _ in pairs}), "example of the test set is", "examples of the test set are")
+    said = f"{are} in {data.origin} too, exactly or nearly: {listed(shown)}."
+    if not allow_overlap:
+        raise TopgraftError(
+            f"{said} A score on them would be too good. Take them out of one, or allow it (--allow-overlap)."
+        )
+    from dataclasses import replace
+
+    return replace(test, notes=(*test.notes, f"{said} The score on them is too good."))
+
+
+def overlap(test: Data, data: Data, *, near: bool = True) -> list[tuple[int, int]]:
+    """Pairs (index in ``test``, index in ``data``) of the same example; at least one for each such in ``test``.
+
+    Parameters
+    ----------
+    test, data
+        Of the same modality.
+    near
+        Whether near duplicates count.
+    """
+    at = {digest: i for i, digest in reversed(list(enumerate(data.digests)))}
+    pairs = {(i, at[digest]) for i, digest in enumerate(test.digests) if digest in at}
+    done = {i for i, _ in pairs}
+    rest = [i for i in range(len(test)) if i not in done]
+    more: list[tuple[int, int]] = []
+    if near and data.modality == "text":
+        more = dup.near_texts([test.inputs[i] for i in rest], list(data.inputs))
+    elif near and test.thumbnails is not None and data.thumbnails is not None:
+        more = dup.near_pictures(np.asarray(test.thumbnails[rest]), data.thumbnails)
+    return sorted({*pairs, *((rest[i], j) for i, j in more)})
+
+
+def _may_be_table(source: Any) -> bool:
+    if isinstance(source, (str, os.PathLike)):
+        return is_table_name(os.fspath(source)) or (Path(source) / "dataset_info.json").is_file()
+    return hasattr(source, "columns") or hasattr(source, "column_names")
+
+
+def _read_path(given: str) -> Found | Table:
+    path = Path(given)
+    if "\0" in given:
+        raise TopgraftError("A path with a zero byte was given.")
+    refuse_missing(path, printable(given))
+    if path.is_dir():
+        return open_saved(path, printable(given)) or read_folder(path)
+    if not path.is_file():
+        raise TopgraftError(f"{given} is neither a file nor a folder.")
+    if is_table_name(path.name):
+        return read_table(path, printable(given))
+    what = "is one picture" if is_picture_name(path.name) else f'ends in "{path.suffix}"'
+    raise TopgraftError(
+        f"{given} {what}. Expected a folder with one folder of pictures a class, or a table ({', '.join(ENDINGS)})."
+    )
+
+
+def _of_table(
+    table: Table,
+    *,
+    text: str | None,
+    path: str | None,
+    label: str | None,
+    group: str | None,
+    modality: Modality | None,
+) -> Found:
+    if modality == "array":
+        raise TopgraftError(f"{table.origin} is a table of texts or paths; arrays are given from Python.")
+    columns = choose_columns(table, text=text, path=path, label=label, group=group, modality=modality)
+    if modality is not None and (modality == "picture") != ("path" in columns):
+        raise TopgraftError(f"{table.origin} is read as {columns}, which are not {modality}s.")
+    rows = [str(i) for i in range(len(table))]
+    names = rows
+    inputs: Sequence[Any]
+    if "path" in columns:
+        cells = table.column(columns["path"])
+        folder = table.folder
+        if isinstance(cells, list):
+            inputs = [picture_cell(cell, folder) for cell in cells]
+            names = [
+                printable(str(v)) if isinstance(v, Path) else row for v, row in zip(inputs, rows, strict=True)
+            ]
+        else:
+            inputs = _Pictures(cells, folder)
+    else:
+        inputs = [
+            cell if cell is None or isinstance(cell, str) else _as_text(cell)
+            for cell in table.column(columns["text"])
+        ]
+    return Found(
+        "picture" if "path" in columns else "text",
+        table.origin,
+        names,
+        inputs,
+        labels=table.cells(columns["label"]),
+        groups=table.cells(columns["group"]) if "group" in columns else None,
+        columns=columns,
+        notes=table.notes,
+        order=table.classes.get(columns["label"]),
+    )
+
+
+def _as_text(cell: Any) -> Any:
+    """Numbers become texts; lists and the like stay what they are, and are left out by name later."""
+    if isinstance(cell, float) and np.isnan(cell):
+        return None
+    return str(cell) if isinstance(cell, (int, float)) else cell
+
+
+class _Pictures(Sequence[Any]):
+    """A column of pictures that are read when they are asked for."""
+
+    def __init__(self, cells: Sequence[Any], folder: Path) -> None:
+        self.cells, self.folder = cells, folder
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, index: Any) -> Any:
+        return picture_cell(self.cells[int(index)], self.folder)

@@ -1,0 +1,314 @@
+"""Tables of paths or texts: CSV, TSV, JSON lines and Parquet, read as they are written."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from topgraft.data.pictures import is_picture_name
+from topgraft.data.types import listed, number
+from topgraft.errors import TopgraftError, did_you_mean
+
+ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
+"""Endings of the names of tables."""
+
+TEXTS = ("text", "sentence", "content", "review", "comment", "message", "body", "document", "question",
+         "description", "title")  # fmt: skip
+PATHS = ("path", "image", "picture", "file", "filename", "file_name", "filepath", "file_path", "image_path",
+         "img", "photo")  # fmt: skip
+LABELS = ("label", "class", "target", "category", "labels", "y")
+
+
+@dataclass
+class Table:
+    """Columns of equal length; a cell that is missing is ``None``.
+
+    Parameters
+    ----------
+    origin
+        What the user gave, for messages.
+    columns
+        Cells by the name of the column: text as written, or what the file's own type gives.
+    folder
+        What paths in the cells are relative to.
+    classes
+        Names of the classes of a column that holds their numbers (Hugging Face's ``ClassLabel``).
+    notes
+        What was decided while reading.
+    """
+
+    origin: str
+    columns: dict[str, Sequence[Any]]
+    folder: Path
+    classes: dict[str, tuple[str, ...]]
+    notes: list[str]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.columns.values()), ()))
+
+    def column(self, name: str) -> Sequence[Any]:
+        """The cells of a column.
+
+        Raises
+        ------
+        TopgraftError
+            If there is no such column; the message names the nearest and lists all.
+        """
+        if name in self.columns:
+            return self.columns[name]
+        raise TopgraftError(
+            f'{self.origin} has no column "{name}".{did_you_mean(name, self.columns)} '
+            f"Its columns: {listed(list(self.columns), limit=30)}."
+        )
+
+    def cells(self, name: str) -> list[str | None]:
+        """The cells of a column as text, numbers of classes as their names; ``None`` where empty."""
+        names = self.classes.get(name)
+        return [cell_text(cell, names) for cell in self.column(name)]
+
+
+def is_table_name(name: str) -> bool:
+    """Whether the ending of a file name is that of a table."""
+    return name.lower().endswith(ENDINGS)
+
+
+def cell_text(cell: Any, names: Sequence[str] | None = None) -> str | None:
+    """A cell as text; ``None`` where it is missing or holds spaces only.
+
+    Examples
+    --------
+    >>> cell_text("NA"), cell_text(3), cell_text("  "), cell_text(float("nan")), cell_text(1, ["no", "yes"])
+    ('NA', '3', None, None, 'yes')
+    """
+    if cell is None or (isinstance(cell, float) and cell != cell):  # noqa: PLR0124 (only NaN differs from itself)
+        return None
+    if names is not None and isinstance(cell, int) and not isinstance(cell, bool):
+        return names[cell] if 0 <= cell < len(names) else None
+    text = cell if isinstance(cell, str) else str(cell)
+    return text if text.strip() else None
+
+
+def read_table(path: Path, origin: str) -> Table:
+    """Read a table whole.
+
+    Raises
+    ------
+    TopgraftError
+        If it is empty, may not be read, or is not what its ending says; the message says in which line.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise TopgraftError(f"{origin} is an empty file. Expected a table with a header.")
+        ending = path.suffix.lower()
+        if ending == ".parquet":
+            table = _read_parquet(path, origin)
+        elif ending in (".jsonl", ".ndjson", ".json"):
+            table = _read_json(path, origin)
+        else:
+            table = _read_csv(path, origin)
+    except PermissionError:
+        raise TopgraftError(f"{origin}: no permission to read this file.") from None
+    except OSError as error:
+        raise TopgraftError(f"{origin}: can't be read ({error.strerror or error}).") from None
+    if len(table) == 0:
+        raise TopgraftError(f"{origin} has a header ({listed(list(table.columns), limit=10)}) but no rows.")
+    return table
+
+
+def _read_csv(path: Path, origin: str) -> Table:
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    delimiter, names = _header(path, origin)
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise TopgraftError(f"{origin} has more than one column {listed([repr(n) for n in twice])}.")
+    try:
+        table = arrow_csv.read_csv(
+            path,
+            parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        )
+    except pa.ArrowInvalid as error:
+        raise TopgraftError(
+            f"{origin} can't be read as a table: {' '.join(str(error).split())[:200]}"
+        ) from None
+    notes = [] if delimiter == _usual(path) else [f"Columns of {origin} are parted by {_SAID[delimiter]}."]
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    return Table(origin, columns, path.parent, {}, notes)
+
+
+_SAID = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+def _usual(path: Path) -> str:
+    return "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
+
+
+def _header(path: Path, origin: str) -> tuple[str, list[str]]:
+    """The delimiter (the usual one, unless only another one parts the header) and the columns' names."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            line = file.readline(1 << 20)
+    except UnicodeDecodeError as error:
+        raise TopgraftError(f"{origin} is not UTF-8 (byte {error.start:,}). Save it as UTF-8.") from None
+    if "\0" in line:
+        raise TopgraftError(f"{origin} is not a table of text: it holds zero bytes.")
+    if not line.strip():
+        raise TopgraftError(f"{origin} begins with an empty line. Expected a header with the columns' names.")
+    for delimiter in (_usual(path), *_SAID):
+        names = next(csv.reader([line], delimiter=delimiter))
+        if len(names) > 1:
+            return delimiter, names
+    return _usual(path), next(csv.reader([line], delimiter=_usual(path)))
+
+
+def _read_json(path: Path, origin: str) -> Table:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TopgraftError(f"{origin} is not UTF-8 (byte {error.start:,}). Save it as UTF-8.") from None
+    rows: list[tuple[str, Any]] = []
+    try:
+        if text.lstrip().startswith("["):
+            rows = [(f"item {i}", row) for i, row in enumerate(json.loads(text))]
+        else:
+            for at, line in enumerate(text.split("\n"), start=1):
+                if line.strip():
+                    rows.append((f"line {at}", json.loads(line)))
+    except (ValueError, RecursionError) as error:
+        where = f" in line {at}" if not text.lstrip().startswith("[") else ""
+        raise TopgraftError(f"{origin} is not JSON{where}: {error}. Expected one object a line.") from None
+    columns: dict[str, list[Any]] = {}
+    for i, (where, row) in enumerate(rows):
+        if not isinstance(row, dict):
+            raise TopgraftError(
+                f'{origin}, {where}: expected an object such as {{"text": …}}, not {row!r:.40}.'
+            )
+        for name, cell in row.items():
+            columns.setdefault(name, [None] * i).append(cell)
+        for cells in columns.values():
+            if len(cells) == i:
+                cells.append(None)
+    if not columns:
+        raise TopgraftError(f"{origin} holds no rows.")
+    return Table(origin, dict(columns), path.parent, {}, [])
+
+
+def _read_parquet(path: Path, origin: str) -> Table:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise TopgraftError(f"{origin} is not a Parquet file that can be read: {error}") from None
+    classes: dict[str, tuple[str, ...]] = {}
+    described = (table.schema.metadata or {}).get(b"huggingface")
+    if described:
+        try:
+            features = json.loads(described)["info"]["features"]
+            classes = {n: tuple(f["names"]) for n, f in features.items() if f.get("_type") == "ClassLabel"}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            classes = {}  # a foreign note in the file: the numbers themselves are then the labels
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    return Table(origin, columns, path.parent, classes, [])
+
+
+def choose_columns(
+    table: Table,
+    *,
+    text: str | None,
+    path: str | None,
+    label: str | None,
+    group: str | None,
+    modality: str | None,
+    needs_label: bool = True,
+) -> dict[str, str]:
+    """Which columns to read: those that were named, else the obvious ones; ``table.notes`` says which.
+
+    Returns
+    -------
+    dict
+        ``"text"`` or ``"path"`` and, where there is one, ``"label"`` and ``"group"``, each with the
+        name of a column.
+
+    Raises
+    ------
+    TopgraftError
+        If a named column is missing, or none is obvious.
+    """
+    if text is not None and path is not None:
+        raise TopgraftError(
+            f'Both a column of texts ("{text}") and one of paths ("{path}") were named. Name one.'
+        )
+    chosen: dict[str, str] = {}
+    for use, name in (("text", text), ("path", path), ("label", label), ("group", group)):
+        if name is not None:
+            table.column(name)
+            chosen[use] = name
+    guessed = []
+    if "label" not in chosen and needs_label:
+        name = _obvious(table.columns, LABELS, taken=chosen.values())
+        if name is None:
+            name = _other(table, chosen, ("text", "path"))
+        if name is None:
+            raise TopgraftError(
+                f"Which column of {table.origin} holds the labels? Name it (--label). "
+                f"Its columns: {listed(list(table.columns), limit=30)}."
+            )
+        chosen["label"] = name
+        guessed.append(f'labels are read from the column "{name}"')
+    if "text" not in chosen and "path" not in chosen:
+        use, name = _inputs(table, chosen, modality)
+        chosen[use] = name
+        guessed.insert(
+            0, f'{"texts" if use == "text" else "paths of pictures"} are read from the column "{name}"'
+        )
+    if len(set(chosen.values())) < len(chosen):
+        raise TopgraftError(f"One column of {table.origin} was named for two things: {chosen}.")
+    if guessed:
+        said = " and ".join(guessed)
+        table.notes.append(f"{said[0].upper()}{said[1:]}.")
+    return chosen
+
+
+def _inputs(table: Table, chosen: dict[str, str], modality: str | None) -> tuple[str, str]:
+    text = None if modality == "picture" else _obvious(table.columns, TEXTS, taken=chosen.values())
+    path = None if modality == "text" else _obvious(table.columns, PATHS, taken=chosen.values())
+    if path is not None and (text is None or _looks_like_pictures(table, path)):
+        return "path", path
+    if text is not None:
+        return "text", text
+    name = _other(table, chosen, ("label",))
+    if name is not None:
+        return ("path" if modality == "picture" or _looks_like_pictures(table, name) else "text"), name
+    raise TopgraftError(
+        f"Which column of {table.origin} holds the texts (--text) or the paths of pictures (--path)? "
+        f"Its columns: {listed(list(table.columns), limit=30)}."
+    )
+
+
+def _obvious(columns: Iterable[str], usual: Sequence[str], *, taken: Iterable[str]) -> str | None:
+    """The column with the first of the usual names, whatever its case."""
+    used = set(taken)
+    by_fold = {name.strip().casefold(): name for name in reversed(list(columns)) if name not in used}
+    return next((by_fold[name] for name in usual if name in by_fold), None)
+
+
+def _other(table: Table, chosen: dict[str, str], known: Sequence[str]) -> str | None:
+    """The one column that is left, once the other of two is known."""
+    left = [name for name in table.columns if name not in chosen.values()]
+    return left[0] if len(left) == 1 and any(use in chosen for use in known) else None
+
+
+def _looks_like_pictures(table: Table, name: str) -> bool:
+    some = [cell for cell in table.column(name)[:50] if cell is not None]
+    return bool(some) and all(
+        isinstance(cell, (dict, bytes)) or (isinstance(cell, str) and is_picture_name(cell)) for cell in some
+    )

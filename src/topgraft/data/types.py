@@ -1,0 +1,220 @@
+"""The examples that everything starts from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from topgraft.errors import TopgraftError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+Modality = Literal["picture", "text", "array"]
+MODALITIES: tuple[Modality, ...] = ("picture", "text", "array")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An example that could not be used, and why, in few words."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Examples with what is known about them; made by :func:`topgraft.data.read`.
+
+    Parameters
+    ----------
+    modality
+        ``"picture"``, ``"text"`` or ``"array"``.
+    origin
+        Where they come from, as the user gave it.
+    names
+        One an example: the path as given (folder + relative path), or the row number, ``"0"`` for
+        the first row of data.
+    inputs
+        Pictures: paths (from Python also Pillow pictures, arrays or the bytes of a file). Texts:
+        ``str``. Arrays: one float32 array (n, ...).
+    classes
+        Names of the classes; empty when unlabelled.
+    targets
+        (n,) int64, indices into ``classes``; ``None`` when unlabelled.
+    groups
+        (n,) int64. Examples with the same number must be on one side of every split: the user's
+        groups, united with the sets of duplicates.
+    digests
+        SHA-256, as hexadecimal, of each example's content: the bytes of its file, its text in
+        UTF-8, or its array's bytes with dtype and shape.
+    left_out
+        Examples that could not be used.
+    duplicates
+        Sets of indices of examples that are the same or nearly so, each sorted, of two or more.
+    conflicts
+        Sets of indices of examples with the same content (texts: the same words) and different labels.
+    columns
+        For tables: the columns that were read, such as ``{"text": "gloss", "label": "stars"}``.
+    notes
+        Sentences for the user on what was found, decided and left out.
+    max_pixels
+        Pixels of the largest picture that is decoded.
+    thumbnails
+        Pictures: (n, 32, 32, 3) uint8, what near duplicates were found by; else ``None``.
+    """
+
+    modality: Modality
+    origin: str
+    names: tuple[str, ...]
+    inputs: Sequence[Any]
+    classes: tuple[str, ...]
+    targets: NDArray[np.int64] | None
+    groups: NDArray[np.int64]
+    digests: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    duplicates: tuple[tuple[int, ...], ...] = ()
+    conflicts: tuple[tuple[int, ...], ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    max_pixels: int = 89_478_485
+    thumbnails: NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        """One line; the examples themselves stay out of it."""
+        labels = f"{len(self.classes)} classes" if self.targets is not None else "unlabelled"
+        return f"Data({len(self)} examples, {self.modality}, {labels}, from {self.origin!r})"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of examples of each class, in the order of ``classes``."""
+        if self.targets is None:
+            return {}
+        found = np.bincount(self.targets, minlength=len(self.classes))
+        return {name: int(n) for name, n in zip(self.classes, found, strict=True)}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, as hexadecimal, over the content, the targets and the classes, in this order."""
+        whole = hashlib.sha256()
+        for digest in self.digests:
+            whole.update(digest.encode())
+        whole.update(b"unlabelled" if self.targets is None else self.targets.astype("<i8").tobytes())
+        for name in self.classes:
+            whole.update(f"{len(name)}:{name}".encode("utf-8", "surrogatepass"))
+        return whole.hexdigest()
+
+    def subset(self, indices: Iterable[int] | NDArray[np.integer[Any]]) -> Data:
+        """The examples at ``indices``, in that order, with the same classes.
+
+        Sets of duplicates and conflicts keep those members that are in the subset; groups keep
+        their numbers, so that parts of the same data can be compared.
+
+        Raises
+        ------
+        TopgraftError
+            If an index is out of range or given twice.
+        """
+        chosen = np.asarray(list(indices), dtype=np.int64)
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
+            raise TopgraftError(
+                f"subset: indices are 0 to {len(self) - 1}, not {chosen.min()} to {chosen.max()}."
+            )
+        if len(np.unique(chosen)) != len(chosen):
+            raise TopgraftError("subset: an index is given more than once.")
+        place = {int(old): new for new, old in enumerate(chosen)}
+
+        def kept(sets: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+            inside = (tuple(sorted(place[i] for i in s if i in place)) for s in sets)
+            return tuple(s for s in inside if len(s) > 1)
+
+        targets = None if self.targets is None else self.targets[chosen]
+        conflicts = kept(self.conflicts)
+        if targets is not None:
+            conflicts = tuple(s for s in conflicts if len({int(targets[i]) for i in s}) > 1)
+        return Data(
+            modality=self.modality,
+            origin=self.origin,
+            names=tuple(self.names[i] for i in chosen),
+            inputs=self.inputs[chosen]
+            if isinstance(self.inputs, np.ndarray)
+            else [self.inputs[int(i)] for i in chosen],
+            classes=self.classes,
+            targets=targets,
+            groups=self.groups[chosen],
+            digests=tuple(self.digests[i] for i in chosen),
+            left_out=self.left_out,
+            duplicates=kept(self.duplicates),
+            conflicts=conflicts,
+            columns=self.columns,
+            notes=self.notes,
+            max_pixels=self.max_pixels,
+            thumbnails=None if self.thumbnails is None else self.thumbnails[chosen],
+        )
+
+    def decode(self, index: int) -> Image | str | NDArray[np.float32]:
+        """One example, ready for preprocessing: an RGB picture, a text or a float32 array.
+
+        Raises
+        ------
+        PictureError
+            If a picture can't be opened any more.
+        """
+        value = self.inputs[index]
+        if self.modality == "text":
+            return str(value)
+        if self.modality == "array":
+            return np.asarray(value, dtype=np.float32)
+        from topgraft.data.pictures import as_rgb, content_of, open_picture
+
+        content = content_of(value)
+        return as_rgb(value) if content is None else open_picture(content, max_pixels=self.max_pixels)
+
+
+@dataclass
+class Found:
+    """What a reader found, before anything is checked: one entry an example in each list."""
+
+    modality: Modality
+    origin: str
+    names: list[str]
+    inputs: Sequence[Any]
+    labels: list[str | None] | None = None
+    groups: list[str | None] | None = None
+    left_out: list[LeftOut] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    order: tuple[str, ...] | None = None  # classes in the order that the source itself gives
+
+
+def listed(names: Sequence[str], *, limit: int = 3) -> str:
+    """The first few names, and how many more there are.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit:,} more"
+
+
+def number(count: int, one: str, several: str | None = None) -> str:
+    """A count with its noun.
+
+    Examples
+    --------
+    >>> number(1, "picture"), number(1200, "picture")
+    ('1 picture', '1,200 pictures')
+    """
+    return f"{count:,} {one if count == 1 else several or one + 's'}"

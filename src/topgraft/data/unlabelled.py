@@ -1,0 +1,148 @@
+"""Rows for ``predict``: files, folders, a table or standard input, in the order given."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, TextIO
+
+from topgraft.data.folders import Walk, pictures_below, printable, refuse_missing
+from topgraft.data.objects import picture_cell
+from topgraft.data.pictures import PictureError, is_picture_name
+from topgraft.data.tables import PATHS, TEXTS, Table, is_table_name, read_table
+from topgraft.data.types import Modality, listed
+from topgraft.errors import TopgraftError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing to predict.
+
+    Parameters
+    ----------
+    name
+        The path as given (folder + relative path), or the row number, ``"0"`` for the first.
+    value
+        A path or the bytes of a picture, not decoded yet; a text; or an array. ``None`` at an error.
+    error
+        Why there is nothing to predict, in few words, or ``None``.
+    """
+
+    name: str
+    value: Any | None
+    error: str | None = None
+
+
+def rows(
+    sources: Sequence[str], *, modality: Modality, column: str | None = None, stdin: TextIO | None = None
+) -> Iterator[Row]:
+    """Rows of all sources, in the order given; what can't be used is a row with an error.
+
+    Parameters
+    ----------
+    sources
+        Files, folders (with everything below, sorted), tables, or ``"-"`` for standard input: one
+        path or text a line, or CSV whose header holds ``column``.
+    modality
+        What the model takes.
+    column
+        Column of a table: the one that ``fit`` used, or the user named.
+    stdin
+        What ``"-"`` reads, instead of standard input.
+
+    Raises
+    ------
+    TopgraftError
+        Before the first row: if a source does not exist, a folder holds no pictures, a table lacks
+        the column, or a source is of another modality.
+    """
+    if not sources:
+        raise TopgraftError(
+            "Nothing was given to predict. Expected files, folders, a table, or - for standard input."
+        )
+    if modality == "array":
+        raise TopgraftError("Arrays are predicted from Python, not from files.")
+    several = sum(is_table_name(s) or s == "-" for s in sources) > 1
+    parts = [_rows_of(s, modality, column, f"{s}:" if several else "", stdin or sys.stdin) for s in sources]
+    return chain.from_iterable(parts)
+
+
+def _rows_of(
+    source: str, modality: Modality, column: str | None, prefix: str, stdin: TextIO
+) -> Iterator[Row]:
+    """Checks at once, and gives what yields the rows."""
+    if source == "-":
+        return _of_lines(stdin, modality, column, prefix)
+    path = Path(source)
+    refuse_missing(path, printable(source))
+    if is_table_name(path.name) and path.is_file():
+        table = read_table(path, printable(source))
+        return _of_table(table, _column(table, modality, column), modality, prefix)
+    if modality != "picture":
+        raise TopgraftError(
+            f"{source}: this model takes texts. Expected a table with a column of texts, or - for one text a line."
+        )
+    if path.is_dir():
+        walk = Walk()
+        found = list(pictures_below(path, walk))
+        if not found:
+            raise TopgraftError(f"{source} holds no pictures. {' '.join(walk.notes())}".rstrip())
+        return (Row(printable(str(p)), p) for p in found)
+    if not is_picture_name(path.name) and path.is_file() and path.suffix:
+        return iter([Row(printable(source), None, f'not a picture (its name ends in "{path.suffix}")')])
+    return iter([Row(printable(source), path)])
+
+
+def _column(table: Table, modality: Modality, column: str | None) -> str:
+    if column is not None:
+        table.column(column)
+        return column
+    usual = TEXTS if modality == "text" else PATHS
+    by_fold = {name.strip().casefold(): name for name in table.columns}
+    name = next((by_fold[u] for u in usual if u in by_fold), None)
+    if name is None and len(table.columns) == 1:
+        name = next(iter(table.columns))
+    if name is None:
+        what = "texts (--text)" if modality == "text" else "paths of pictures (--path)"
+        raise TopgraftError(
+            f"Which column of {table.origin} holds the {what}? Its columns: {listed(list(table.columns), limit=30)}."
+        )
+    return name
+
+
+def _of_table(table: Table, column: str, modality: Modality, prefix: str) -> Iterator[Row]:
+    for i, cell in enumerate(table.column(column)):
+        yield _row(f"{prefix}{i}", cell, modality, table.folder)
+
+
+def _row(name: str, cell: Any, modality: Modality, folder: Path) -> Row:
+    if modality == "text":
+        if cell is None or (isinstance(cell, str) and not cell.strip()):
+            return Row(name, None, "an empty text")
+        if not isinstance(cell, (str, int, float)):
+            return Row(name, None, f"a {type(cell).__name__}, not a text")
+        return Row(name, str(cell))
+    value = picture_cell(cell, folder)
+    if isinstance(value, PictureError):
+        return Row(name, None, value.reason)
+    return Row(printable(str(value)) if isinstance(value, Path) else name, value)
+
+
+def _of_lines(stdin: TextIO, modality: Modality, column: str | None, prefix: str) -> Iterator[Row]:
+    """One path or text a line, read as they come; or CSV, if the first line is a header with the column."""
+    first = stdin.readline()
+    header = next(csv.reader([first]), []) if column is not None else []
+    if column is not None and column in header:
+        at = header.index(column)
+        try:
+            for i, cells in enumerate(csv.reader(stdin)):
+                yield _row(f"{prefix}{i}", cells[at] if at < len(cells) else None, modality, Path())
+        except csv.Error as error:
+            raise TopgraftError(f"Standard input can't be read as CSV: {error}.") from None
+        return
+    for i, line in enumerate(chain([first] if first else [], stdin)):
+        yield _row(f"{prefix}{i}", line.rstrip("\r\n"), modality, Path())
