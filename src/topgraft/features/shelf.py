@@ -45,6 +45,11 @@ class NotStored(TopgraftError):
         return type(self), (self.digests,)
 
 
+def key_of(description: Mapping[str, Any]) -> str:
+    """The sha256 of the canonical JSON of what made a shelf's arrays, in hex."""
+    return hashlib.sha256(canonical_json(description)).hexdigest()
+
+
 class Shelf:
     """The stored arrays of one description; made by :meth:`topgraft.features.store.Store.shelf`.
 
@@ -59,7 +64,7 @@ class Shelf:
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
         self.folder = folder
         self.description = dict(description)
-        self.key = hashlib.sha256(canonical_json(description)).hexdigest()
+        self.key = key_of(description)
         self.notes: list[str] = []
         """What was found damaged, in plain sentences."""
         self._shards: dict[str, Shard] = {}

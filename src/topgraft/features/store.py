@@ -12,7 +12,6 @@ examples count as not stored; it never changes a number.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -20,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from topgraft.errors import TopgraftError
-from topgraft.features.shelf import DESCRIPTION, SHARD, NotStored, Shelf, StoreWarning
-from topgraft.files import canonical_json, sweep, told
+from topgraft.features.shelf import DESCRIPTION, SHARD, NotStored, Shelf, StoreWarning, key_of
+from topgraft.files import sweep, told
 
 __all__ = ["NotStored", "Shelf", "Store", "StoreWarning", "default_root"]
 
@@ -81,8 +80,7 @@ class Store:
             Everything that the arrays depend on but the example itself, as JSON: digest of the
             weights, cut, pooling, preprocessing, precision, engine, versions.
         """
-        key = hashlib.sha256(canonical_json(description)).hexdigest()
-        return Shelf(self._folder / key, description)
+        return Shelf(self._folder / key_of(description), description)
 
     def size(self) -> int:
         """Bytes that the store takes."""
