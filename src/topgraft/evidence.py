@@ -1,0 +1,221 @@
+"""What the probes measured: per cut the out-of-fold loss of every example, complete and exact as JSON."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topgraft.errors import TopgraftError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+FORM = 1
+"""Version of the JSON form."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Pooled activations at every cut.
+
+    Parameters
+    ----------
+    cuts
+        By the number of blocks kept: ``(n, width)`` float32 tensors on the CPU, the examples in one order.
+    key
+        Proves what they were made from.
+    """
+
+    cuts: Mapping[int, Tensor]
+    key: str
+
+
+@dataclass(frozen=True)
+class CutEvidence:
+    """How a probe at one cut did on examples that it had not seen.
+
+    Parameters
+    ----------
+    keep
+        Number of blocks kept.
+    losses
+        ``(n,)`` float64: out-of-fold loss of every example in nats.
+    correct
+        ``(n,)`` bool.
+    predictions
+        ``(n,)`` int64: class predicted out of fold.
+    score, low, high
+        Share correct and its 95 % interval: see :func:`topgraft.score.cross_validated_interval`.
+    penalties, temperatures
+        Chosen inside each fold's training part.
+    edges
+        "low" or "high" for folds whose penalty was the first or last of those tried, else "".
+    """
+
+    keep: int
+    losses: Array
+    correct: Array
+    predictions: Array
+    score: float
+    low: float
+    high: float
+    penalties: tuple[float, ...]
+    temperatures: tuple[float, ...]
+    edges: tuple[str, ...] = ()
+
+    @property
+    def loss(self) -> float:
+        """Mean out-of-fold loss in nats."""
+        return float(self.losses.mean())
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The probes of all cuts on the same folds.
+
+    Parameters
+    ----------
+    cuts
+        One a cut, by ascending ``keep``.
+    fold_of
+        ``(n,)`` int64: the fold in which each example was scored.
+    targets
+        ``(n,)`` int64 class indices.
+    classes
+        Number of classes.
+    groups
+        ``(n,)`` int64: examples with the same number belong together and are resampled together.
+    chance_losses
+        ``(n,)`` float64: out-of-fold loss of knowing only how frequent each class is.
+    chance_predictions
+        ``(n,)`` int64: out of fold, always the most frequent class of the training part.
+    notes
+        Plain sentences for the user.
+    """
+
+    cuts: tuple[CutEvidence, ...]
+    fold_of: Array
+    targets: Array
+    classes: int
+    groups: Array
+    chance_losses: Array
+    chance_predictions: Array
+    notes: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> CutEvidence:
+        """The cut with the highest score; of equals the one that loses less, then the one that keeps less."""
+        return min(self.cuts, key=lambda cut: (-cut.score, cut.loss, cut.keep))
+
+    def __getitem__(self, keep: int) -> CutEvidence:
+        for cut in self.cuts:
+            if cut.keep == keep:
+                return cut
+        measured = ", ".join(str(cut.keep) for cut in self.cuts)
+        raise TopgraftError(f"There is no evidence for keep={keep}; measured were {measured}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, bit for bit, as what the ``json`` module can write.
+
+        Arrays are base64 of their little-endian bytes beside dtype and shape, since a hundred thousand
+        examples at twenty cuts are too many for decimal numbers.
+        """
+        return {
+            "form": FORM,
+            "classes": self.classes,
+            "fold_of": _pack(self.fold_of),
+            "targets": _pack(self.targets),
+            "groups": _pack(self.groups),
+            "chance_losses": _pack(self.chance_losses),
+            "chance_predictions": _pack(self.chance_predictions),
+            "notes": list(self.notes),
+            "cuts": [
+                {
+                    "keep": cut.keep,
+                    "score": cut.score,
+                    "low": cut.low,
+                    "high": cut.high,
+                    "penalties": list(cut.penalties),
+                    "temperatures": list(cut.temperatures),
+                    "edges": list(cut.edges),
+                    "losses": _pack(cut.losses),
+                    "correct": _pack(cut.correct),
+                    "predictions": _pack(cut.predictions),
+                }
+                for cut in self.cuts
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Evidence:
+        """The evidence that :meth:`to_json` wrote.
+
+        Raises
+        ------
+        TopgraftError
+            If the document is damaged, or of a form that this version does not know.
+        """
+        if document.get("form") != FORM:
+            raise TopgraftError(
+                f"The evidence is of form {document.get('form')!r}; this version reads form {FORM}."
+            )
+        try:
+            evidence = cls(
+                tuple(_cut(part) for part in document["cuts"]),
+                _unpack(document["fold_of"]),
+                _unpack(document["targets"]),
+                int(document["classes"]),
+                _unpack(document["groups"]),
+                _unpack(document["chance_losses"]),
+                _unpack(document["chance_predictions"]),
+                tuple(document["notes"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise TopgraftError(f"The evidence is damaged: {error}.") from error
+        n = len(evidence.targets)
+        if any(
+            len(array) != n for cut in evidence.cuts for array in (cut.losses, cut.correct, cut.predictions)
+        ):
+            raise TopgraftError(f"The evidence is damaged: a cut has not {n:,} examples.")
+        return evidence
+
+
+def _cut(part: Mapping[str, Any]) -> CutEvidence:
+    return CutEvidence(
+        int(part["keep"]),
+        _unpack(part["losses"]),
+        _unpack(part["correct"]),
+        _unpack(part["predictions"]),
+        float(part["score"]),
+        float(part["low"]),
+        float(part["high"]),
+        tuple(map(float, part["penalties"])),
+        tuple(map(float, part["temperatures"])),
+        tuple(part["edges"]),
+    )
+
+
+_KINDS = ("<f8", "<i8", "|b1")
+
+
+def _pack(array: Array) -> dict[str, Any]:
+    kind = next(k for k in _KINDS if np.dtype(k).kind == array.dtype.kind)
+    plain = np.ascontiguousarray(array, dtype=kind)
+    return {"dtype": kind, "shape": list(plain.shape), "base64": base64.b64encode(plain.tobytes()).decode()}
+
+
+def _unpack(document: Mapping[str, Any]) -> Array:
+    kind, shape = document["dtype"], tuple(int(s) for s in document["shape"])
+    if kind not in _KINDS:
+        raise ValueError(f"dtype {kind!r} is not one of {', '.join(_KINDS)}")
+    raw = base64.b64decode(document["base64"], validate=True)
+    if len(raw) != np.dtype(kind).itemsize * math.prod(shape):
+        raise ValueError(f"{len(raw):,} bytes are not an array of shape {shape}")
+    return np.frombuffer(raw, dtype=kind).reshape(shape).astype(np.dtype(kind).newbyteorder("="))

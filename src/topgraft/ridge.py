@@ -1,0 +1,359 @@
+"""Ridge in closed form: one eigen-decomposition gives every penalty and every left-out prediction.
+
+The narrower side is decomposed. With more examples than columns that is the ``width x width`` matrix of
+products, added up chunk by chunk, so that memory does not grow with the number of examples; otherwise the
+``n x n`` matrix of inner products. Both end in the same :class:`Spectrum`, and everything after it is shared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from topgraft.errors import TopgraftError
+
+CHUNK = 4096
+"""Rows that are turned into float64 at a time."""
+
+SCORED = 2**25
+"""Numbers (rows x width) of the rows whose left-out predictions choose penalty and temperature: 256 MiB."""
+
+RELATIVE_PENALTIES = tuple(10.0**e for e in range(-6, 6))
+"""Penalties as multiples of the problem's mean eigenvalue, so that they mean the same at any n and width."""
+
+COLDEST, HOTTEST = 1e-3, 1e3
+"""Bounds of the temperature."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Examples by features, read again and again in float64 chunks.
+
+    Parameters
+    ----------
+    count
+        Number of examples ``n``.
+    width
+        Number of features.
+    chunks
+        Gives the examples from the first to the last, ``(rows, width)`` float64 at a time.
+    """
+
+    count: int
+    width: int
+    chunks: Callable[[], Iterator[Tensor]]
+
+    @classmethod
+    def of(cls, x: Tensor | Callable[[], Iterable[Tensor]], count: int, index: Tensor | None = None) -> Rows:
+        """Rows of a ``(n, width)`` tensor (or of its rows ``index``), or of a function that gives chunks."""
+        if not isinstance(x, Tensor):
+            source = x
+            first = next(iter(source()), None)
+            if first is None or first.dim() != 2:
+                raise TopgraftError("The function that gives features gave no (rows, width) chunk.")
+            return cls(count, int(first.shape[1]), lambda: (chunk.double() for chunk in source()))
+        tensor, length = x, len(x) if index is None else len(index)
+
+        def chunks() -> Iterator[Tensor]:
+            for start in range(0, length, CHUNK):
+                stop = min(start + CHUNK, length)
+                yield (tensor[start:stop] if index is None else tensor[index[start:stop]]).double()
+
+        return cls(length, int(tensor.shape[1]), chunks)
+
+    def gather(self, index: Tensor | None = None) -> Tensor:
+        """All rows, or the rows ``index`` (ascending), as one float64 tensor."""
+        if index is None:
+            return torch.cat(list(self.chunks()))
+        found, start = [], 0
+        for chunk in self.chunks():
+            here = index[(index >= start) & (index < start + len(chunk))] - start
+            found.append(chunk[here])
+            start += len(chunk)
+        return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over weighted examples of ``x - shift`` and of its products with itself; they add up."""
+
+    weight: float
+    total: Tensor
+    product: Tensor
+    shift: Tensor
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.weight + other.weight, self.total + other.total, self.product + other.product, self.shift
+        )
+
+
+def moments(rows: Rows, weights: Tensor, shift: Tensor) -> Moments:
+    """First and second moments of ``rows`` about ``shift``, in one pass; memory ``width x width``."""
+    total = torch.zeros(rows.width, dtype=torch.float64)
+    product = torch.zeros(rows.width, rows.width, dtype=torch.float64)
+    start = 0
+    for chunk in rows.chunks():
+        w = weights[start : start + len(chunk), None]
+        start += len(chunk)
+        away = chunk - shift
+        total += (away * w).sum(0)
+        product.addmm_((away * w).T, away)
+    return Moments(float(weights.sum()), total, product, shift)
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """A standardised problem in its own axes: ``((x - mean) * inverse) @ basis`` are coordinates of ``x``.
+
+    Parameters
+    ----------
+    mean, inverse
+        ``(width,)`` float64: weighted mean, and emphasis over standard deviation (0 for constant columns).
+    values
+        ``(r,)`` float64: eigenvalues of the standardised, weighted products, ascending.
+    basis
+        ``(width, r)`` float64.
+    """
+
+    mean: Tensor
+    inverse: Tensor
+    values: Tensor
+    basis: Tensor
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Coordinates ``(rows, r)`` of raw features ``(rows, width)``."""
+        return ((x - self.mean) * self.inverse) @ self.basis
+
+    @property
+    def scale(self) -> float:
+        """Mean eigenvalue over those that are not nought: the unit of the penalties."""
+        rank = int((self.values > 1e-9 * self.values.max().clamp_min(1e-300)).sum())
+        return float(self.values.sum()) / rank if rank else 1.0
+
+
+def _inverse(mean: Tensor, variance: Tensor, emphasis: Tensor | None) -> Tensor:
+    """One over the standard deviation, 0 where a column is constant but for rounding."""
+    deviation = variance.clamp_min(0).sqrt()
+    positive = deviation[deviation > 0]
+    typical = positive.median() if len(positive) else deviation.new_ones(())
+    constant = deviation <= torch.maximum(1e-6 * mean.abs(), 1e-6 * typical)
+    inverse = torch.where(constant, 0.0, 1 / torch.where(constant, 1.0, deviation))
+    return inverse if emphasis is None else inverse * emphasis.double()
+
+
+def decompose(
+    rows: Rows, weights: Tensor, *, emphasis: Tensor | None = None, known: Moments | None = None
+) -> Spectrum:
+    """Standardise and decompose, on the narrower side.
+
+    Parameters
+    ----------
+    rows
+        ``n`` examples.
+    weights
+        ``(n,)`` float64, of sum ``n``.
+    emphasis
+        ``(width,)``: multiplies the standardised columns; one with ½ is penalised four times as much.
+    known
+        Moments of these rows, where they were added up before (only used when ``n > width``).
+    """
+    if rows.count > rows.width:
+        if known is None:
+            shift = next(iter(rows.chunks())).mean(0)
+            known = moments(rows, weights, shift)
+        away = known.total / known.weight
+        covariance = known.product / known.weight - torch.outer(away, away)
+        mean = known.shift + away
+        inverse = _inverse(mean, covariance.diagonal(), emphasis)
+        values, basis = torch.linalg.eigh(rows.count * covariance * torch.outer(inverse, inverse))
+        return Spectrum(mean, inverse, values.clamp_min(0), basis)
+    x = rows.gather()
+    mean = (x * weights[:, None]).sum(0) / weights.sum()
+    inverse = _inverse(mean, (weights[:, None] * (x - mean) ** 2).sum(0) / weights.sum(), emphasis)
+    a = weights.sqrt()[:, None] * (x - mean) * inverse
+    values, u = torch.linalg.eigh(a @ a.T)
+    values = values.clamp_min(0)
+    nought = values <= 1e-12 * values.max()
+    basis = (a.T @ u) * torch.where(nought, 0.0, 1 / torch.where(nought, 1.0, values).sqrt())
+    return Spectrum(mean, inverse, torch.where(nought, 0.0, values), basis)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Ridge on the one-hot targets of ``classes`` classes, for every penalty at once.
+
+    Parameters
+    ----------
+    spectrum
+        The standardised features in their own axes.
+    cross
+        ``(r, classes)``: products of the coordinates with the centred one-hot targets.
+    mean
+        ``(classes,)``: weighted share of each class.
+    coordinates, targets, weights
+        Of the rows whose left-out predictions are computed: all of them, or a random part where
+        ``n x width`` is above :data:`SCORED`.
+    count
+        Number ``n`` of all examples.
+    """
+
+    spectrum: Spectrum
+    cross: Tensor
+    mean: Tensor
+    coordinates: Tensor
+    targets: Tensor
+    weights: Tensor
+    count: int
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.mean)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the coordinates of every example are in memory."""
+        return len(self.coordinates) == self.count
+
+    def solution(self, penalty: float) -> Tensor:
+        """Ridge weights ``(r, classes)`` in the problem's own axes."""
+        return self.cross / (self.spectrum.values + penalty)[:, None]
+
+    def priors(self) -> Tensor:
+        """Log of each class's share, half an example added to each (Jeffreys), ``(classes,)``."""
+        return ((self.count * self.mean + 0.5) / (self.count + 0.5 * self.classes)).log()
+
+    def priors_left_out(self) -> Tensor:
+        """:meth:`priors` as they would be without each scored example, ``(rows, classes)``."""
+        held = _one_hot(self.targets, self.classes) * self.weights[:, None]
+        rest = (self.count * self.mean - held).clamp_min(0) + 0.5
+        return (rest / rest.sum(1, keepdim=True)).log()
+
+    def left_out(self, penalty: float) -> Tensor:
+        """Scores of each scored example by the ridge fitted without it, less that ridge's class means.
+
+        Exact (the scale of the columns held): the residual of a linear smoother left out is the residual
+        over one minus the leverage (Allen 1974). ``(rows, classes)`` float64.
+        """
+        y, w, n = _one_hot(self.targets, self.classes), self.weights[:, None], self.count
+        shrunk = 1 / (self.spectrum.values + penalty)
+        residual = (y - self.mean) - self.coordinates @ (self.cross * shrunk[:, None])
+        leverage = w * (1 / n + (self.coordinates**2 @ shrunk)[:, None])
+        return y - residual / (1 - leverage).clamp_min(1e-9) - (n * self.mean - w * y) / (n - w)
+
+
+def _one_hot(targets: Tensor, classes: int) -> Tensor:
+    return torch.nn.functional.one_hot(targets, classes).double()
+
+
+def pose(
+    rows: Rows,
+    targets: Tensor,
+    classes: int,
+    weights: Tensor,
+    *,
+    emphasis: Tensor | None = None,
+    known: Moments | None = None,
+) -> Problem:
+    """Decompose the features and take the targets along."""
+    spectrum = decompose(rows, weights, emphasis=emphasis, known=known)
+    n = rows.count
+    mean = (weights[:, None] * _one_hot(targets, classes)).sum(0) / weights.sum()
+    scored = max(CHUNK, SCORED // rows.width)
+    if n <= scored:
+        coordinates = spectrum.coordinates(rows.gather())
+        cross = coordinates.T @ (weights[:, None] * (_one_hot(targets, classes) - mean))
+        return Problem(spectrum, cross, mean, coordinates, targets, weights, n)
+    raw, start = torch.zeros(rows.width, classes, dtype=torch.float64), 0
+    for chunk in rows.chunks():
+        here = slice(start, start + len(chunk))
+        start += len(chunk)
+        held = weights[here, None] * (_one_hot(targets[here], classes) - mean)
+        raw.addmm_(((chunk - spectrum.mean) * spectrum.inverse).T, held)
+    some = torch.randperm(n, generator=torch.Generator().manual_seed(0))[:scored].sort().values
+    coordinates = spectrum.coordinates(rows.gather(some))
+    return Problem(spectrum, spectrum.basis.T @ raw, mean, coordinates, targets[some], weights[some], n)
+
+
+def fit_temperature(scores: Tensor, offsets: Tensor, targets: Tensor, weights: Tensor) -> tuple[float, float]:
+    """The temperature under which ``softmax(scores / temperature + offsets)`` loses least.
+
+    The loss is convex in the inverse temperature: Newton's method, held in a bracket that shrinks. As in
+    Platt (1999) one pseudo-example is spread over the classes, so that a flawless small sample does not
+    ask for endless confidence.
+
+    Returns
+    -------
+    tuple of float
+        Temperature within [:data:`COLDEST`, :data:`HOTTEST`], and the weighted mean loss in nats at it.
+    """
+    n = len(scores)
+    share = weights / weights.sum()
+    held = scores.gather(1, targets[:, None])[:, 0]
+    wanted = float((share * (held * n + scores.mean(1)) / (n + 1)).sum())
+    low, high, inverse = 1 / HOTTEST, 1 / COLDEST, 5.0
+    for _ in range(100):
+        p = torch.softmax(inverse * scores + offsets, 1)
+        expected = (p * scores).sum(1)
+        slope = float((share * expected).sum()) - wanted
+        bend = float((share * ((p * scores**2).sum(1) - expected**2)).sum())
+        low, high = (low, inverse) if slope > 0 else (inverse, high)
+        following = inverse - slope / bend if bend > 0 else math.inf
+        if not low < following < high:
+            following = math.sqrt(low * high)
+        if abs(following - inverse) <= 1e-10 * inverse:
+            break
+        inverse = following
+    logits = inverse * scores + offsets
+    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    return 1 / inverse, float((share * loss).sum())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The penalty that lost least on left-out examples, and the temperature that goes with it.
+
+    ``edge`` is "low" or "high" when the penalty is the first or last of those tried.
+    """
+
+    penalty: float
+    temperature: float
+    loss: float
+    edge: str
+
+
+def choose(problem: Problem, penalties: Iterable[float] | None = None) -> Choice:
+    """Penalty and temperature by the exact leave-one-out loss.
+
+    Parameters
+    ----------
+    problem
+        The posed ridge.
+    penalties
+        Multiples of the problem's mean eigenvalue. Default: :data:`RELATIVE_PENALTIES`, then quarters of
+        a decade about the best.
+    """
+    scale, offsets = problem.spectrum.scale, problem.priors_left_out()
+    tried: dict[float, tuple[float, float]] = {}
+
+    def attempt(relative: float) -> float:
+        if relative not in tried:
+            scores = problem.left_out(relative * scale)
+            temperature, loss = fit_temperature(scores, offsets, problem.targets, problem.weights)
+            tried[relative] = (loss, temperature)
+        return tried[relative][0]
+
+    grid = sorted(RELATIVE_PENALTIES if penalties is None else penalties)
+    best = min(grid, key=attempt)
+    edge = "" if len(grid) == 1 else {grid[0]: "low", grid[-1]: "high"}.get(best, "")
+    if penalties is None:
+        for step in (0.5, 0.25):
+            around = [best * 10.0**-step, best, best * 10.0**step]
+            best = min((r for r in around if grid[0] <= r <= grid[-1]), key=attempt)
+    loss, temperature = tried[best]
+    return Choice(best * scale, temperature, loss, edge)
