@@ -13,8 +13,9 @@ import numpy as np
 
 from topgraft.data import duplicates as dup
 from topgraft.data.folders import natural
+from topgraft.data.notes import duplicate_notes, left_out_notes, listed, number
 from topgraft.data.pictures import PictureError, as_rgb, open_picture, read_bytes, thumbnail
-from topgraft.data.types import Data, Found, LeftOut, listed, number
+from topgraft.data.types import Data, Found, Inputs, LeftOut
 from topgraft.errors import TopgraftError, did_you_mean
 
 if TYPE_CHECKING:
@@ -54,13 +55,11 @@ def assemble(
     kept = [i for i in range(len(found.names)) if i not in reasons]
     left_out = [*found.left_out, *(LeftOut(found.names[i], reasons[i]) for i in sorted(reasons))]
     notes = [*found.notes]
-    _tell_left_out(found, left_out, total, max_unreadable, notes)
+    notes.extend(left_out_notes(found, left_out, total, max_unreadable))
     labels = None if found.labels is None else [str(found.labels[i]) for i in kept]
     named, targets = _classes(found, labels, classes, notes)
     names = tuple(found.names[i] for i in kept)
-    inputs: Sequence[Any] = (
-        found.inputs[kept] if isinstance(found.inputs, np.ndarray) else _pick(found.inputs, kept)
-    )
+    inputs = found.inputs[kept] if isinstance(found.inputs, np.ndarray) else _pick(found.inputs, kept)
     looks = np.stack([thumbnails[i] for i in kept]) if thumbnails else None
     content = tuple(digests[i] for i in kept)
     exact, near, alike = _duplicates(found.modality, content, inputs, looks, near_duplicates=near_duplicates)
@@ -68,7 +67,7 @@ def assemble(
     conflicts = [s for s in alike if targets is not None and len({int(targets[i]) for i in s}) > 1]
     given = None if found.groups is None else [found.groups[i] for i in kept]
     groups = dup.united(len(kept), [*exact, *near, *_given_groups(given, notes)])
-    _tell_duplicates(names, sets, exact, conflicts, targets, named, notes)
+    notes.extend(duplicate_notes(names, sets, exact, conflicts=conflicts, targets=targets, classes=named))
     return Data(
         modality=found.modality,
         origin=found.origin,
@@ -163,26 +162,6 @@ def _inspect(
     return digests, thumbnails
 
 
-def _tell_left_out(
-    found: Found, left_out: list[LeftOut], total: int, max_unreadable: float, notes: list[str]
-) -> None:
-    if not left_out:
-        return
-    noun = {"picture": "picture", "text": "text", "array": "example"}[found.modality]
-    of = f"{len(left_out):,} of {number(total, noun)} could not be used"
-    limit = f"limit {max_unreadable * 100:g} %, see --max-unreadable"
-    width = min(40, max(len(out.name) for out in left_out[:5]))
-    lines = [f"  {out.name:<{width}}  {out.reason}" for out in left_out[:5]]
-    if len(left_out) > 5:
-        lines.append(f"  ... and {len(left_out) - 5:,} more")
-    shown = "\n".join(lines)
-    if len(left_out) == total:
-        raise TopgraftError(f"{found.origin}: none of {number(total, noun)} could be used:\n{shown}")
-    if len(left_out) > max_unreadable * total:
-        raise TopgraftError(f"{found.origin}: {of}, which is too many ({limit}):\n{shown}")
-    notes.append(f"{of} and {'was' if len(left_out) == 1 else 'were'} left out ({limit}):\n{shown}")
-
-
 def _classes(
     found: Found, labels: list[str] | None, given: Sequence[str] | None, notes: list[str]
 ) -> tuple[tuple[str, ...], NDArray[np.int64] | None]:
@@ -197,22 +176,24 @@ def _classes(
         strange = sorted(present - set(classes), key=natural)
         if strange:
             raise TopgraftError(
-                f'{found.origin}: the label "{strange[0]}" is not among the {number(len(classes), "class", "classes")}.'
-                f"{did_you_mean(strange[0], classes)} Expected: {listed(list(classes), limit=20)}."
+                f'{found.origin}: the label "{strange[0]}" is none of the '
+                f"{number(len(classes), 'class', 'classes')}.{did_you_mean(strange[0], classes)} "
+                f"Expected: {listed(classes, limit=20)}."
                 + (f" Other strange labels: {listed(strange[1:])}." if strange[1:] else "")
             )
     else:
         classes = _in_order(present, found.order)
         if len(classes) == 1:
             raise TopgraftError(
-                f'{found.origin}: only one class was found, "{classes[0]}" ({number(len(labels), "example")}). '
-                "Two or more are needed to learn to tell them apart."
+                f'{found.origin}: only one class was found, "{classes[0]}" '
+                f"({number(len(labels), 'example')}). Two or more are needed to learn to tell them apart."
             )
         if len(classes) > 20 and len(classes) * 2 > len(labels):
             where = f' (column "{found.columns["label"]}")' if "label" in found.columns else ""
             raise TopgraftError(
-                f"{found.origin}: {len(classes):,} different labels for {number(len(labels), 'example')}{where} "
-                "are no classes. Expected several examples of each class: is this the column of the labels?"
+                f"{found.origin}: {len(classes):,} different labels for {number(len(labels), 'example')}"
+                f"{where} are no classes. "
+                "Expected several examples of each class: is this the column of the labels?"
             )
     if found.labels is not None:
         lost = sorted({str(label) for label in found.labels if label is not None} - present, key=natural)
@@ -232,7 +213,7 @@ def _in_order(present: set[str], order: tuple[str, ...] | None) -> tuple[str, ..
         return tuple(sorted(present, key=natural))
 
 
-def _pick(inputs: Sequence[Any], kept: list[int]) -> Sequence[Any]:
+def _pick(inputs: Inputs, kept: list[int]) -> Inputs:
     """The inputs that are kept; a sequence that reads on demand goes on doing so."""
     if len(kept) == len(inputs):
         return inputs
@@ -242,7 +223,7 @@ def _pick(inputs: Sequence[Any], kept: list[int]) -> Sequence[Any]:
 class Picked(Sequence[Any]):
     """Some of a sequence that reads on demand."""
 
-    def __init__(self, whole: Sequence[Any], indices: Sequence[int]) -> None:
+    def __init__(self, whole: Inputs, indices: Sequence[int]) -> None:
         self.whole, self.indices = whole, list(indices)
 
     def __len__(self) -> int:
@@ -257,7 +238,7 @@ class Picked(Sequence[Any]):
 def _duplicates(
     modality: str,
     digests: Sequence[str],
-    inputs: Sequence[Any],
+    inputs: Inputs,
     looks: NDArray[np.uint8] | None,
     *,
     near_duplicates: bool,
@@ -290,40 +271,3 @@ def _given_groups(groups: list[str | None] | None, notes: list[str]) -> list[lis
             f"{number(alone, 'example has', 'examples have')} no group and may go to either side of a split."
         )
     return dup.same([("alone", i) if g is None else ("group", g) for i, g in enumerate(groups)])
-
-
-def _tell_duplicates(
-    names: Sequence[str],
-    sets: list[tuple[int, ...]],
-    exact: list[list[int]],
-    conflicts: list[list[int]],
-    targets: NDArray[np.int64] | None,
-    classes: Sequence[str],
-    notes: list[str],
-) -> None:
-    if not sets:
-        return
-    inside = sum(len(s) for s in sets)
-    same = sum(len(s) for s in exact)
-    notes.append(
-        f"{number(inside, 'example')} in {number(len(sets), 'set')} are duplicates ({same:,} exact, the others nearly "
-        f"so) and stay on one side of every split: {listed(['/'.join(names[i] for i in s[:2]) for s in sets])}."
-    )
-    largest = max(len(s) for s in sets)
-    if largest > 0.1 * len(names) and largest > 50:
-        notes.append(
-            f"One set of duplicates holds {number(largest, 'example')}; if these differ in what matters, read the "
-            "data without near duplicates (near_duplicates=False)."
-        )
-    if targets is None:
-        return
-    if conflicts:
-        shown = [" = ".join(f"{names[i]} ({classes[targets[i]]})" for i in s[:3]) for s in conflicts]
-        same_input = number(len(conflicts), "input has", "inputs have")
-        notes.append(f"{same_input} different labels at different places: {listed(shown)}.")
-    in_conflict = {i for s in conflicts for i in s}
-    mixed = [s for s in sets if len({int(targets[i]) for i in s}) > 1 and not in_conflict & set(s)]
-    if mixed:
-        shown = [" ~ ".join(f"{names[i]} ({classes[targets[i]]})" for i in s[:2]) for s in mixed]
-        nearly = number(len(mixed), "set of near duplicates has", "sets of near duplicates have")
-        notes.append(f"{nearly} different labels: {listed(shown)}.")

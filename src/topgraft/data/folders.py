@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from topgraft.data.notes import listed, number
 from topgraft.data.pictures import is_picture_name
-from topgraft.data.types import Found, listed, number
+from topgraft.data.types import Found
 from topgraft.errors import TopgraftError, did_you_mean
 
 PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"})
@@ -79,12 +79,12 @@ def pictures_below(folder: Path, walk: Walk, seen: set[tuple[int, int]] | None =
     while waiting:
         here = waiting.pop()
         try:
-            status = os.stat(here)
+            status = here.stat()
             if (status.st_dev, status.st_ino) in seen:
                 walk.circles.append(printable(str(here)))
                 continue
             seen.add((status.st_dev, status.st_ino))
-            names = sorted(os.listdir(here), key=natural)
+            names = _names_in(here)
         except OSError:
             walk.closed.append(printable(str(here)))
             continue
@@ -113,7 +113,7 @@ def read_folder(folder: Path) -> Found:
     """
     origin = str(folder)
     try:
-        names = sorted(os.listdir(folder), key=natural)
+        names = _names_in(folder)
     except PermissionError:
         raise TopgraftError(f"{origin}: no permission to read this folder.") from None
     except OSError as error:
@@ -135,7 +135,7 @@ def read_folder(folder: Path) -> Found:
     paths: list[Path] = []
     labels: list[str | None] = []
     empty = []
-    top = os.stat(folder)
+    top = folder.stat()
     for name in classes:
         before = len(paths)
         paths.extend(pictures_below(folder / name, walk, {(top.st_dev, top.st_ino)}))
@@ -199,7 +199,7 @@ def _not_one_class(folder: Path, labels: list[str | None]) -> None:
         return
     (only,) = found
     inside = folder / str(only)
-    deeper = [n for n in sorted(os.listdir(inside)) if not n.startswith(".") and _is_folder(inside / n)]
+    deeper = [n for n in _names_in(inside) if not n.startswith(".") and _is_folder(inside / n)]
     hint = f" Did you mean {inside}? It holds {number(len(deeper), 'folder')}." if len(deeper) > 1 else ""
     raise TopgraftError(
         f'{folder}: only one class was found, "{only}" ({number(len(labels), "picture")}). '
@@ -207,9 +207,13 @@ def _not_one_class(folder: Path, labels: list[str | None]) -> None:
     )
 
 
+def _names_in(folder: Path) -> list[str]:
+    return sorted((path.name for path in folder.iterdir()), key=natural)
+
+
 def _is_folder(path: Path) -> bool:
     try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
+        return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):
         return False
 
@@ -217,24 +221,29 @@ def _is_folder(path: Path) -> bool:
 def _may_be_file(path: Path) -> bool:
     """A regular file, or a link to nothing (which is told as unreadable); no pipe, device or socket."""
     try:
-        return stat.S_ISREG(os.stat(path).st_mode)
+        return stat.S_ISREG(path.stat().st_mode)
     except OSError:
         return True
 
 
 def refuse_missing(path: Path, given: str) -> None:
-    """Raise, with the nearest names beside it, if there is nothing at ``path``."""
-    if os.path.exists(path):
+    """Raise, with the nearest names beside it, if there is nothing at ``path`` or it may not be seen."""
+    try:
+        path.stat()
         return
-    if os.path.islink(path):
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except PermissionError:
+        raise TopgraftError(f"{given}: no permission to look at it.") from None
+    except OSError as error:
+        raise TopgraftError(f"{given:.80}: no path that can be read ({error.strerror}).") from None
+    if path.is_symlink():
         raise TopgraftError(f"{given} is a link to something that is not there.")
-    parent = path.parent
     near = ""
-    if parent.is_dir():
-        try:
-            near = did_you_mean(path.name, [printable(n) for n in os.listdir(parent)])
-        except OSError:
-            near = ""
-    elif str(parent) not in ("", "."):
-        near = f" There is no folder {parent} either."
+    try:
+        near = did_you_mean(path.name, [printable(name) for name in _names_in(path.parent)])
+    except (FileNotFoundError, NotADirectoryError):
+        near = f" There is no folder {path.parent} either."
+    except OSError:
+        near = " The folder that it should be in may not be read."
     raise TopgraftError(f"{given}: there is no such file or folder.{near}")

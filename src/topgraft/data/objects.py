@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from topgraft.data.assemble import digest_of
+from topgraft.data.notes import number
 from topgraft.data.pictures import PictureError, is_picture_name
 from topgraft.data.tables import Table, cell_text
-from topgraft.data.types import MODALITIES, Found, Modality, number
+from topgraft.data.types import MODALITIES, Found, Modality
 from topgraft.errors import TopgraftError
 
 
@@ -36,10 +38,8 @@ def read_object(source: Any, targets: Any, modality: Modality | None) -> Found |
     if _is_torch_dataset(source):
         _no_targets(targets, "a torch Dataset: its items hold the labels")
         return _torch_dataset(source, modality)
-    if isinstance(source, (list, tuple)):
-        found = _items(list(source), modality)
-    else:
-        found = _array(source, modality)
+    in_list = isinstance(source, (list, tuple))
+    found = _items(list(source), modality) if in_list else _array(source, modality)
     found.labels = _labels(targets, len(found.names))
     return found
 
@@ -113,7 +113,7 @@ def _array(source: Any, modality: Modality | None) -> Found:
         raise TopgraftError("An array of numbers was given for texts. Expected a list of str.")
     as_pictures = values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] in (1, 3, 4)
     if modality == "picture" or (modality is None and as_pictures):
-        said = f"The array of shape {values.shape} and {values.dtype} was taken for pictures, height x width x channels."
+        said = f"The array {values.shape} of uint8 was taken for pictures, height x width x channels."
         notes = [] if modality else [said]
         return Found("picture", "the array", _names(len(values)), list(values), notes=notes)
     return Found("array", "the array", _names(len(values)), np.ascontiguousarray(values, dtype=np.float32))
@@ -171,7 +171,7 @@ def _is_hugging_face(source: Any) -> bool:
 
 
 def _is_torch_dataset(source: Any) -> bool:
-    if isinstance(source, (np.ndarray, list, tuple, str)) or hasattr(source, "detach"):
+    if isinstance(source, (np.ndarray, list, tuple, str, bytes, dict, range)) or hasattr(source, "detach"):
         return False
     return (
         hasattr(type(source), "__getitem__")
@@ -247,12 +247,14 @@ class Items(Sequence[Any]):
 
     def __init__(self, source: Any) -> None:
         self.source = source
+        self.lock = Lock()  # one's own Dataset need not bear several threads at once
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: Any) -> Any:
-        return _picture(self.source[int(index)][0])
+        with self.lock:
+            return _picture(self.source[int(index)][0])
 
 
 def _torch_dataset(source: Any, modality: Modality | None) -> Found:
@@ -297,7 +299,7 @@ def _steady(items: Items) -> None:
     """Refuse a data set that gives another picture each time, since what is stored would be another's."""
     for i in range(min(3, len(items))):
         first, again = items[i], items[i]
-        if isinstance(first, PictureError) or isinstance(first, (str, os.PathLike)):
+        if isinstance(first, (PictureError, str, os.PathLike)):
             continue
         if digest_of(first) != digest_of(again):
             raise TopgraftError(

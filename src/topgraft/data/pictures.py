@@ -62,7 +62,7 @@ def suffixes() -> frozenset[str]:
 
 def is_picture_name(name: str) -> bool:
     """Whether the ending of a file name is that of a picture."""
-    return os.path.splitext(name)[1].lower() in suffixes()
+    return Path(name).suffix.lower() in suffixes()
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -74,18 +74,19 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         If there is no such file, it is no regular file (a pipe would block), it is over
         ``MAX_BYTES``, it is empty, or may not be read.
     """
-    name = os.fspath(path)
+    path = Path(path)
+    name = str(path)
     try:
-        status = os.stat(path)
+        status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
             raise PictureError(name, f"{kind}, not a file")
         if status.st_size > MAX_BYTES:
             raise PictureError(name, f"{status.st_size:,} bytes, over the limit of {MAX_BYTES:,}")
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        kind = "a link to a file that is not there" if os.path.islink(path) else "no such file"
+        kind = "a link to a file that is not there" if path.is_symlink() else "no such file"
         raise PictureError(name, kind) from None
     except PermissionError:
         raise PictureError(name, "no permission to read it") from None
@@ -157,7 +158,7 @@ def open_picture(
         raise PictureError(name, f"over the limit of {max_pixels:,} pixels") from None
     except MemoryError:
         raise PictureError(name, "too large for the memory that is left") from None
-    except Exception as error:  # Pillow's readers raise almost anything on damaged files
+    except Exception as error:  # noqa: BLE001 (Pillow's readers raise almost anything on damaged files)
         raise PictureError(name, _why(content, error)) from None
 
 
@@ -225,7 +226,8 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     if not np.isfinite(wide).all():
         raise PictureError("", "holds values that are not finite")
     low, high = float(wide.min()), float(wide.max())
-    if values.dtype == np.uint16 or (values.dtype.kind in "iu" and low >= 0 and 255 < high <= 65_535):
+    two_bytes = values.dtype.kind == "u" and values.dtype.itemsize == 2
+    if two_bytes or (values.dtype.kind in "iu" and low >= 0 and 255 < high <= 65_535):
         scaled = wide / 257.0
     elif values.dtype.kind == "f" and low >= 0 and high <= 1:
         scaled = wide * 255.0
@@ -239,7 +241,7 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
 def _upright(picture: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(picture)
-    except Exception:  # a damaged EXIF block says nothing on the picture itself: it stays as it is
+    except Exception:  # noqa: BLE001 (a damaged EXIF block may raise anything; the picture is sound)
         return picture
 
 

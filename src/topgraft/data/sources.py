@@ -12,10 +12,11 @@ import numpy as np
 from topgraft.data import duplicates as dup
 from topgraft.data.assemble import assemble
 from topgraft.data.folders import printable, read_folder, refuse_missing
+from topgraft.data.notes import listed, number
 from topgraft.data.objects import open_saved, picture_cell, read_object, refuse_modality
 from topgraft.data.pictures import MAX_PIXELS, is_picture_name
 from topgraft.data.tables import ENDINGS, Table, choose_columns, is_table_name, read_table
-from topgraft.data.types import Data, Found, Modality, listed, number
+from topgraft.data.types import Data, Found, Modality
 from topgraft.errors import TopgraftError
 
 
@@ -163,7 +164,7 @@ def read_test(
 
 
 def overlap(test: Data, data: Data, *, near: bool = True) -> list[tuple[int, int]]:
-    """Pairs (index in ``test``, index in ``data``) of the same example; at least one for each such in ``test``.
+    """Pairs (index in ``test``, index in ``data``) of the same example, one or more for each.
 
     Parameters
     ----------
@@ -196,14 +197,16 @@ def _read_path(given: str) -> Found | Table:
         raise TopgraftError("A path with a zero byte was given.")
     refuse_missing(path, printable(given))
     if path.is_dir():
-        return open_saved(path, printable(given)) or read_folder(path)
+        saved = open_saved(path, printable(given))
+        return saved if saved is not None else read_folder(path)
     if not path.is_file():
         raise TopgraftError(f"{given} is neither a file nor a folder.")
     if is_table_name(path.name):
         return read_table(path, printable(given))
     what = "is one picture" if is_picture_name(path.name) else f'ends in "{path.suffix}"'
     raise TopgraftError(
-        f"{given} {what}. Expected a folder with one folder of pictures a class, or a table ({', '.join(ENDINGS)})."
+        f"{given} {what}. Expected a folder with one folder of pictures a class, "
+        f"or a table ({', '.join(ENDINGS)})."
     )
 
 
@@ -237,7 +240,7 @@ def _of_table(
     else:
         inputs = [
             cell if cell is None or isinstance(cell, str) else _as_text(cell)
-            for cell in table.column(columns["text"])
+            for cell in table.column(columns["text"])[:]
         ]
     return Found(
         "picture" if "path" in columns else "text",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from topgraft.data.types import Data, listed, number
+from topgraft.data.notes import listed, number
+from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_STEPS = 20_000  # of the search that mends what dealing left undone; a step costs microseconds
+_STEPS = 5_000  # of the search that mends what dealing left undone; a step costs microseconds
 
 
 def hold_out(data: Data, *, share: float = 0.2, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -65,8 +66,8 @@ def hold_out(data: Data, *, share: float = 0.2, seed: int = 0) -> tuple[NDArray[
 
 
 def assign_folds(
-    targets: NDArray[np.integer[Any]],
-    groups: NDArray[np.integer[Any]],
+    targets: NDArray[np.int64],
+    groups: NDArray[np.int64],
     *,
     folds: int = 5,
     seed: int = 0,
@@ -104,7 +105,6 @@ def assign_folds(
     >>> folds, notes
     (3, ('3 folds instead of 5: class 0 has only 3 examples.',))
     """
-    targets, groups = np.asarray(targets, dtype=np.int64), np.asarray(groups)
     if folds < 2:
         raise TopgraftError(f"folds={folds} is too few. Expected 2 or more.")
     present = np.unique(targets)
@@ -137,7 +137,8 @@ def assign_folds(
         fold_of, missing = deal(targets, groups, share, np.ones(used, dtype=np.int64), seed=seed)
         if not missing:
             break
-        reason = f"groups can't be kept whole with {say(missing[0]).replace(' has only', ',')} in each of more folds"
+        some = say(missing[0]).replace(" has only", ",")
+        reason = f"groups can't be kept whole with {some} in each of more folds"
         if used == 2:
             raise TopgraftError(f"No two folds were found: {reason}. Use finer groups.")
         used -= 1
@@ -147,7 +148,7 @@ def assign_folds(
 
 def deal(
     targets: NDArray[np.int64],
-    groups: NDArray[np.integer[Any]],
+    groups: NDArray[np.int64],
     shares: NDArray[np.float64],
     need: NDArray[np.int64],
     *,
@@ -246,7 +247,7 @@ def _mend(
 
 
 def _groups_per_class(
-    targets: NDArray[np.int64], groups: NDArray[np.integer[Any]], n_classes: int
+    targets: NDArray[np.int64], groups: NDArray[np.int64], n_classes: int
 ) -> NDArray[np.int64]:
     """(classes,) number of different groups that have an example of the class."""
     _, group_of = np.unique(groups, return_inverse=True)

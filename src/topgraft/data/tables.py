@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from topgraft.data.notes import listed
 from topgraft.data.pictures import is_picture_name
-from topgraft.data.types import listed, number
 from topgraft.errors import TopgraftError, did_you_mean
 
 ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
@@ -69,7 +69,7 @@ class Table:
     def cells(self, name: str) -> list[str | None]:
         """The cells of a column as text, numbers of classes as their names; ``None`` where empty."""
         names = self.classes.get(name)
-        return [cell_text(cell, names) for cell in self.column(name)]
+        return [cell_text(cell, names) for cell in self.column(name)[:]]
 
 
 def is_table_name(name: str) -> bool:

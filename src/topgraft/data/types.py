@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Modality = Literal["picture", "text", "array"]
+
+
+@runtime_checkable
+class Inputs(Protocol):
+    """What holds the inputs: a list, an array, or something that reads them when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
 MODALITIES: tuple[Modality, ...] = ("picture", "text", "array")
 
 
@@ -73,7 +86,7 @@ class Data:
     modality: Modality
     origin: str
     names: tuple[str, ...]
-    inputs: Sequence[Any]
+    inputs: Inputs
     classes: tuple[str, ...]
     targets: NDArray[np.int64] | None
     groups: NDArray[np.int64]
@@ -188,33 +201,10 @@ class Found:
     modality: Modality
     origin: str
     names: list[str]
-    inputs: Sequence[Any]
+    inputs: Inputs
     labels: list[str | None] | None = None
     groups: list[str | None] | None = None
     left_out: list[LeftOut] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     order: tuple[str, ...] | None = None  # classes in the order that the source itself gives
-
-
-def listed(names: Sequence[str], *, limit: int = 3) -> str:
-    """The first few names, and how many more there are.
-
-    Examples
-    --------
-    >>> listed(["a", "b", "c", "d", "e"])
-    'a, b, c and 2 more'
-    """
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit:,} more"
-
-
-def number(count: int, one: str, several: str | None = None) -> str:
-    """A count with its noun.
-
-    Examples
-    --------
-    >>> number(1, "picture"), number(1200, "picture")
-    ('1 picture', '1,200 pictures')
-    """
-    return f"{count:,} {one if count == 1 else several or one + 's'}"

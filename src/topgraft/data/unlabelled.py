@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from topgraft.data.folders import Walk, pictures_below, printable, refuse_missing
-from topgraft.data.objects import picture_cell
+from topgraft.data.notes import listed
+from topgraft.data.objects import open_saved, picture_cell
 from topgraft.data.pictures import PictureError, is_picture_name
 from topgraft.data.tables import PATHS, TEXTS, Table, is_table_name, read_table
-from topgraft.data.types import Modality, listed
+from topgraft.data.types import Modality
 from topgraft.errors import TopgraftError
 
 
@@ -79,12 +80,14 @@ def _rows_of(
         return _of_lines(stdin, modality, column, prefix)
     path = Path(source)
     refuse_missing(path, printable(source))
-    if is_table_name(path.name) and path.is_file():
-        table = read_table(path, printable(source))
+    saved = open_saved(path, printable(source)) if path.is_dir() else None
+    if saved is not None or (is_table_name(path.name) and path.is_file()):
+        table = saved if saved is not None else read_table(path, printable(source))
         return _of_table(table, _column(table, modality, column), modality, prefix)
     if modality != "picture":
         raise TopgraftError(
-            f"{source}: this model takes texts. Expected a table with a column of texts, or - for one text a line."
+            f"{source}: this model takes texts. Expected a table with a column of texts, "
+            "or - for one text a line."
         )
     if path.is_dir():
         walk = Walk()
@@ -109,7 +112,8 @@ def _column(table: Table, modality: Modality, column: str | None) -> str:
     if name is None:
         what = "texts (--text)" if modality == "text" else "paths of pictures (--path)"
         raise TopgraftError(
-            f"Which column of {table.origin} holds the {what}? Its columns: {listed(list(table.columns), limit=30)}."
+            f"Which column of {table.origin} holds the {what}? "
+            f"Its columns: {listed(list(table.columns), limit=30)}."
         )
     return name
 
