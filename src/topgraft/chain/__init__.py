@@ -1,0 +1,7 @@
+"""Networks as chains of blocks: finding, proving and running the parts."""
+
+from topgraft.chain.chain import Block, Chain, Refused
+from topgraft.chain.replay import Point, Segment
+from topgraft.chain.state import Inputs, State
+
+__all__ = ["Block", "Chain", "Inputs", "Point", "Refused", "Segment", "State"]

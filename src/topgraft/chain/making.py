@@ -1,0 +1,354 @@
+"""Make a chain: record a network, choose the cuts, prove each of them."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from topgraft.chain.chain import Anatomy, Block, Refused
+from topgraft.chain.find import Group, Layout, block_name, boundary, has_parameters, layout
+from topgraft.chain.record import Call, evaluating, record, take, tensors_in
+from topgraft.chain.replay import Dim, Point, Shape
+from topgraft.chain.state import Inputs, State
+from topgraft.errors import TopgraftError
+
+TOLERANCE = 1e-5
+"""Largest difference, relative to the output's scale, at which two runs count as equal in fp32."""
+TOLERANCE_FP64 = 1e-12
+"""The same in fp64, asked where fp32 is too noisy to tell."""
+
+
+class Pair:
+    """Two recordings of a network, of different batch sizes and lengths, and what follows from both."""
+
+    def __init__(self, network: nn.Module, inputs: Inputs) -> None:
+        grown = _grown(inputs)
+        self.network = network
+        self.inputs = inputs
+        try:
+            self.first, self.second = record(network, inputs), record(network, grown)
+        except TopgraftError:
+            raise
+        except Exception as error:
+            given = ", ".join(f"{n} {tuple(t.shape)}" for n, t in inputs.items())
+            raise TopgraftError(f"{type(network).__name__} does not run on {given}: {error}") from error
+        if [c.name for c in self.first.calls()] != [c.name for c in self.second.calls()]:
+            raise TopgraftError(
+                f"{type(network).__name__} calls other modules when the batch size or the length changes, so "
+                "its blocks can't be told. A network whose path does not depend on them is needed."
+            )
+        self.sizes = (_batch_and_length(inputs), _batch_and_length(grown))
+        self.input_shapes = {name: self.shape(t, grown[name]) for name, t in inputs.items()}
+        self.twin = {id(a): b for a, b in zip(self.first.calls(), self.second.calls(), strict=True)}
+
+    def shape(self, first: Tensor, second: Tensor) -> Shape:
+        """The shape of a tensor that was seen in both recordings."""
+        dims = tuple(self._dim(a, b) for a, b in zip(first.shape, second.shape, strict=True))
+        return Shape(dims, first.dtype)
+
+    def _dim(self, a: int, b: int) -> Dim:
+        (batch_a, length_a), (batch_b, length_b) = self.sizes
+        if a == b:
+            return Dim(a)
+        for batch, length in ((1, 0), (0, 1), (1, 1)):
+            unit_a = (batch_a if batch else 1) * (length_a if length else 1)
+            unit_b = (batch_b if batch else 1) * (length_b if length else 1)
+            if a % unit_a == 0 and a // unit_a * unit_b == b:
+                return Dim(a // unit_a, batch, length)
+        return Dim(a)
+
+    def shapes(self, call: Call) -> Any:
+        """The shapes of what a call gives, in the same nesting."""
+        return _pairwise(call.output, self.twin[id(call)].output, self.shape)
+
+    def moment(self, point: Point) -> tuple[int, int, Call]:
+        """When a point lies in the first recording, the multiply-adds until then, and its call."""
+        for call in self.first.calls():
+            if call.name == point.module and call.nth == point.nth:
+                if point.when == "enter":
+                    return call.start, call.macs_before, call
+                return call.end, call.macs_after, call
+        raise TopgraftError(f"this network has no module {point.module!r} that is called {point.nth} times")
+
+    def state_shape(self, point: Point) -> Shape:
+        """The shape of the first activation at a point."""
+        _, _, call = self.moment(point)
+        twin = self.twin[id(call)]
+        held = [(c.args, c.kwargs) if point.when == "enter" else c.output for c in (call, twin)]
+        return self.shape(take(held[0], point.paths[0]), take(held[1], point.paths[0]))
+
+
+def by_name(network: nn.Module, example: Tensor | Inputs | Sequence[Tensor]) -> dict[str, Tensor]:
+    """The example by the names of the network's own forward.
+
+    Examples
+    --------
+    >>> sorted(by_name(nn.Linear(2, 1), torch.zeros(3, 2)))
+    ['input']
+    """
+    if isinstance(example, Mapping):
+        inputs = dict(example)
+    else:
+        given = [example] if isinstance(example, Tensor) else list(example)
+        names = [
+            p.name
+            for p in inspect.signature(network.forward).parameters.values()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
+        if len(given) > len(names):
+            raise TopgraftError(
+                f"{len(given)} inputs given; {type(network).__name__} takes {', '.join(names)}"
+            )
+        inputs = dict(zip(names, given, strict=False))
+    sizes = {t.shape[0] for t in inputs.values() if t.ndim}
+    if len(sizes) != 1 or min(sizes) < 2:
+        shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in inputs.items())
+        raise TopgraftError(f"example: {shapes}; expected a batch of at least two examples, batch first")
+    return inputs
+
+
+def _batch_and_length(inputs: Inputs) -> tuple[int, int]:
+    batch = int(next(iter(inputs.values())).shape[0])
+    lengths = [int(t.shape[1]) for t in inputs.values() if not t.is_floating_point() and t.ndim > 1]
+    return batch, lengths[0] if lengths else 1
+
+
+def _grown(inputs: Inputs) -> dict[str, Tensor]:
+    """One example more, and three steps more where the inputs are sequences of whole numbers."""
+    longer = {
+        n: torch.cat([t, t[:, -1:].expand(-1, 3, *t.shape[2:])], 1)
+        if not t.is_floating_point() and t.ndim > 1
+        else t
+        for n, t in inputs.items()
+    }
+    return {n: torch.cat([t, t[:1]]) for n, t in longer.items()}
+
+
+def _pairwise(a: Any, b: Any, shape: Any) -> Any:
+    if isinstance(a, Tensor):
+        return shape(a, b)
+    if isinstance(a, Mapping):
+        return {key: _pairwise(item, b[key], shape) for key, item in a.items()}
+    if isinstance(a, (tuple, list)):
+        items = [_pairwise(x, y, shape) for x, y in zip(a, b, strict=True)]
+        return items if isinstance(a, list) else tuple(items)
+    return a
+
+
+def anatomy(pair: Pair, found: Layout, points: Sequence[Point], *, live: bool) -> Anatomy:
+    """Sort calls and reads by the cuts between which they fall.
+
+    With ``live``, modules without parameters run everywhere: some give what follows from the inputs alone.
+    """
+    moments = [pair.moment(p)[0] for p in points]
+    before_output = None
+    if (layer := found.output_layer) is not None:
+        entry = next(p for p, t in tensors_in((layer.args, layer.kwargs)) if t.is_floating_point())
+        before_output = Point(layer.name, "enter", layer.nth, (entry,))
+        moments.append(layer.start)
+
+    def block_at(moment: int) -> int:
+        return 1 + sum(m <= moment for m in moments)
+
+    calls: dict[str, set[int]] = {}
+    shapes: dict[str, Any] = {}
+    units = [c for group in found.groups for c in group.calls] + found.tail
+    for call in [*units, *([layer] if layer is not None else [])]:
+        if live and not has_parameters(call.module):
+            continue
+        calls.setdefault(call.name, set()).add(block_at(call.start))
+        shapes[call.name] = pair.shapes(call)
+    calls.pop("", None)
+    reads: dict[str, frozenset[int]] = {
+        name: frozenset() for name, _ in (*pair.network.named_parameters(), *pair.network.named_buffers())
+    }
+    reads |= {name: frozenset(block_at(m) for m in times) for name, times in pair.first.uses.items()}
+    return Anatomy(
+        count=len(points),
+        calls={name: frozenset(blocks) for name, blocks in calls.items()},
+        shapes=shapes,
+        reads=reads,
+        inputs=pair.input_shapes,
+        points=tuple(points),
+        output=before_output,
+    )
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    """The largest difference between two tensors, relative to the larger scale; infinite for not-a-numbers.
+
+    Examples
+    --------
+    >>> difference(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.5]))
+    0.2
+    """
+    if a.shape != b.shape:
+        return inf
+    if a.numel() == 0:
+        return 0.0
+    scale = max(float(a.abs().max()), float(b.abs().max()))
+    gap = float((a.double() - b.double()).abs().max())
+    if gap == 0.0:
+        return 0.0
+    return gap / scale if gap < inf and scale > 0 else inf
+
+
+@dataclass
+class _Runs:
+    """The states at every candidate cut, from runs of the whole network."""
+
+    batch: dict[Point, State]
+    again: dict[Point, State]
+    alone: dict[Point, State]
+    output: Tensor
+
+
+def _states(
+    pair: Pair, found: Layout, points: Sequence[Point], inputs: Inputs
+) -> tuple[dict[Point, State], Tensor]:
+    """The state at every point, each copied before the network can change it in place, and the output."""
+    states: dict[Point, State] = {}
+    whole = anatomy(pair, found, points, live=False).segment(pair.network, 0, None, whole=True)
+    with torch.no_grad(), evaluating(whole):
+        output = whole(inputs, tap=lambda k, s: states.__setitem__(points[k - 1], s.map(torch.clone)))
+    return states, output
+
+
+def _proof(pair: Pair, found: Layout, point: Point, runs: _Runs, *, live: bool) -> tuple[float, str]:
+    """How far the rest of the network, run from the state, is from the network's output; why it failed."""
+    try:
+        rest = anatomy(pair, found, [point], live=live).segment(pair.network, 1, None, whole=True)
+        with torch.no_grad(), evaluating(rest):
+            got = rest(runs.batch[point])
+    except Exception as error:  # noqa: BLE001 (the network's own code may fail in any way: that is the finding)
+        return inf, f"the rest of the network does not run from here ({type(error).__name__}: {error})"
+    gap = difference(got, runs.output)
+    return gap, "more than one activation crosses here" if gap == inf else f"the output differs by {gap:.1e}"
+
+
+def _choose(pair: Pair, found: Layout, *, live: bool) -> tuple[list[Point], list[float], list[Refused]]:
+    groups: list[Group | None] = [*found.groups, None]
+    options = {
+        i: [p for p in boundary(group, following) if _is_batch_first(pair.state_shape(p))]
+        for i, (group, following) in enumerate(zip(found.groups, groups[1:], strict=True))
+    }
+    every = sorted({p for ps in options.values() for p in ps}, key=lambda p: pair.moment(p)[0])
+    batch, output = _states(pair, found, every, pair.inputs)
+    again, _ = _states(pair, found, every, pair.inputs)
+    alone, _ = _states(pair, found, every, {n: t[:1] for n, t in pair.inputs.items()})
+    runs = _Runs(batch, again, alone, output)
+    points: list[Point] = []
+    gaps: list[float] = []
+    refused: list[Refused] = []
+    for i, group in enumerate(found.groups):
+        reasons = []
+        for point in options[i]:
+            gap, why = _check(pair, found, point, runs, live=live)
+            if gap <= TOLERANCE:
+                points.append(point)
+                gaps.append(gap)
+                break
+            reasons.append(why)
+        else:
+            why = reasons[0] if reasons else "nothing that is batch first comes out of it"
+            refused.append(Refused(block_name(group, pair.first), why))
+    return points, gaps, refused
+
+
+def _is_batch_first(shape: Shape) -> bool:
+    return len(shape.dims) > 1 and shape.dims[0] == Dim(1, batch=1)
+
+
+def _check(pair: Pair, found: Layout, point: Point, runs: _Runs, *, live: bool) -> tuple[float, str]:
+    gap, why = _proof(pair, found, point, runs, live=live)
+    if gap > TOLERANCE:
+        return gap, why
+    state = runs.batch[point].tensors[0]
+    if (twice := difference(runs.again[point].tensors[0], state)) > 0:
+        return inf, f"two runs differ (by {twice:.1e})"
+    apart = difference(runs.alone[point].tensors[0], state[:1])
+    if apart > TOLERANCE and not _equal_in_fp64(pair, found, point):
+        return inf, f"an example alone differs from the same in a batch (by {apart:.1e})"
+    return gap, ""
+
+
+def _equal_in_fp64(pair: Pair, found: Layout, point: Point) -> bool:
+    double = copy.deepcopy(pair.network).double()
+    inputs = {n: t.double() if t.is_floating_point() else t for n, t in pair.inputs.items()}
+    whole = anatomy(pair, found, [point], live=False).segment(double, 0, 1)
+    with torch.no_grad(), evaluating(whole):
+        batch, alone = whole(inputs), whole({n: t[:1] for n, t in inputs.items()})
+    return difference(alone.tensors[0], batch.tensors[0][:1]) <= TOLERANCE_FP64
+
+
+def make(
+    network: nn.Module,
+    example: Tensor | Inputs | Sequence[Tensor],
+    *,
+    output_layer: str | None,
+    points: Sequence[Point] | None,
+) -> tuple[list[Block], Anatomy, list[Refused]]:
+    """Blocks, anatomy and refused cuts of a network, see :meth:`topgraft.chain.chain.Chain.of`."""
+    pair = Pair(network, by_name(network, example))
+    found = layout(pair.first, output_layer)
+    refused: list[Refused] = []
+    live = False
+    if points is None:
+        points, gaps, refused = _choose(pair, found, live=False)
+        if not points and found.groups:
+            live = True
+            points, gaps, refused = _choose(pair, found, live=True)
+        if not points:
+            tried = "; ".join(f"{r.block}: {r.reason}" for r in refused[:5])
+            raise TopgraftError(
+                f"no cut of {type(network).__name__} holds. Tried: {tried or 'no block was found'}"
+            )
+    else:
+        gaps = [0.0] * len(points)
+    body = anatomy(pair, found, points, live=live)
+    return _blocks(pair, found, body, gaps), body, refused
+
+
+def _blocks(pair: Pair, found: Layout, body: Anatomy, gaps: Sequence[float]) -> list[Block]:
+    moments = [0, *(pair.moment(p)[0] for p in body.points)]
+    macs = [0, *(pair.moment(p)[1] for p in body.points)]
+    batch = pair.sizes[0][0]
+    units = [c for group in found.groups for c in group.calls]
+    owner = {name: min(blocks) for name, blocks in body.reads.items() if blocks}
+    sizes: dict[int, int] = {}
+    for name, parameter in pair.network.named_parameters():
+        if name in owner:
+            sizes[owner[name]] = sizes.get(owner[name], 0) + parameter.numel()
+    blocks = []
+    for index, point in enumerate(body.points, start=1):
+        mine = Group([c for c in units if moments[index - 1] <= c.start < moments[index]] or [units[-1]])
+        main = next((c for c in mine.calls if has_parameters(c.module)), mine.calls[0])
+        shape = pair.state_shape(point)
+        blocks.append(
+            Block(
+                index=index,
+                name=block_name(mine, pair.first),
+                kind=type(main.module).__name__,
+                shape=tuple(-1 if d.length else d.factor for d in shape.dims[1:]),
+                layout=_layout(shape),
+                parameters=sizes.get(index, 0),
+                macs=(macs[index] - macs[index - 1]) // batch,
+                verified=True,
+                difference=gaps[index - 1],
+            )
+        )
+    return blocks
+
+
+def _layout(shape: Shape) -> str:
+    sizes = [d.factor for d in shape.dims[1:]]
+    if len(sizes) == 3:
+        return "map_last" if sizes[0] == sizes[1] != sizes[2] else "map"
+    return {1: "vector", 2: "tokens"}.get(len(sizes), "map" if len(sizes) > 3 else "vector")
