@@ -1,0 +1,228 @@
+"""The one pass over the data: every example through the frozen part once, what comes out stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from topgraft.backbones.types import Backbone
+from topgraft.chain import Block, State
+from topgraft.data.types import Data
+from topgraft.evidence import Features
+from topgraft.features.engine import Engine
+from topgraft.features.shelf import Shelf
+from topgraft.features.store import Store
+from topgraft.pooling import POOLING, pool
+
+if TYPE_CHECKING:
+    from topgraft.backbones.preprocess import Preprocess
+
+Advance = Callable[[int], None]
+"""Called with the number of examples that have just been done."""
+
+SHARD = 256
+"""Examples in one shard of the store: what a killed pass loses at most."""
+MASK = "attention_mask"
+
+
+def batches(
+    data: Data, preprocess: Preprocess, indices: Sequence[int], *, batch_size: int
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Decoded and preprocessed batches, the next one made while the last one is used.
+
+    Texts are sorted by length, so that little is padding.
+    """
+    order = list(indices)
+    if data.modality == "text":
+        order.sort(key=lambda i: len(str(data.inputs[i])))
+    chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+    def make(chunk: list[int]) -> dict[str, Tensor]:
+        return preprocess.batch([data.decode(i) for i in chunk])
+
+    with ThreadPoolExecutor(1) as pool_of_threads:
+        following = pool_of_threads.submit(make, chunks[0]) if chunks else None
+        for position, chunk in enumerate(chunks):
+            assert following is not None
+            ready = following.result()
+            if position + 1 < len(chunks):
+                following = pool_of_threads.submit(make, chunks[position + 1])
+            yield chunk, ready
+
+
+def description(backbone: Backbone, *, precision: str, what: str, **more: Any) -> dict[str, Any]:
+    """What stored numbers depend on; they are used again only where all of it is the same."""
+    return {
+        "what": what,
+        "weights": backbone.report.digest,
+        "blocks": [point.to_json() for point in backbone.chain.points],
+        "preprocessing": backbone.preprocess.fingerprint,
+        "precision": precision,
+        "torch": torch.__version__,
+        **more,
+    }
+
+
+def _pass(
+    backbone: Backbone,
+    data: Data,
+    shelf: Shelf,
+    *,
+    upto: int,
+    precision: str,
+    device: str,
+    batch_size: int,
+    keep: Callable[[Engine, dict[str, Tensor]], dict[str, Tensor | list[Tensor]]],
+    advance: Advance | None,
+) -> int:
+    """Run what the shelf lacks through the first ``upto`` blocks; give how many examples it had already."""
+    known = shelf.known()
+    first_of = {digest: i for i, digest in reversed(list(enumerate(data.digests)))}
+    missing = [i for digest, i in first_of.items() if digest not in known]
+    if advance is not None:
+        advance(len(data) - len(missing))
+    if not missing:
+        return len(data)
+    engine = Engine(backbone.chain[:upto], precision=precision, device=device)
+    waiting: list[tuple[list[int], dict[str, Tensor | list[Tensor]]]] = []
+
+    def flush() -> None:
+        if waiting:
+            digests = [data.digests[i] for rows, _ in waiting for i in rows]
+            shelf.append(digests, {n: _joined([a[n] for _, a in waiting]) for n in waiting[0][1]})
+            waiting.clear()
+
+    for rows, inputs in batches(data, backbone.preprocess, missing, batch_size=batch_size):
+        waiting.append((rows, keep(engine, inputs)))
+        if advance is not None:
+            advance(len(rows))
+        if sum(len(r) for r, _ in waiting) >= SHARD:
+            flush()
+    flush()
+    return len(data) - len(missing)
+
+
+def _joined(parts: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
+    if isinstance(parts[0], Tensor):
+        return torch.cat([p for p in parts if isinstance(p, Tensor)])
+    return [row for part in parts for row in part]
+
+
+def one_pass(
+    backbone: Backbone,
+    data: Data,
+    store: Store,
+    *,
+    precision: str = "fp32",
+    device: str = "cpu",
+    batch_size: int = 32,
+    advance: Advance | None = None,
+) -> tuple[Features, int]:
+    """Pooled activations at every cut, each example through the network at most once.
+
+    Parameters
+    ----------
+    backbone, data
+        Which network reads which examples.
+    store
+        Where finished shards are kept; what it has already is not computed again.
+    precision
+        ``fp32`` or ``bf16``.
+    device
+        Where the network runs.
+    batch_size
+        Examples at once.
+    advance
+        Told of progress.
+
+    Returns
+    -------
+    Features, int
+        By cut an ``(n, width)`` float32 tensor in the order of the data; how many examples were stored before.
+    """
+    shelf = store.shelf(description(backbone, precision=precision, what="pooled", pooling=POOLING))
+    layouts = {block.index: block.layout for block in backbone.chain}
+
+    def keep(engine: Engine, inputs: dict[str, Tensor]) -> dict[str, Tensor | list[Tensor]]:
+        pooled: dict[str, Tensor | list[Tensor]] = {}
+
+        def tap(cut: int, state: State) -> None:
+            pooled[f"cut.{cut:03}"] = pool(state, layouts[cut]).cpu().clone()
+
+        engine.run(inputs, tap=tap)
+        return pooled
+
+    count = len(backbone.chain)
+    reused = _pass(
+        backbone,
+        data,
+        shelf,
+        upto=count,
+        precision=precision,
+        device=device,
+        batch_size=batch_size,
+        keep=keep,
+        advance=advance,
+    )
+    arrays = shelf.read(data.digests)
+    cuts = {cut: arrays[f"cut.{cut:03}"] for cut in range(1, count + 1)}
+    return Features({cut: a for cut, a in cuts.items() if isinstance(a, Tensor)}, shelf.key), reused
+
+
+def is_storable(block: Block) -> bool:
+    """Whether states after a block have a fixed size, or are sequences whose padding can be cut off."""
+    return -1 not in block.shape or (block.layout == "tokens" and -1 not in block.shape[1:])
+
+
+def states(
+    backbone: Backbone,
+    data: Data,
+    store: Store,
+    cut: int,
+    *,
+    precision: str = "fp32",
+    device: str = "cpu",
+    batch_size: int = 32,
+    advance: Advance | None = None,
+) -> tuple[Shelf, int]:
+    """Store the whole state of every example at one cut, for training what comes after it.
+
+    Returns
+    -------
+    Shelf, int
+        Arrays ``t0``, ``t1``, … (activations, in the engine's precision, so that nothing is lost) and
+        ``in.<name>`` (inputs that later blocks read); how many examples were stored before.
+    """
+    shelf = store.shelf(description(backbone, precision=precision, what="state", cut=cut))
+    ragged = -1 in backbone.chain.blocks[cut - 1].shape
+
+    def keep(engine: Engine, inputs: dict[str, Tensor]) -> dict[str, Tensor | list[Tensor]]:
+        state = engine.run(inputs)
+        arrays = {f"t{i}": t for i, t in enumerate(state.tensors)}
+        arrays |= {f"in.{name}": t for name, t in state.inputs.items()}
+        plain = {name: t.cpu().contiguous().clone() for name, t in arrays.items()}
+        if not ragged:
+            return dict(plain)
+        mask = state.inputs.get(MASK)
+        sizes = [t.shape[1] for t in state.tensors] if mask is None else mask.sum(1).tolist()
+        return {
+            n: [row[: int(size)].clone() for row, size in zip(t, sizes, strict=True)]
+            for n, t in plain.items()
+        }
+
+    reused = _pass(
+        backbone,
+        data,
+        shelf,
+        upto=cut,
+        precision=precision,
+        device=device,
+        batch_size=batch_size,
+        keep=keep,
+        advance=advance,
+    )
+    return shelf, reused

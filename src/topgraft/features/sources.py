@@ -1,0 +1,118 @@
+"""What training reads, batch by batch: stored features, stored states, or the examples themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from topgraft.backbones.preprocess import Preprocess
+from topgraft.chain import Inputs, State
+from topgraft.data.types import Data
+from topgraft.features.engine import Engine
+from topgraft.features.shelf import Shelf
+
+IN_MEMORY = 4 * 2**30
+"""Bytes up to which stored states are held in memory; beyond, each batch is read from the store."""
+
+
+class Source(Protocol):
+    """Gives batches of what the trainable part reads, on the CPU."""
+
+    def batch(self, rows: Sequence[int], *, training: bool) -> State | Inputs | Tensor:
+        """The examples at ``rows``; with ``training`` augmented, where the source augments."""
+
+
+class FeatureSource:
+    """Pooled features ``(n, width)``: everything but the head is frozen."""
+
+    def __init__(self, features: Tensor) -> None:
+        self.features = features
+
+    def batch(self, rows: Sequence[int], *, training: bool) -> Tensor:  # noqa: ARG002 (the protocol's form)
+        """``(len(rows), width)`` float32."""
+        return self.features[list(rows)]
+
+
+class StateSource:
+    """Stored states at a cut, in memory where they fit."""
+
+    def __init__(self, shelf: Shelf, digests: Sequence[str]) -> None:
+        self.shelf, self.digests = shelf, list(digests)
+        self._held: dict[str, Tensor | list[Tensor]] | None = None
+        first = shelf.read(self.digests[:8])
+        bytes_each = sum(_bytes(a) for a in first.values()) / max(1, min(8, len(self.digests)))
+        if bytes_each * len(self.digests) <= IN_MEMORY:
+            self._held = shelf.read(self.digests)
+
+    def batch(self, rows: Sequence[int], *, training: bool) -> State:  # noqa: ARG002 (the protocol's form)
+        """A state of ``len(rows)`` examples in float32, sequences padded to the longest."""
+        if self._held is not None:
+            arrays = {n: _rows(a, rows) for n, a in self._held.items()}
+        else:
+            arrays = self.shelf.read([self.digests[i] for i in rows])
+        whole = {n: a if isinstance(a, Tensor) else pad_sequence(a, batch_first=True) for n, a in arrays.items()}
+        count = sum(1 for n in whole if n.startswith("t"))
+        return State(
+            tuple(whole[f"t{i}"].float() for i in range(count)),
+            {n.removeprefix("in."): a for n, a in whole.items() if n.startswith("in.")},
+        )
+
+
+def _rows(array: Tensor | list[Tensor], rows: Sequence[int]) -> Tensor | list[Tensor]:
+    return array[list(rows)] if isinstance(array, Tensor) else [array[i] for i in rows]
+
+
+def _bytes(array: Tensor | list[Tensor]) -> int:
+    return array.nbytes if isinstance(array, Tensor) else sum(t.nbytes for t in array)
+
+
+Augment = Callable[[Any], Any]
+"""From a decoded example to a changed one, such as a picture's random crop."""
+
+
+class LiveSource:
+    """The examples, decoded each time; through the frozen part where there is one.
+
+    For training from the inputs, and for augmentation, where every view of an example is new.
+    """
+
+    def __init__(
+        self, data: Data, preprocess: Preprocess, *, engine: Engine | None, augment: Augment | None
+    ) -> None:
+        self.data, self.preprocess, self.engine, self.augment = data, preprocess, engine, augment
+
+    def batch(self, rows: Sequence[int], *, training: bool) -> State | Inputs:
+        """Inputs of the network, or the state at the engine's cut in float32."""
+        decoded = [self.data.decode(int(i)) for i in rows]
+        if training and self.augment is not None:
+            decoded = [self.augment(example) for example in decoded]
+        inputs = self.preprocess.batch(decoded)
+        if self.engine is None:
+            return inputs
+        state = self.engine.run(inputs)
+        return State(tuple(t.float().clone() for t in state.tensors), dict(state.inputs))
+
+
+def standard_augmentation(seed: int) -> Augment:
+    """Random resized crop (60 to 100 % of the area) and horizontal flip, the same stream for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def change(picture: Any) -> Any:
+        from PIL import Image
+
+        wide, high = picture.size
+        area = 0.6 + 0.4 * float(torch.rand((), generator=generator))
+        ratio = float(torch.exp((torch.rand((), generator=generator) * 2 - 1) * 0.2877))  # 3/4 to 4/3
+        w = min(wide, max(1, round((area * ratio) ** 0.5 * wide)))
+        h = min(high, max(1, round((area / ratio) ** 0.5 * high)))
+        left = int(torch.randint(0, wide - w + 1, (), generator=generator))
+        top = int(torch.randint(0, high - h + 1, (), generator=generator))
+        cut = picture.crop((left, top, left + w, top + h)).resize((wide, high), Image.Resampling.BICUBIC)
+        flip = bool(torch.rand((), generator=generator) < 0.5)  # noqa: PLR2004
+        return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else cut
+
+    return change

@@ -1,0 +1,63 @@
+"""The new layers: pooling, optional hidden layers, the output layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from topgraft.chain import State
+from topgraft.pooling import pool
+from topgraft.probe import Fit
+
+
+class Head(nn.Module):
+    """Pools the state at a cut and gives a logit a class.
+
+    Parameters
+    ----------
+    layout
+        Of the state that it reads, see :class:`topgraft.chain.Block`.
+    width
+        Number of pooled features.
+    classes
+        Number of logits.
+    hidden
+        Widths of hidden layers. They stand beside the linear layer, and their last layer starts at zero, so
+        that a head with hidden layers starts from the same solution as one without.
+    dropout
+        Share of pooled features set to zero in training.
+    """
+
+    def __init__(
+        self, layout: str, width: int, classes: int, *, hidden: Sequence[int] = (), dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.layout = layout
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(width, classes)
+        self.hidden: nn.Sequential | None = None
+        if hidden:
+            layers: list[nn.Module] = [nn.LayerNorm(width)]
+            sizes = [width, *hidden]
+            for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+                layers += [nn.Linear(a, b), nn.GELU(), nn.Dropout(dropout)]
+            last = nn.Linear(sizes[-1], classes)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.hidden = nn.Sequential(*layers, last)
+
+    def start_from(self, fit: Fit) -> Head:
+        """Take over a probe's solution (linear probing, then fine-tuning: Kumar et al. 2022)."""
+        with torch.no_grad():
+            self.linear.weight.copy_(fit.weight)
+            self.linear.bias.copy_(fit.bias)
+        return self
+
+    def forward(self, given: State | Tensor) -> Tensor:
+        """Logits ``(batch, classes)`` float32 of a state, or of features ``(batch, width)`` pooled before."""
+        pooled = given if isinstance(given, Tensor) else pool(given, self.layout)
+        pooled = self.dropout(pooled)
+        logits: Tensor = self.linear(pooled)
+        return logits if self.hidden is None else logits + self.hidden(pooled)
