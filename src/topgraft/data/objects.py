@@ -207,7 +207,11 @@ def _hugging_face(source: Any) -> Table:
 
 def open_saved(folder: Path, origin: str) -> Table | None:
     """A folder that Hugging Face's ``save_to_disk`` wrote, or ``None`` if it is none."""
-    if (folder / "dataset_dict.json").is_file():
+    try:
+        names = {p.name for p in folder.iterdir()}
+    except OSError:
+        return None  # the reader of folders says why
+    if "dataset_dict.json" in names:
         parts = sorted(p.name for p in folder.iterdir() if p.is_dir())
         example = (
             f"{origin}/train --test {origin}/test"
@@ -217,7 +221,7 @@ def open_saved(folder: Path, origin: str) -> Table | None:
         raise TopgraftError(
             f"{origin} holds the parts {', '.join(parts)}. Give them by themselves: {example}"
         )
-    if not ((folder / "dataset_info.json").is_file() and (folder / "state.json").is_file()):
+    if not {"dataset_info.json", "state.json"} <= names:
         return None
     import datasets
 

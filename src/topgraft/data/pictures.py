@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import struct
 from functools import lru_cache
@@ -154,8 +155,10 @@ def open_picture(
             return as_rgb(_upright(picture))
     except PictureError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise PictureError(name, f"over the limit of {max_pixels:,} pixels") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        found = re.search(r"\((\d+) pixels\)", str(error))
+        pixels = f"{int(found[1]):,} pixels" if found else "more pixels than Pillow decodes"
+        raise PictureError(name, f"{pixels}, over the limit of {max_pixels:,}") from None
     except MemoryError:
         raise PictureError(name, "too large for the memory that is left") from None
     except Exception as error:  # noqa: BLE001 (Pillow's readers raise almost anything on damaged files)
