@@ -1,0 +1,162 @@
+"""How many blocks to keep: the cheapest depth that the evidence can't tell from the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from topgraft.confidence import Paired, any_better, confidence_set
+from topgraft.errors import TopgraftError
+from topgraft.evidence import Evidence
+
+Prefer = Literal["small", "accuracy"]
+
+POWER = 0.8416212335729143
+"""The 80 % point of the normal distribution."""
+
+
+@dataclass(frozen=True)
+class DepthAdvice:
+    """How many blocks to keep, and why.
+
+    Parameters
+    ----------
+    keep
+        The advice.
+    best
+        The cut with the highest score.
+    in_set
+        Cuts that can't be told from the best, ascending: they hold the truly best one with 95 % confidence.
+    p_best
+        By cut: share of bootstrap samples in which it has the highest score.
+    smallest_difference
+        In percentage points: a difference in score between the advised cut and the best (or, where that
+        is the one advised, the next best) that data like these show with a chance of 80 %.
+    beats_chance
+        Whether any cut does measurably better than knowing only how frequent each class is.
+    reason
+        In plain words, to stand behind "keep N of M: ".
+    """
+
+    keep: int
+    best: int
+    in_set: tuple[int, ...]
+    p_best: Mapping[int, float]
+    smallest_difference: float
+    beats_chance: bool
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As what the ``json`` module can write; cuts become text where they are keys."""
+        document = asdict(self)
+        document["in_set"] = list(self.in_set)
+        document["p_best"] = {str(keep): share for keep, share in self.p_best.items()}
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> DepthAdvice:
+        """The advice that :meth:`to_json` wrote."""
+        fields = dict(document)
+        fields["in_set"] = tuple(fields["in_set"])
+        fields["p_best"] = {int(keep): float(share) for keep, share in fields["p_best"].items()}
+        return cls(**fields)
+
+
+def advise_depth(
+    evidence: Evidence,
+    cost: Mapping[int, float],
+    *,
+    saving: str = "fewer parameters",
+    prefer: Prefer = "small",
+    seed: int = 0,
+) -> DepthAdvice:
+    """Advise the cheapest cut that neither accuracy nor loss can tell from the best.
+
+    Cuts are compared on the same examples, and groups are drawn whole. Loss tells apart what accuracy
+    alone could not; one max-t bootstrap over both measures and all pairs allows for using two and for the
+    best having been chosen (see :func:`topgraft.confidence.confidence_set`).
+
+    Parameters
+    ----------
+    evidence
+        Of :func:`topgraft.probe.probe`.
+    cost
+        What each measured cut costs; smaller is cheaper. Of equal costs the smaller ``keep`` is cheaper.
+    saving
+        What a smaller cost is called in the reason.
+    prefer
+        "small": the cheapest of the set. "accuracy": the one of the set with the highest score.
+    seed
+        Of the bootstrap.
+
+    Raises
+    ------
+    TopgraftError
+        If a measured cut has no cost.
+    """
+    keeps = [cut.keep for cut in evidence.cuts]
+    if missing := [keep for keep in keeps if keep not in cost]:
+        raise TopgraftError(f"cost lacks keep={missing[0]}; it needs {', '.join(map(str, keeps))}.")
+    if prefer not in get_args(Prefer):
+        raise TopgraftError(f"prefer={prefer!r} is unknown. Give one of {', '.join(get_args(Prefer))}.")
+    mistakes = np.column_stack([~cut.correct for cut in evidence.cuts]).astype(float)
+    nats = np.column_stack([cut.losses for cut in evidence.cuts])
+    chance = [(evidence.chance_predictions != evidence.targets).astype(float), evidence.chance_losses]
+    beats_chance = any_better([mistakes, nats], chance, evidence.groups, seed=seed)
+    paired = Paired.of([mistakes, nats], evidence.groups, seed=seed)
+    found = confidence_set(paired)
+    in_set = tuple(keeps[k] for k in found.members)
+    if prefer == "small":
+        keep = min(in_set, key=lambda k: (cost[k], k))
+    else:
+        keep = min(in_set, key=lambda k: (-evidence[k].score, evidence[k].loss, cost[k], k))
+    shares = paired.shares_best()
+    best = evidence.best.keep
+    here, other = keeps.index(keep), keeps.index(best)
+    if here == other and len(keeps) > 1:
+        others = (k for k in range(len(keeps)) if k != here)
+        other = min(others, key=lambda k: (paired.means[0, k], paired.means[1, k]))
+    width = float(found.critical[here]) + POWER
+    return DepthAdvice(
+        keep,
+        best,
+        in_set,
+        {k: float(share) for k, share in zip(keeps, shares, strict=True)},
+        100 * width * float(paired.errors[0, here, other]),
+        beats_chance,
+        _reason(evidence, keep, in_set, _saved(cost, keeps, keep, saving), beats_chance=beats_chance),
+    )
+
+
+def _saved(cost: Mapping[int, float], keeps: list[int], keep: int, saving: str) -> str:
+    whole = cost[max(keeps)]
+    percent = round(100 * (1 - cost[keep] / whole)) if whole > 0 else 0
+    return f"{percent} % {saving}" if percent > 0 else ""
+
+
+def _reason(evidence: Evidence, keep: int, in_set: tuple[int, ...], saved: str, *, beats_chance: bool) -> str:
+    count, best = len(evidence.cuts), evidence.best.keep
+    if not beats_chance:
+        return (
+            "no depth does measurably better than always answering the most frequent class "
+            f"({100 * float(np.mean(evidence.chance_predictions == evidence.targets)):.1f} %), so this data "
+            "can't tell how many blocks to keep"
+        )
+    if count == 1:
+        return "the only depth measured"
+    if len(in_set) == count:
+        words = f"this data can't tell the {count} depths apart, so the cheapest will do"
+    elif keep == best and in_set == (best,):
+        words = f"the best of {count} depths, and every other is measurably worse"
+    elif keep == best:
+        words = f"the best of {count} depths"
+    elif best in in_set:
+        words = "as good as the best within noise"
+    else:
+        words = (
+            f"the loss is measurably lower than that of keep {best}, whose score is highest only within noise"
+        )
+    return f"{words}, {saved}" if saved else words

@@ -1,0 +1,190 @@
+"""Which of several candidates can't be told from the best, when all were measured on the same examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topgraft.errors import TopgraftError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+DRAWS = 2000
+"""Bootstrap samples."""
+
+MOST_UNITS = 4096
+"""More examples (or groups) than this are put together at random into this many before they are drawn."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Losses of candidates on the same examples, and bootstrap samples of all their paired differences.
+
+    Parameters
+    ----------
+    means
+        ``(measures, candidates)``: mean losses.
+    errors
+        ``(measures, candidates, candidates)``: standard error of the mean paired difference, 0 on the
+        diagonal.
+    units
+        ``(measures, units, candidates)``: what each unit (an example, a group) adds to the deviation from
+        the mean, over ``n``.
+    counts
+        ``(draws, units)``: how often each bootstrap sample drew each unit.
+    floor
+        ``(measures,)``: added to every variance.
+    """
+
+    means: Array
+    errors: Array
+    units: Array
+    counts: Array
+    floor: Array
+
+    @classmethod
+    def of(cls, losses: Sequence[Array], groups: Array, *, seed: int) -> Paired:
+        """Set the bootstrap up.
+
+        Parameters
+        ----------
+        losses
+            A measure each: ``(n, candidates)``, lower is better. Measures that hold only 0 and 1 have half
+            a discordant pair added on either side of each comparison (as Agresti and Min 2005 for paired
+            proportions), since a handful of them is far from normal.
+        groups
+            ``(n,)`` group numbers; groups are drawn whole.
+        seed
+            Of the draws.
+        """
+        values = np.stack([np.asarray(loss, dtype=np.float64) for loss in losses])
+        n = values.shape[1]
+        rng = np.random.default_rng(seed)
+        _, owner = np.unique(groups, return_inverse=True)
+        many = int(owner.max()) + 1
+        if many < 2:
+            raise TopgraftError(
+                f"All {n:,} examples are of one group, so differences can't be told from chance."
+            )
+        if many > MOST_UNITS:
+            owner, many = (rng.permutation(many) % MOST_UNITS)[owner], MOST_UNITS
+        means = values.mean(1)
+        away = (values - means[:, None]) / n
+        units = np.zeros((len(values), many, values.shape[2]))
+        for measure in range(len(values)):
+            np.add.at(units[measure], owner, away[measure])
+        floor = np.array([1 / n**2 if np.isin(v, (0, 1)).all() else 0.0 for v in values])
+        counts = np.stack(
+            [np.bincount(rng.integers(0, many, many), minlength=many) for _ in range(DRAWS)]
+        ).astype(np.float64)
+        errors = np.zeros((len(values), values.shape[2], values.shape[2]))
+        for measure, unit in enumerate(units):
+            for k in range(values.shape[2]):
+                apart = ((unit[:, [k]] - unit) ** 2).sum(0) * many / (many - 1)
+                errors[measure, k] = np.sqrt(apart + floor[measure] * (np.arange(len(apart)) != k))
+        return cls(means, errors, units, counts, floor)
+
+    def worse(self, k: int) -> Array:
+        """Studentised amounts by which ``k`` is worse than each other: ``(measures, candidates)``."""
+        return _divide(self.means[:, [k]] - self.means, self.errors[:, k])
+
+    def worse_by_chance(self, k: int) -> Array:
+        """:meth:`worse` in each bootstrap sample about its mean: ``(draws, measures, candidates)``."""
+        many = self.units.shape[1]
+        drawn: list[Array] = []
+        for measure, unit in enumerate(self.units):
+            apart = unit[:, [k]] - unit
+            total = self.counts @ apart
+            variance = (self.counts @ apart**2 - total**2 / many).clip(0) * many / (many - 1)
+            variance += self.floor[measure] * (np.arange(apart.shape[1]) != k)
+            # A sample may have drawn too few that differ: no variance is under a tenth of the one measured.
+            drawn.append(_divide(total, np.sqrt(np.maximum(variance, 0.1 * self.errors[measure, k] ** 2))))
+        return np.stack(drawn, axis=1)
+
+    def shares_best(self, measure: int = 0) -> Array:
+        """Share of bootstrap samples in which each candidate loses least, ties shared: ``(candidates,)``."""
+        drawn: Array = self.means[measure] + self.counts @ self.units[measure]
+        best = drawn <= drawn.min(1, keepdims=True) + 1e-12
+        share: Array = (best / best.sum(1, keepdims=True)).mean(0)
+        return share
+
+
+@dataclass(frozen=True)
+class ConfidenceSet:
+    """Candidates that can't be told from the best.
+
+    Parameters
+    ----------
+    members
+        Their numbers, ascending.
+    critical
+        ``(candidates,)``: the studentised difference above which each is told from the best.
+    """
+
+    members: tuple[int, ...]
+    critical: Array
+
+
+def confidence_set(paired: Paired, *, level: float = 0.95) -> ConfidenceSet:
+    """The candidates for which "this one is the best" is not rejected by any measure.
+
+    Each candidate is compared with every other on every measure, and leaves when the largest studentised
+    amount by which it is worse exceeds what chance makes of that maximum where all are equal (max-t
+    bootstrap). The maximum allows for the best having been chosen among all and for there being several
+    measures, by their joint distribution. Then the rest are compared among themselves, until nobody leaves
+    (as in the model confidence set of Hansen, Lunde and Nason 2011). The truly best one is in the set in at
+    least ``level`` of data sets.
+
+    If measures contradict each other so clearly that nobody stays, the first measure decides alone.
+    """
+    measures = paired.means.shape[0]
+    for used in (range(measures), range(1)):
+        found = _step_down(paired, level, list(used))
+        if found.members:
+            return found
+    raise AssertionError("by one measure alone the best is never worse than another")
+
+
+def _step_down(paired: Paired, level: float, used: list[int]) -> ConfidenceSet:
+    size = paired.means.shape[1]
+    seen = [paired.worse(k)[used] for k in range(size)]
+    chance = [paired.worse_by_chance(k)[:, used].astype(np.float32) for k in range(size)]
+    members, critical = list(range(size)), np.zeros(size)
+    while True:
+        for k in members:
+            critical[k] = np.quantile(chance[k][:, :, members].max((1, 2)), level)
+        staying = [k for k in members if seen[k][:, members].max() <= critical[k] + 1e-9]
+        if staying == members or not staying:
+            return ConfidenceSet(tuple(staying), critical)
+        members = staying
+
+
+def any_better(losses: Sequence[Array], reference: Sequence[Array], groups: Array, *, seed: int) -> bool:
+    """Whether any candidate is better than a reference that was not chosen, on any measure, at the 5 % level.
+
+    Parameters
+    ----------
+    losses
+        A measure each: ``(n, candidates)``.
+    reference
+        A measure each: ``(n,)``.
+    groups
+        ``(n,)`` group numbers.
+    seed
+        Of the bootstrap.
+    """
+    joined: list[Array] = [np.column_stack([r, v]) for r, v in zip(reference, losses, strict=True)]
+    paired = Paired.of(joined, groups, seed=seed)
+    critical = float(np.quantile(paired.worse_by_chance(0).max((1, 2)), 0.95))
+    return bool(paired.worse(0).max() > critical)
+
+
+def _divide(above: Array, below: Array) -> Array:
+    """Nought over nought is nought: a candidate does not differ from itself or its copy."""
+    tiny = np.abs(above) <= 1e-15
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: Array = np.where(tiny, 0.0, above / below)
+    return ratio
