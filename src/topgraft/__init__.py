@@ -13,14 +13,32 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from topgraft.chain import Chain as Chain
+    from topgraft.chain import State as State
+    from topgraft.data import Data as Data
+    from topgraft.data import read as read
+    from topgraft.data import read_test as read_test
     from topgraft.errors import RunningError as RunningError
     from topgraft.errors import TopgraftError as TopgraftError
+    from topgraft.evidence import Evidence as Evidence
+    from topgraft.evidence import Features as Features
+    from topgraft.graft import Graft as Graft
+    from topgraft.probe import probe as probe
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Chain": "chain",
+    "Data": "data",
+    "Evidence": "evidence",
+    "Features": "evidence",
+    "Graft": "graft",
     "RunningError": "errors",
+    "State": "chain",
     "TopgraftError": "errors",
+    "probe": "probe",
+    "read": "data",
+    "read_test": "data",
 }
 """Public name -> the module of this package that holds it under the same name."""
 
