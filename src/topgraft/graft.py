@@ -36,9 +36,7 @@ class Graft(nn.Module):
         Whether batch norms of trainable blocks renew their statistics.
     """
 
-    def __init__(
-        self, chain: Chain, keep: int, freeze: int, head: Head, *, tune_norms: bool = False
-    ) -> None:
+    def __init__(self, chain: Chain, keep: int, freeze: int, head: Head, *, tune_norms: bool = False) -> None:
         super().__init__()
         if not (1 <= keep <= len(chain) and 0 <= freeze <= keep):
             raise ValueError(f"keep={keep}, freeze={freeze} do not fit a chain of {len(chain)} blocks")

@@ -56,6 +56,8 @@ def width(block: Block) -> int:
     if block.layout == "tokens":
         return 3 * block.shape[-1]
     channels, places = (
-        (block.shape[-1], block.shape[:-1]) if block.layout == "map_last" else (block.shape[0], block.shape[1:])
+        (block.shape[-1], block.shape[:-1])
+        if block.layout == "map_last"
+        else (block.shape[0], block.shape[1:])
     )
     return channels if all(p == 1 for p in places) else 2 * channels

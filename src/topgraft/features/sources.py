@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -54,7 +53,9 @@ class StateSource:
             arrays = {n: _rows(a, rows) for n, a in self._held.items()}
         else:
             arrays = self.shelf.read([self.digests[i] for i in rows])
-        whole = {n: a if isinstance(a, Tensor) else pad_sequence(a, batch_first=True) for n, a in arrays.items()}
+        whole = {
+            n: a if isinstance(a, Tensor) else pad_sequence(a, batch_first=True) for n, a in arrays.items()
+        }
         count = sum(1 for n in whole if n.startswith("t"))
         return State(
             tuple(whole[f"t{i}"].float() for i in range(count)),
@@ -97,22 +98,13 @@ class LiveSource:
         return State(tuple(t.float().clone() for t in state.tensors), dict(state.inputs))
 
 
-def standard_augmentation(seed: int) -> Augment:
-    """Random resized crop (60 to 100 % of the area) and horizontal flip, the same stream for the same seed."""
-    generator = torch.Generator().manual_seed(seed)
+def standard_augmentation(picture: Any) -> Any:
+    """A random crop of 60 to 100 % of the area, brought back to the picture's size, flipped half of the time.
 
-    def change(picture: Any) -> Any:
-        from PIL import Image
+    Random numbers come from torch's own stream, which training seeds anew each epoch.
+    """
+    from torchvision.transforms import v2
 
-        wide, high = picture.size
-        area = 0.6 + 0.4 * float(torch.rand((), generator=generator))
-        ratio = float(torch.exp((torch.rand((), generator=generator) * 2 - 1) * 0.2877))  # 3/4 to 4/3
-        w = min(wide, max(1, round((area * ratio) ** 0.5 * wide)))
-        h = min(high, max(1, round((area / ratio) ** 0.5 * high)))
-        left = int(torch.randint(0, wide - w + 1, (), generator=generator))
-        top = int(torch.randint(0, high - h + 1, (), generator=generator))
-        cut = picture.crop((left, top, left + w, top + h)).resize((wide, high), Image.Resampling.BICUBIC)
-        flip = bool(torch.rand((), generator=generator) < 0.5)  # noqa: PLR2004
-        return cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else cut
-
-    return change
+    wide, high = picture.size
+    crop = v2.RandomResizedCrop((high, wide), scale=(0.6, 1.0), interpolation=v2.InterpolationMode.BICUBIC)
+    return v2.RandomHorizontalFlip()(crop(picture))

@@ -1,0 +1,62 @@
+"""What was decided, by whom and why: written before it is first used, read back on going on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from topgraft.errors import TopgraftError
+from topgraft.files import read_json, write_json
+
+Value = TypeVar("Value")
+FORM = 1
+
+
+class Plan:
+    """Decisions by name, each with its reason in words; a file when it has a path.
+
+    Parameters
+    ----------
+    path
+        Where each decision is written before it is used.
+    given
+        Decisions of an earlier run, which are taken instead of being made again.
+    """
+
+    def __init__(self, path: Path | None = None, given: dict[str, Any] | None = None) -> None:
+        self.path = path
+        self.decisions: dict[str, dict[str, Any]] = dict(given or {})
+        self.is_repeat = given is not None
+        """Whether a finished run is repeated, bounded by its epochs instead of by time."""
+
+    @classmethod
+    def read(cls, path: Path) -> dict[str, Any]:
+        """The decisions in a plan file.
+
+        Raises
+        ------
+        TopgraftError
+            If it is no plan.
+        """
+        document = read_json(path)
+        if not isinstance(document, dict) or document.get("form") != FORM:
+            raise TopgraftError(f"{path} is no plan of this version: expected a plan.json that `fit` wrote.")
+        return cast("dict[str, Any]", document["decisions"])
+
+    def decide(self, name: str, make: Callable[[], tuple[Value, str]]) -> Value:
+        """The value decided for ``name``: what stands already, or what ``make`` gives with its reason."""
+        if name not in self.decisions:
+            value, reason = make()
+            self.decisions[name] = {"value": value, "reason": reason}
+            self.write()
+        return cast("Value", self.decisions[name]["value"])
+
+    def reason(self, name: str) -> str:
+        """Why the value is what it is."""
+        return str(self.decisions[name]["reason"])
+
+    def write(self) -> None:
+        """Write the file whole."""
+        if self.path is not None:
+            write_json(self.path, {"form": FORM, "decisions": self.decisions})

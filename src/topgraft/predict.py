@@ -1,0 +1,181 @@
+"""Labels and probabilities for new examples; the one path that scores and services use too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from topgraft.data.types import Data
+from topgraft.data.unlabelled import Row
+from topgraft.errors import TopgraftError
+from topgraft.features.engine import Engine
+from topgraft.saved import Model
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one input.
+
+    Parameters
+    ----------
+    input
+        The path as given (folder + relative path), or the row number.
+    label
+        The most probable class; ``None`` at an error.
+    confidence
+        Its probability, 0 to 1.
+    probabilities
+        Per class, in the order of the model's classes; empty at an error.
+    error
+        Why there is no prediction, in few words.
+    """
+
+    input: str
+    label: str | None
+    confidence: float | None
+    probabilities: tuple[float, ...] = ()
+    error: str | None = None
+
+    def row(self, classes: Iterable[str]) -> dict[str, Any]:
+        """The fixed columns ``input, label, confidence, p_<class>…, error``."""
+        names = list(classes)
+        values = self.probabilities or (None,) * len(names)
+        return {
+            "input": self.input,
+            "label": self.label,
+            "confidence": self.confidence,
+            **{f"p_{name}": value for name, value in zip(names, values, strict=True)},
+            "error": self.error,
+        }
+
+
+class Predictor:
+    """Runs a model: the frozen part in an inference engine, then the rest."""
+
+    def __init__(self, model: Model, *, device: str = "cpu") -> None:
+        self.model = model
+        self.device = device
+        graft = model.graft
+        self.engine = (
+            Engine(graft.frozen, precision=model.precision, device=device) if graft.frozen is not None else None
+        )
+        graft.to(device)
+
+    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Logits ``(batch, classes)`` float32 on the CPU of a preprocessed batch."""
+        graft = self.model.graft.eval()
+        with torch.inference_mode():
+            if self.engine is None:
+                return graft.from_state({n: t.to(self.device) for n, t in inputs.items()}).float().cpu()
+            state = self.engine.run(inputs)
+            return graft.from_state(state.to(dtype=torch.float32)).float().cpu()
+
+    def predict(self, rows: Iterable[Row], *, batch_size: int = BATCH) -> Iterator[Prediction]:
+        """Predictions in the order of the rows; a row that can't be read gives one with an error.
+
+        The next batch is decoded while the last one is computed, so that memory does not grow with the rows.
+        """
+        waiting = iter(rows)
+        with ThreadPoolExecutor(1) as reader:
+
+            def following() -> tuple[list[Row], list[str | None], dict[str, Tensor] | None]:
+                return self._read(list(islice(waiting, batch_size)))
+
+            ahead = reader.submit(following)
+            while True:
+                chunk, errors, inputs = ahead.result()
+                if not chunk:
+                    return
+                ahead = reader.submit(following)
+                yield from self._said(chunk, errors, inputs)
+
+    def _said(
+        self, chunk: list[Row], errors: list[str | None], inputs: dict[str, Tensor] | None
+    ) -> Iterator[Prediction]:
+        probabilities = iter(torch.softmax(self.logits(inputs).double(), 1).tolist() if inputs else [])
+        for row, error in zip(chunk, errors, strict=True):
+            if error is not None:
+                yield Prediction(row.name, None, None, (), error)
+                continue
+            p = next(probabilities)
+            best = max(range(len(p)), key=p.__getitem__)
+            yield Prediction(row.name, self.model.classes[best], p[best], tuple(p))
+
+    def _read(self, chunk: list[Row]) -> tuple[list[Row], list[str | None], dict[str, Tensor] | None]:
+        errors: list[str | None] = []
+        decoded = []
+        for row in chunk:
+            error, value = row.error, None
+            if error is None:
+                try:
+                    value = self._decode(row.value)
+                except TopgraftError as problem:
+                    error = getattr(problem, "reason", None) or str(problem)
+            errors.append(error)
+            if error is None:
+                decoded.append(value)
+        return chunk, errors, self.model.preprocess.batch(decoded) if decoded else None
+
+    def _decode(self, value: Any) -> Any:
+        if self.model.modality == "picture":
+            from topgraft.data.pictures import as_rgb, content_of, open_picture
+
+            content = content_of(value)
+            return as_rgb(value) if content is None else open_picture(content)
+        return value if self.model.modality == "array" else str(value)
+
+
+def rows_of(data: Data) -> Iterator[Row]:
+    """The inputs of labelled data, as rows to predict."""
+    for name, value in zip(data.names, data.inputs, strict=True):
+        yield Row(name, value, None)
+
+
+def predicted_classes(predictions: Iterable[Prediction], classes: tuple[str, ...]) -> np.ndarray[Any, Any]:
+    """``(n,)`` int64 class indices; -1 where there was an error."""
+    index = {name: i for i, name in enumerate(classes)}
+    return np.array([-1 if p.label is None else index[p.label] for p in predictions], dtype=np.int64)
+
+
+def predict(
+    model: Model | str | Path, inputs: Any, *, column: str | None = None
+) -> list[Prediction]:
+    """Predict from Python.
+
+    Parameters
+    ----------
+    model
+        An opened graft, or its folder.
+    inputs
+        Paths, folders, a table, or ``-`` (as on the command line); or a list of texts, pictures or arrays.
+    column
+        Of a table.
+
+    Returns
+    -------
+    list of Prediction
+        In the order given.
+    """
+    from topgraft.data.unlabelled import rows
+    from topgraft.saved import open_model
+
+    opened = open_model(model) if isinstance(model, (str, Path)) else model
+    if isinstance(inputs, (str, Path)):
+        inputs = [inputs]
+    items = list(inputs)
+    if opened.modality != "text" and items and all(isinstance(i, (str, Path)) for i in items):
+        column = column or opened.columns.get("path")
+        given = rows([str(i) for i in items], modality="picture", column=column)
+    else:
+        given = (Row(str(i), item, None) for i, item in enumerate(items))
+    return list(Predictor(opened).predict(given))

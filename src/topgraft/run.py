@@ -1,0 +1,104 @@
+"""The folder that a run leaves behind: claimed at the start, gone on with after a kill, complete at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from topgraft.errors import TopgraftError
+from topgraft.files import canonical_json, read_json, sweep, write_json
+
+FORM = 1
+STATUS = "run.json"
+WORK = "work"
+
+
+class RunFolder:
+    """A folder with ``run.json``, which says what command it belongs to and whether it is finished."""
+
+    def __init__(self, path: Path, document: dict[str, Any]) -> None:
+        self.path, self.document = path, document
+
+    @classmethod
+    def claim(cls, path: Path, command: Mapping[str, Any], *, overwrite: bool) -> RunFolder:
+        """Make the folder, or go on with an unfinished run of the same command and data.
+
+        Parameters
+        ----------
+        path
+            Does not exist yet, or holds an unfinished run of the same command.
+        command
+            Everything that the result depends on, as JSON.
+        overwrite
+            Whether a finished run there may be replaced.
+
+        Raises
+        ------
+        TopgraftError
+            If something else is there; it is left alone.
+        """
+        key = hashlib.sha256(canonical_json(command)).hexdigest()
+        fresh = {"form": FORM, "status": "unfinished", "key": key, "command": dict(command)}
+        if path.exists() or path.is_symlink():
+            status = cls.check(path, overwrite=overwrite)
+            there = read_json(path / STATUS) if status else {}
+            if status == "unfinished" and there.get("key") == key:
+                sweep(path)
+                return cls(path, there)
+            if status == "unfinished" and not overwrite:
+                raise TopgraftError(
+                    f"{path} holds an unfinished run of another command or other data. Give the same command "
+                    "to go on with it, another -o, or --overwrite to start anew."
+                )
+            shutil.rmtree(path)
+        try:
+            path.mkdir(parents=True)
+        except OSError as error:
+            raise TopgraftError(f"{path} can't be made: {error.strerror or error}. Give another -o.") from error
+        write_json(path / STATUS, fresh)
+        return cls(path, fresh)
+
+    @classmethod
+    def check(cls, path: Path, *, overwrite: bool) -> str:
+        """What is at ``path``: ``""`` for nothing, ``unfinished`` or ``finished``; else an error.
+
+        Raises
+        ------
+        TopgraftError
+            If it is no run, or a finished one that may not be replaced.
+        """
+        if not path.exists() and not path.is_symlink():
+            return ""
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+            return ""
+        status = None
+        if (path / STATUS).is_file():
+            document = read_json(path / STATUS)
+            status = document.get("status") if isinstance(document, dict) else None
+        if status not in ("unfinished", "finished"):
+            raise TopgraftError(
+                f"{path} exists and is not a run of topgraft; it is left alone. Give -o a folder that does not "
+                "exist yet."
+            )
+        if status == "finished" and not overwrite:
+            raise TopgraftError(
+                f"{path} holds a finished run. Give another -o, or --overwrite to replace it."
+            )
+        return str(status)
+
+    @property
+    def work(self) -> Path:
+        """Where unfinished trainings keep their state; gone when the run is finished."""
+        folder = self.path / WORK
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def finish(self) -> None:
+        """Say that the run is finished."""
+        shutil.rmtree(self.path / WORK, ignore_errors=True)
+        self.document = {**self.document, "status": "finished"}
+        write_json(self.path / STATUS, self.document)

@@ -1,0 +1,232 @@
+"""Graft to folder and back: weights under their own names, a description in JSON, never code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from topgraft.backbones import open_preprocess, rebuild
+from topgraft.backbones.preprocess import Preprocess
+from topgraft.backbones.types import Backbone
+from topgraft.chain import Chain, Point
+from topgraft.chain.replay import Dim, Shape
+from topgraft.errors import TopgraftError
+from topgraft.files import DamagedFile, new_folder, read_json, read_tensors, write_json, write_tensors
+from topgraft.graft import Graft
+from topgraft.head import Head
+
+FORM = 1
+DESCRIPTION, WEIGHTS, PREPROCESSING = "graft.json", "model.safetensors", "preprocessing"
+BACKBONE, HEAD = "backbone.", "head."
+
+
+@dataclass(frozen=True)
+class Model:
+    """A graft with all that prediction needs beside it.
+
+    Parameters
+    ----------
+    graft
+        In eval mode.
+    preprocess
+        From decoded examples to the network's inputs.
+    classes
+        Names, in the order of the logits.
+    modality
+        ``picture``, ``text`` or ``array``.
+    columns
+        Of the table that it was fitted on.
+    precision
+        Of the frozen part.
+    description
+        The whole description as JSON.
+    """
+
+    graft: Graft
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    modality: str
+    columns: Mapping[str, str]
+    precision: str
+    description: Mapping[str, Any]
+
+    def backbone_weights(self) -> dict[str, Tensor]:
+        """Kept parameters and buffers, to be loaded into timm or Transformers under their own names."""
+        return self.graft.kept_weights()
+
+
+def describe(
+    graft: Graft,
+    backbone: Backbone,
+    *,
+    classes: Sequence[str],
+    columns: Mapping[str, str],
+    precision: str,
+    **more: Any,
+) -> dict[str, Any]:
+    """The description that is saved as ``graft.json``."""
+    import topgraft
+
+    anatomy = backbone.chain.anatomy
+    shapes = {
+        name: {
+            "dims": [[d.factor, d.batch, d.length] for d in s.dims],
+            "dtype": str(s.dtype).removeprefix("torch."),
+        }
+        for name, s in anatomy.inputs.items()
+    }
+    names = [block.name for block in backbone.chain]
+    return {
+        "form": FORM,
+        "topgraft": topgraft.__version__,
+        "torch": torch.__version__,
+        "modality": backbone.modality,
+        "backbone": {
+            "source": backbone.source,
+            "recipe": dict(backbone.recipe),
+            "weights": backbone.report.to_json(),
+            "licence": backbone.licence,
+            "points": [point.to_json() for point in backbone.chain.points],
+            "output_layer": anatomy.output.module if anatomy.output is not None else "",
+            "inputs": shapes,
+            "input_order": list(anatomy.inputs),
+        },
+        "blocks": names,
+        "keep": graft.keep,
+        "freeze": graft.freeze,
+        "kept": names[: graft.keep],
+        "frozen": names[: graft.freeze],
+        "head": {
+            "layout": graft.head.layout,
+            "width": graft.head.linear.in_features,
+            "hidden": [m.out_features for m in graft.head.hidden or [] if isinstance(m, nn.Linear)][:-1],
+            "dropout": graft.head.dropout.p,
+        },
+        "classes": list(classes),
+        "columns": dict(columns),
+        "precision": precision,
+        **more,
+    }
+
+
+def save(folder: Path, graft: Graft, preprocess: Preprocess, description: Mapping[str, Any]) -> None:
+    """Write weights, preprocessing and description into a folder; the description last.
+
+    Raises
+    ------
+    RunningError
+        If the disk is full; each file is whole or absent.
+    """
+    import shutil
+
+    tensors = {BACKBONE + name: t for name, t in graft.kept_weights().items()}
+    tensors |= {HEAD + name: t for name, t in graft.head.state_dict().items()}
+    write_tensors(
+        folder / WEIGHTS, {n: t.detach().cpu().contiguous() for n, t in tensors.items()}, {"format": "pt"}
+    )
+    if (folder / PREPROCESSING).exists():
+        shutil.rmtree(folder / PREPROCESSING)
+    with new_folder(folder / PREPROCESSING) as there:
+        preprocess.save(there)
+    write_json(folder / DESCRIPTION, dict(description))
+
+
+def open_model(folder: str | Path, *, module: nn.Module | None = None, trust_code: bool = False) -> Model:
+    """Open a saved graft.
+
+    Neither the original weights nor the package that carried them are needed, and no code is run from it;
+    the network's library is.
+
+    Parameters
+    ----------
+    folder
+        What ``fit -o`` wrote.
+    module
+        The network, where it is one's own.
+    trust_code
+        Whether the function that made one's own network, which the description names, may be run.
+
+    Raises
+    ------
+    TopgraftError
+        If it is no saved graft, is damaged, or would run code that is not trusted.
+    """
+    folder = Path(folder)
+    if not (folder / DESCRIPTION).is_file():
+        unfinished = (folder / "run.json").is_file()
+        why = "an unfinished run: give its `fit` command again" if unfinished else "not a saved graft"
+        raise TopgraftError(
+            f"{folder} is {why if folder.exists() else 'not there'}; expected a folder that `topgraft fit -o` wrote."
+        )
+    document = read_json(folder / DESCRIPTION)
+    if not isinstance(document, dict) or document.get("form") != FORM:
+        raise DamagedFile(folder / DESCRIPTION, f"not a description of form {FORM}")
+    try:
+        return _open(folder, document, module=module, trust_code=trust_code)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise DamagedFile(folder / DESCRIPTION, f"it can't be used ({error!r})") from error
+
+
+def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, trust_code: bool) -> Model:
+    backbone = document["backbone"]
+    network = rebuild(backbone["recipe"], module=module, trust_code=trust_code)
+    shapes = {
+        name: Shape(
+            tuple(Dim(*dims) for dims in backbone["inputs"][name]["dims"]),
+            getattr(torch, backbone["inputs"][name]["dtype"]),
+        )
+        for name in backbone["input_order"]
+    }
+    example = {name: _example(name, shape) for name, shape in shapes.items()}
+    points = [Point.from_json(p) for p in backbone["points"]]
+    chain = Chain.of(network, example, output_layer=backbone["output_layer"], points=points)
+    shape = document["head"]
+    classes = tuple(str(c) for c in document["classes"])
+    head = Head(
+        shape["layout"], int(shape["width"]), len(classes), hidden=shape["hidden"], dropout=shape["dropout"]
+    )
+    graft = Graft(chain, int(document["keep"]), int(document["freeze"]), head)
+    tensors, _ = read_tensors(folder / WEIGHTS)
+    _fill(graft, tensors, folder / WEIGHTS)
+    return Model(
+        graft=graft.eval(),
+        preprocess=open_preprocess(folder / PREPROCESSING),
+        classes=classes,
+        modality=str(document["modality"]),
+        columns=dict(document["columns"]),
+        precision=str(document["precision"]),
+        description=document,
+    )
+
+
+def _example(name: str, shape: Shape) -> Tensor:
+    sizes = [d.size(2, 7) for d in shape.dims]
+    if shape.dtype.is_floating_point:
+        return torch.zeros(sizes, dtype=shape.dtype)
+    return torch.full(sizes, int("mask" in name), dtype=shape.dtype)
+
+
+def _fill(graft: Graft, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put saved tensors in; names and shapes must be just those expected."""
+    parts = [(part, BACKBONE) for part in (graft.frozen, graft.body) if part is not None]
+    wanted: dict[str, list[Tensor]] = {}
+    for part, prefix in parts:
+        for name, tensor in part.weights().items():
+            wanted.setdefault(prefix + name, []).append(tensor)
+    for name, tensor in graft.head.state_dict().items():
+        wanted.setdefault(HEAD + name, []).append(tensor)
+    if odd := sorted(wanted.keys() ^ tensors.keys()):
+        raise DamagedFile(path, f"its tensors are not those of the description: {', '.join(odd[:3])}")
+    with torch.no_grad():
+        for name, places in wanted.items():
+            for place in places:
+                if place.shape != tensors[name].shape or place.dtype != tensors[name].dtype:
+                    raise DamagedFile(
+                        path, f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(place.shape)}"
+                    )
+                place.copy_(tensors[name])

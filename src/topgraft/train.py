@@ -1,0 +1,415 @@
+"""Train what is not frozen, from stored activations at the cut where the frozen part ends."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from topgraft.errors import RunningError
+from topgraft.features.sources import Source
+from topgraft.files import DamagedFile, read_tensors, write_tensors
+from topgraft.graft import Graft
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a training is done.
+
+    Parameters
+    ----------
+    epochs
+        Times through the training part for which the schedule is laid out.
+    batch_size
+        Examples a step.
+    rate
+        Peak learning rate of the head and the last kept block.
+    decay
+        Layer-wise learning-rate decay: each block further from the head learns at ``decay`` times the rate
+        of the one after it (Howard & Ruder 2018).
+    weight_decay
+        Of AdamW (Loshchilov & Hutter 2019); not applied to biases and norms.
+    warmup
+        Share of the steps in which the rate rises from zero; then it falls along a cosine.
+    clip
+        Largest norm of the gradient.
+    patience
+        Epochs without a better score on the validation part, after which training stops.
+    seed
+        Of the order and of every random choice; each epoch has its own, so that a killed run goes on exactly.
+    class_weights
+        Per class how much an example of it counts; empty for 1.
+    precision
+        ``no`` or ``bf16``: mixed precision of the trainable part.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    rate: float = 3e-4
+    decay: float = 0.9
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip: float = 1.0
+    patience: int = 5
+    seed: int = 0
+    class_weights: tuple[float, ...] = ()
+    precision: str = "no"
+
+
+@dataclass
+class Epoch:
+    """What one epoch gave. Epoch 0 is the start, before the first step."""
+
+    number: int
+    loss: float
+    validation_loss: float
+    validation_score: float
+    rate: float
+    seconds: float
+
+
+@dataclass
+class History:
+    """A training as it went.
+
+    Parameters
+    ----------
+    epochs
+        The start and each epoch.
+    best
+        Number of the epoch whose weights were kept.
+    steps_an_epoch
+        Optimiser steps in an epoch.
+    trained
+        Parameters that trained.
+    stopped
+        Why it ended, in words.
+    resumed
+        Epochs that an earlier process had done.
+    correct
+        Per validation example, whether the best weights are right on it.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    best: int = 0
+    steps_an_epoch: int = 0
+    trained: int = 0
+    stopped: str = ""
+    resumed: int = 0
+    correct: list[bool] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The history as plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> History:
+        """The history that :meth:`to_json` wrote."""
+        return cls(**{**value, "epochs": [Epoch(**e) for e in value["epochs"]]})
+
+
+class _Trainable(nn.Module):
+    """The part of a graft that gradients pass, as one module for the training library."""
+
+    def __init__(self, graft: Graft) -> None:
+        super().__init__()
+        self.body, self.head = graft.body, graft.head
+
+    def forward(self, given: Any) -> Tensor:
+        logits: Tensor = self.head(given if self.body is None else self.body(given))
+        return logits
+
+
+def parameter_groups(graft: Graft, recipe: Recipe) -> list[dict[str, Any]]:
+    """Groups for an optimiser with a rate a block; the names of their parameters stand beside them.
+
+    Examples
+    --------
+    The head and block ``keep`` have ``rate``, block ``keep - 1`` has ``rate * decay``, and so on.
+    """
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter, block in graft.trainable():
+        plain = parameter.ndim > 1
+        depth = max(0, graft.keep - block)
+        group = groups.setdefault(
+            (depth, plain),
+            {
+                "params": [],
+                "names": [],
+                "lr": recipe.rate * recipe.decay**depth,
+                "weight_decay": recipe.weight_decay if plain else 0.0,
+            },
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak rate at a step: a linear rise, then a half cosine down to zero.
+
+    Examples
+    --------
+    >>> [round(schedule(s, 10, 0.2), 2) for s in (0, 1, 2, 6, 10)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+
+
+def predict_logits(graft: Graft, source: Source, rows: Sequence[int], *, batch_size: int = 64) -> Tensor:
+    """Logits ``(len(rows), classes)`` float32 on the CPU, in eval mode; the graft's modes are put back."""
+    was_training = graft.training
+    graft.eval()
+    device = next(graft.head.parameters()).device
+    parts = []
+    with torch.no_grad():
+        for i in range(0, len(rows), batch_size):
+            batch = _to(source.batch(rows[i : i + batch_size], training=False), device)
+            parts.append(graft.from_state(batch).float().cpu())
+    graft.train(was_training)
+    return torch.cat(parts)
+
+
+def _to(batch: Any, device: torch.device | str) -> Any:
+    if isinstance(batch, Mapping):
+        return {n: t.to(device) for n, t in batch.items()}
+    return batch.to(device=device)
+
+
+def evaluate(
+    graft: Graft, source: Source, targets: Tensor, rows: Sequence[int], weights: Tensor | None = None
+) -> tuple[float, float, Tensor]:
+    """Mean loss (nats), share correct, and per example whether it is correct."""
+    logits = predict_logits(graft, source, rows)
+    wanted = targets[list(rows)]
+    loss = float(nn.functional.cross_entropy(logits, wanted, weight=weights))
+    correct = logits.argmax(1) == wanted
+    return loss, float(correct.float().mean()), correct
+
+
+def train(
+    graft: Graft,
+    source: Source,
+    targets: Tensor,
+    rows: Sequence[int],
+    *,
+    recipe: Recipe,
+    validation: Sequence[int] = (),
+    epochs: int | None = None,
+    checkpoint: Path | None = None,
+    deadline: float | None = None,
+    advance: Callable[[Epoch], None] | None = None,
+) -> History:
+    """Train the parameters of a graft that are not frozen.
+
+    Parameters
+    ----------
+    graft
+        Changed in place; with a validation part it ends with its best weights.
+    source
+        Gives batches at the graft's cut ``freeze``.
+    targets
+        ``(n,)`` int64, for the rows of the source.
+    rows, validation
+        Training and validation examples. Without validation all epochs are run.
+    recipe
+        The schedule is laid out for ``recipe.epochs``.
+    epochs
+        Stop after so many of them.
+    checkpoint
+        A file in which the state after each epoch is kept; a training that finds it goes on from there.
+    deadline
+        ``time.monotonic()`` after which no further epoch starts.
+    advance
+        Told of each epoch.
+
+    Raises
+    ------
+    RunningError
+        If the loss stops being a number; the best weights stay in the checkpoint.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=recipe.precision)
+    model = _Trainable(graft)
+    groups = parameter_groups(graft, recipe)
+    optimizer = torch.optim.AdamW(groups)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    model, optimizer = accelerator.prepare(model, optimizer)
+    device = accelerator.device
+    steps_an_epoch = max(1, math.ceil(len(rows) / recipe.batch_size))
+    weights = torch.tensor(recipe.class_weights, device=device) if recipe.class_weights else None
+    history = History(steps_an_epoch=steps_an_epoch, trained=sum(p.numel() for _, p, _ in graft.trainable()))
+    best = _weights_of(graft)
+
+    restored = _restore(checkpoint, graft, optimizer)
+    if restored is not None:
+        history, best = restored
+        history.resumed = len(history.epochs) - 1
+    else:
+        _note_epoch(history, graft, source, targets, validation, weights, loss=float("nan"), seconds=0.0)
+        if advance is not None:
+            advance(history.epochs[-1])
+
+    last = min(recipe.epochs, recipe.epochs if epochs is None else epochs)
+    for number in range(len(history.epochs), last + 1):
+        if validation and number - 1 - history.best >= recipe.patience:
+            history.stopped = f"no better score for {recipe.patience} epochs"
+            break
+        if deadline is not None and number > 1 and time.monotonic() > deadline:
+            history.stopped = "the time given is spent"
+            break
+        began = time.monotonic()
+        torch.manual_seed(recipe.seed * 100_003 + number)
+        order = [rows[i] for i in torch.randperm(len(rows)).tolist()]
+        graft.train()
+        losses = []
+        for step, start in enumerate(range(0, len(order), recipe.batch_size)):
+            share = schedule(
+                (number - 1) * steps_an_epoch + step, recipe.epochs * steps_an_epoch, recipe.warmup
+            )
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * share
+            chosen = order[start : start + recipe.batch_size]
+            batch = _to(source.batch(chosen, training=True), device)
+            with accelerator.autocast():
+                logits = model(batch)
+            loss = nn.functional.cross_entropy(logits.float(), targets[chosen].to(device), weight=weights)
+            if not bool(torch.isfinite(loss)):
+                raise RunningError(
+                    f"The training diverged in epoch {number}: the loss is {float(loss)}. "
+                    f"A lower rate than {recipe.rate:g} may help (--rate)."
+                )
+            optimizer.zero_grad()
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], recipe.clip)
+            optimizer.step()
+            losses.append(float(loss) * len(chosen))
+        _note_epoch(
+            history,
+            graft,
+            source,
+            targets,
+            validation,
+            weights,
+            loss=sum(losses) / len(rows),
+            seconds=time.monotonic() - began,
+            rate=peaks[0] * share,
+        )
+        if history.best == number:
+            best = _weights_of(graft)
+        if checkpoint is not None:
+            _save(checkpoint, graft, optimizer, history, best)
+        if advance is not None:
+            advance(history.epochs[-1])
+    history.stopped = history.stopped or f"all {len(history.epochs) - 1} epochs are done"
+    if validation:
+        _put(graft, best)
+        history.correct = evaluate(graft, source, targets, validation, weights)[2].tolist()
+    graft.eval()
+    return history
+
+
+def _note_epoch(
+    history: History,
+    graft: Graft,
+    source: Source,
+    targets: Tensor,
+    validation: Sequence[int],
+    weights: Tensor | None,
+    *,
+    loss: float,
+    seconds: float,
+    rate: float = 0.0,
+) -> None:
+    number = len(history.epochs)
+    validation_loss, score = float("nan"), float("nan")
+    if validation:
+        validation_loss, score, _ = evaluate(graft, source, targets, validation, weights)
+    history.epochs.append(Epoch(number, loss, validation_loss, score, rate, seconds))
+    leader = history.epochs[history.best]
+    if not validation or (score, -validation_loss) > (leader.validation_score, -leader.validation_loss):
+        history.best = number
+
+
+def _weights_of(graft: Graft) -> dict[str, Tensor]:
+    """What training can change, copied: parameters that train, and buffers beside them."""
+    parts: dict[str, Tensor] = {}
+    for prefix, module in (("body.", graft.body), ("head.", graft.head)):
+        if module is not None:
+            for name, tensor in module.state_dict().items():
+                parts[prefix + name] = tensor.detach().cpu().clone()
+    return parts
+
+
+def _put(graft: Graft, weights: Mapping[str, Tensor]) -> None:
+    for prefix, module in (("body.", graft.body), ("head.", graft.head)):
+        if module is not None:
+            mine = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
+            module.load_state_dict(mine)
+
+
+def _save(path: Path, graft: Graft, optimizer: Any, history: History, best: Mapping[str, Tensor]) -> None:
+    import json
+
+    tensors = {f"now.{n}": t for n, t in _weights_of(graft).items()}
+    tensors |= {f"best.{n}": t for n, t in best.items()}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for key, value in optimizer.state[parameter].items():
+                tensors[f"optimizer.{key}.{name}"] = value.detach().cpu().clone()
+    write_tensors(path, tensors, {"history": json.dumps(history.to_json())})
+
+
+def _restore(path: Path | None, graft: Graft, optimizer: Any) -> tuple[History, dict[str, Tensor]] | None:
+    import json
+
+    if path is None or not path.exists():
+        return None
+    try:
+        tensors, metadata = read_tensors(path)
+    except DamagedFile:
+        path.unlink()
+        return None
+    _put(graft, {n.removeprefix("now."): t for n, t in tensors.items() if n.startswith("now.")})
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            optimizer.state[parameter] = {
+                key: tensors[f"optimizer.{key}.{name}"].to(parameter.device if key != "step" else "cpu")
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+    best = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
+    return History.from_json(json.loads(metadata["history"])), best
+
+
+def seconds_an_example(
+    graft: Graft, source: Source, targets: Tensor, rows: Sequence[int], recipe: Recipe
+) -> float:
+    """Measured seconds of one training step for each of its examples; the graft stays as it was."""
+    kept = _weights_of(graft)
+    chosen = list(rows[: recipe.batch_size])
+    torch.manual_seed(recipe.seed)
+    times = []
+    graft.train()
+    for _ in range(2):
+        began = time.monotonic()
+        batch = source.batch(chosen, training=True)
+        loss = nn.functional.cross_entropy(graft.from_state(batch), targets[chosen])
+        torch.autograd.backward(loss)
+        times.append(time.monotonic() - began)
+    graft.zero_grad(set_to_none=True)
+    _put(graft, kept)
+    graft.eval()
+    return min(times) / len(chosen)
