@@ -95,7 +95,8 @@ def test_a_missing_column_names_the_nearest_and_all(tmp_path: Path) -> None:
 
 def test_columns_that_can_not_be_guessed_are_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "a,b,c\n1,2,3\n4,5,6\n")
-    assert "holds the labels? Name it (--label). Its columns: a, b, c." in message(path)
+    assert "holds the labels? Name it (--label). Its columns: a, b, c." in message(path, text="a")
+    assert "holds the texts (--text) or the paths" in message(path)
     assert "holds the texts (--text) or the paths" in message(path, label="c")
     assert "was named for two things" in message(path, text="a", label="a")
     assert "Name one." in message(path, text="a", path="b", label="c")

@@ -97,7 +97,7 @@ def near_pictures(thumbnails: NDArray[np.uint8], others: NDArray[np.uint8] | Non
     Returns
     -------
     list of (i, j)
-        Where more than 64 others are near one picture, 64 of them are given: enough to unite them.
+        Of a crowd, where eight or more are near one picture, only so many as unite it.
     """
     from scipy.spatial import cKDTree
 
@@ -127,9 +127,14 @@ def near_pictures(thumbnails: NDArray[np.uint8], others: NDArray[np.uint8] | Non
             first, second = np.minimum(first, second), np.maximum(first, second)
         if len(first):
             candidates = np.unique(np.stack([first, second], axis=1), axis=0)
+            if pairs and others is None:  # the second time: only what is not united yet
+                number_of = united(len(thumbnails), pairs)
+                candidates = candidates[number_of[candidates[:, 0]] != number_of[candidates[:, 1]]]
             near = _confirmed(thumbnails, against, candidates)
             pairs.update((int(i), int(j)) for i, j in candidates[near])
         asked = asked[inside.all(axis=1)]
+        if others is not None:
+            asked = np.setdiff1d(asked, [i for i, _ in pairs])
         if not len(asked) or wanted == len(against):
             break
     return sorted(pairs)

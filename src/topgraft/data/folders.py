@@ -102,8 +102,15 @@ def pictures_below(folder: Path, walk: Walk, seen: set[tuple[int, int]] | None =
         waiting.extend(reversed(below))
 
 
-def read_folder(folder: Path) -> Found:
+def read_folder(folder: Path, *, one_class: bool = False) -> Found:
     """Pictures in a folder with one folder a class; deeper ones belong to the first folder's class.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    one_class
+        Whether one class is enough, as in a test set.
 
     Raises
     ------
@@ -159,7 +166,8 @@ def read_folder(folder: Path) -> Found:
     found.names = [printable(str(p)) for p in paths]
     found.inputs = paths
     found.labels = labels
-    _not_one_class(folder, labels)
+    if not one_class:
+        _not_one_class(folder, labels)
     return found
 
 

@@ -90,7 +90,7 @@ def read(
             raise TopgraftError(
                 "targets can't be given together with a path: the folder or table holds the labels."
             )
-        found = _read_path(os.fspath(source))
+        found = _read_path(os.fspath(source), one_class=classes is not None)
     else:
         found = read_object(source, targets, modality)
     if isinstance(found, Table):
@@ -191,14 +191,14 @@ def _may_be_table(source: Any) -> bool:
     return hasattr(source, "columns") or hasattr(source, "column_names")
 
 
-def _read_path(given: str) -> Found | Table:
+def _read_path(given: str, *, one_class: bool) -> Found | Table:
     path = Path(given)
     if "\0" in given:
         raise TopgraftError("A path with a zero byte was given.")
     refuse_missing(path, printable(given))
     if path.is_dir():
         saved = open_saved(path, printable(given))
-        return saved if saved is not None else read_folder(path)
+        return saved if saved is not None else read_folder(path, one_class=one_class)
     if not path.is_file():
         raise TopgraftError(f"{given} is neither a file nor a folder.")
     if is_table_name(path.name):

@@ -254,22 +254,25 @@ def choose_columns(
             chosen[use] = name
     guessed = []
     if "label" not in chosen and needs_label:
-        name = _obvious(table.columns, LABELS, taken=chosen.values())
-        if name is None:
-            name = _other(table, chosen, ("text", "path"))
-        if name is None:
-            raise TopgraftError(
-                f"Which column of {table.origin} holds the labels? Name it (--label). "
-                f"Its columns: {listed(list(table.columns), limit=30)}."
-            )
-        chosen["label"] = name
-        guessed.append(f'labels are read from the column "{name}"')
+        obvious = _obvious(table.columns, LABELS, taken=chosen.values())
+        if obvious is not None:
+            chosen["label"] = obvious
+            guessed.append(f'labels are read from the column "{obvious}"')
     if "text" not in chosen and "path" not in chosen:
         use, name = _inputs(table, chosen, modality)
         chosen[use] = name
         guessed.insert(
             0, f'{"texts" if use == "text" else "paths of pictures"} are read from the column "{name}"'
         )
+    if "label" not in chosen and needs_label:
+        left = _other(table, chosen)
+        if left is None:
+            raise TopgraftError(
+                f"Which column of {table.origin} holds the labels? Name it (--label). "
+                f"Its columns: {listed(list(table.columns), limit=30)}."
+            )
+        chosen["label"] = left
+        guessed.append(f'labels are read from the column "{left}"')
     if len(set(chosen.values())) < len(chosen):
         raise TopgraftError(f"One column of {table.origin} was named for two things: {chosen}.")
     if guessed:
@@ -285,7 +288,7 @@ def _inputs(table: Table, chosen: dict[str, str], modality: str | None) -> tuple
         return "path", path
     if text is not None:
         return "text", text
-    name = _other(table, chosen, ("label",))
+    name = _other(table, chosen) if "label" in chosen else None
     if name is not None:
         return ("path" if modality == "picture" or _looks_like_pictures(table, name) else "text"), name
     raise TopgraftError(
@@ -301,10 +304,10 @@ def _obvious(columns: Iterable[str], usual: Sequence[str], *, taken: Iterable[st
     return next((by_fold[name] for name in usual if name in by_fold), None)
 
 
-def _other(table: Table, chosen: dict[str, str], known: Sequence[str]) -> str | None:
-    """The one column that is left, once the other of two is known."""
+def _other(table: Table, chosen: dict[str, str]) -> str | None:
+    """The one column that is left, if it is one."""
     left = [name for name in table.columns if name not in chosen.values()]
-    return left[0] if len(left) == 1 and any(use in chosen for use in known) else None
+    return left[0] if len(left) == 1 else None
 
 
 def _looks_like_pictures(table: Table, name: str) -> bool:

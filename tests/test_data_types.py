@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from topgraft.data import Data, read
+from topgraft.errors import TopgraftError
+
+TEXTS = ["a red fox", "the blue car", "A red fox", "some old bus", "a red fox", "two brown bears"]
+
+
+@pytest.fixture
+def data() -> Data:
+    return read(TEXTS, targets=["animal", "vehicle", "animal", "vehicle", "vehicle", "animal"])
+
+
+def test_a_subset_keeps_what_belongs_to_its_examples(data: Data) -> None:
+    assert data.duplicates == ((0, 2, 4),)
+    assert data.conflicts == ((0, 2, 4),)
+    part = data.subset([5, 4, 0])
+    assert list(part.inputs) == [TEXTS[5], TEXTS[4], TEXTS[0]]
+    assert part.names == ("5", "4", "0")
+    assert part.targets is not None
+    assert part.targets.tolist() == [0, 1, 0]
+    assert part.duplicates == ((1, 2),)
+    assert part.conflicts == ((1, 2),)
+    assert part.groups[1] == part.groups[2] != part.groups[0]
+    assert part.classes == data.classes
+    assert part.digests == tuple(data.digests[i] for i in (5, 4, 0))
+    assert data.subset([0, 2]).conflicts == ()  # both are animals
+    assert data.subset(np.array([1, 3])).duplicates == ()
+    assert data.subset(range(len(data))).fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize(("indices", "said"), [([6], "0 to 5"), ([-1], "0 to 5"), ([1, 1], "more than once")])
+def test_a_subset_of_what_is_not_there_is_refused(data: Data, indices: list[int], said: str) -> None:
+    with pytest.raises(TopgraftError, match=said):
+        data.subset(indices)
+
+
+def test_the_fingerprint_changes_with_content_labels_classes_and_order(data: Data) -> None:
+    labels = ["animal", "vehicle", "animal", "vehicle", "vehicle", "animal"]
+    others = [
+        read([*TEXTS[:-1], "two brown bear"], targets=labels),
+        read(TEXTS, targets=[*labels[:-1], "vehicle"]),
+        read(TEXTS, targets=["animals" if x == "animal" else x for x in labels]),
+        read(TEXTS),
+        data.subset([1, 0, 2, 3, 4, 5]),
+    ]
+    assert len({data.fingerprint, *(d.fingerprint for d in others)}) == 6
+    assert read(TEXTS, targets=labels).fingerprint == data.fingerprint
+
+
+def test_the_fingerprint_is_of_the_content_not_of_the_place(tmp_path: Path, photos: Path) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("buildings", "food", "tools"):
+        (moved / name).symlink_to(photos / name)
+    assert read(moved).fingerprint == read(photos).fingerprint
+
+
+def test_examples_are_decoded_to_what_preprocessing_takes(data: Data, photos: Path) -> None:
+    assert data.decode(1) == "the blue car"
+    picture = read(photos).decode(0)
+    assert picture.mode == "RGB"
+    row = read((np.arange(6).reshape(3, 2), [0, 1, 0])).decode(1)
+    assert isinstance(row, np.ndarray)
+    assert row.dtype == np.float32
+    assert row.tolist() == [2, 3]
+
+
+def test_it_prints_in_one_line(data: Data) -> None:
+    assert repr(data) == "Data(6 examples, text, 2 classes, from 'the list')"
+    assert data.counts == {"animal": 3, "vehicle": 3}
