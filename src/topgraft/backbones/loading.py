@@ -1,0 +1,180 @@
+"""From the name of a backbone to its chain, its preprocessing and its load report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from topgraft.backbones.matching import report_on, under
+from topgraft.backbones.own import TARGET, load_own, rebuild_own
+from topgraft.backbones.packaged import DEFAULTS, HUB_NAMES, default_source
+from topgraft.backbones.preprocess import Preprocess
+from topgraft.backbones.types import Backbone, Modality, Source
+from topgraft.chain import Chain
+from topgraft.errors import TopgraftError, did_you_mean
+
+
+def load_backbone(
+    source: str | nn.Module | None,
+    *,
+    modality: Modality | None,
+    weights: str | Path | None,
+    allow_missing: Sequence[str],
+    example: Tensor | Mapping[str, Tensor] | None,
+    preprocess: Preprocess | None,
+    seed: int,
+) -> Backbone:
+    """See :func:`topgraft.backbones.load`."""
+    if source is None:
+        source = default_source(modality)
+    name = source if isinstance(source, str) else type(source).__qualname__
+    kind = "none" if weights is None else weights
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        found = _source(source, weights=kind, modality=modality, example=example, preprocess=preprocess)
+        if preprocess is not None:
+            found = _with(found, preprocess)
+        if modality is not None and modality != found.modality:
+            raise TopgraftError(
+                f"{name} reads {_plural(found.modality)}, and the data are {_plural(modality)}."
+                + (f" For them there is {DEFAULTS[modality]}." if modality in DEFAULTS else "")
+            )
+        network = found.network.eval()
+        given = example if example is not None else found.example
+        chain = _chain(
+            network, given if given is not None else example_of(found.preprocess), found.output_layers
+        )
+    kept = _kept(chain, found.output_layers)
+    report = report_on(
+        network,
+        found.filled,
+        kept,
+        source=name,
+        beside=found.beside,
+        allow_missing=allow_missing,
+        notes=found.notes,
+    )
+    return Backbone(
+        source=name,
+        modality=found.modality,
+        chain=chain,
+        preprocess=found.preprocess,
+        report=report,
+        recipe=found.recipe,
+        licence=found.licence,
+    )
+
+
+def rebuild_network(recipe: Mapping[str, Any], *, module: nn.Module | None, trust_code: bool) -> nn.Module:
+    """See :func:`topgraft.backbones.rebuild`."""
+    from topgraft.backbones.hf import rebuild_hf
+    from topgraft.backbones.timm import rebuild_timm
+    from topgraft.backbones.torchvision import rebuild_torchvision
+
+    makers = {"timm": rebuild_timm, "hf": rebuild_hf, "torchvision": rebuild_torchvision}
+    kind = recipe.get("kind")
+    try:
+        if kind == "own":
+            return rebuild_own(recipe, module=module, trust_code=trust_code).eval()
+        if kind not in makers:
+            raise TopgraftError(f"Unknown kind of network {kind!r}; expected {', '.join([*makers, 'own'])}.")
+        with torch.random.fork_rng(devices=[]):
+            return makers[kind](recipe).eval()
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise TopgraftError(f"The description of the network ({kind}) can't be used: {error!r}.") from error
+
+
+def example_of(preprocess: Preprocess) -> dict[str, Tensor]:
+    """A batch of two examples as the network will get them: noise, or two texts of different length.
+
+    Raises
+    ------
+    TopgraftError
+        For arrays, whose shape only the user knows.
+    """
+    import numpy as np
+    from PIL import Image
+
+    kind = preprocess.describe()["kind"]
+    if kind == "text":
+        return preprocess.batch(
+            ["A text.", "Another text, which is longer, so that one of the two is filled up."]
+        )
+    if kind == "picture":
+        noise = np.random.default_rng(0).integers(0, 256, (2, 320, 320, 3), dtype=np.uint8)
+        return preprocess.batch([Image.fromarray(picture) for picture in noise])
+    raise TopgraftError("A network for arrays needs an example: example=, a batch of at least two.")
+
+
+def _source(
+    source: str | nn.Module,
+    *,
+    weights: str | Path,
+    modality: Modality | None,
+    example: Tensor | Mapping[str, Tensor] | None,
+    preprocess: Preprocess | None,
+) -> Source:
+    if isinstance(source, nn.Module) or TARGET.fullmatch(source):
+        return load_own(source, weights=weights, modality=modality, example=example, preprocess=preprocess)
+    kind, _, name = source.partition("/")
+    if name and kind == "timm":
+        from topgraft.backbones.timm import load_timm
+
+        return load_timm(name, weights=weights)
+    if name and kind == "hf":
+        from topgraft.backbones.hf import load_hf
+
+        return load_hf(name, weights=weights)
+    if name and kind == "torchvision":
+        from topgraft.backbones.torchvision import load_torchvision
+
+        return load_torchvision(name, weights=weights)
+    raise TopgraftError(_unknown(source))
+
+
+def _unknown(source: str) -> str:
+    import timm
+
+    short = source.rpartition("/")[2]
+    known = [*(f"timm/{n}" for n in timm.list_models()), *(f"hf/{n}" for n in HUB_NAMES)]
+    exact = [k for k in known if k.rpartition("/")[2] == short]
+    near = f" Nearest: {', '.join(exact)}." if exact else did_you_mean(f"timm/{short}", known)
+    folder = f" hf/{source} is a folder." if Path(source).is_dir() else ""
+    return (
+        f"There is no backbone {source!r}.{folder or near}\n"
+        "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME or package.module:function."
+    )
+
+
+def _with(found: Source, preprocess: Preprocess) -> Source:
+    from dataclasses import replace
+
+    if preprocess.describe()["kind"] != found.preprocess.describe()["kind"]:
+        raise TopgraftError(
+            f"The network reads {_plural(found.modality)}; "
+            f"the preprocessing given is a {type(preprocess).__name__}."
+        )
+    return replace(found, preprocess=preprocess)
+
+
+def _chain(
+    network: nn.Module, example: Tensor | Mapping[str, Tensor], layers: tuple[str, ...] | None
+) -> Chain:
+    output = None if layers is None else layers[0] if layers else ""
+    return Chain.of(network, example, output_layer=output)
+
+
+def _kept(chain: Chain, layers: tuple[str, ...] | None) -> set[str]:
+    """Names in the network's state dict that come before the old output layer."""
+    names = set(chain.network.state_dict())
+    if layers is not None:
+        return names - under(names, layers)
+    return names & (chain.names_of(len(chain) + 1) | (names - set(chain.owner_of())))
+
+
+def _plural(modality: Modality) -> str:
+    return {"picture": "pictures", "text": "texts", "array": "arrays"}[modality]
