@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from packaged_data import pictures_of
 from PIL import Image
 
@@ -179,3 +181,24 @@ def test_names_of_pictures_are_known_by_their_ending() -> None:
         is_picture_name(n) for n in ("a.jpg", "a.JPEG", "b.c.png", "x.webp", "x.tif", "x.bmp", "x.gif")
     )
     assert not any(is_picture_name(n) for n in ("a.txt", "a", ".png", "a.eps", "README.md", "a.pdf", "a.mpg"))
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's own, on what is damaged
+@settings(max_examples=80, deadline=None)
+@given(
+    kind=st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "TGA", "ICO"]),
+    changes=st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6),
+)
+def test_damaged_bytes_give_a_picture_or_a_reason(kind: str, changes: list[tuple[float, bytes]]) -> None:
+    content = bytearray(encoded(photo(), kind))
+    for where, what in changes:
+        at = int(where * (len(content) - 1))
+        content[at : at + len(what)] = what
+    try:
+        picture = open_picture(bytes(content), max_pixels=1_000_000)
+    except PictureError as error:
+        said, pixels = error.reason, 1
+    else:
+        said, pixels = picture.mode, picture.width * picture.height
+    assert 0 < len(said) < 150
+    assert 0 < pixels <= 1_000_000

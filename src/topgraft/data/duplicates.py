@@ -217,7 +217,7 @@ def _at_least(size: int) -> int:
     return int(np.ceil(ALIKE * size - 1e-9))
 
 
-def _principal(thumbnails: NDArray[np.uint8], *, components: int = 16, sample: int = 1000) -> _Projection:
+def _principal(thumbnails: NDArray[np.uint8], *, components: int = 16, sample: int = 400) -> _Projection:
     flat = thumbnails.reshape(len(thumbnails), -1)
     some = flat[:: max(1, len(flat) // sample)].astype(np.float32)
     centre = some.mean(axis=0)
