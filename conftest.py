@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 
+from hypothesis import settings
+
 # Workers of pytest-xdist share the cores; what a test starts as a program inherits this.
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _THREADS = str(max(1, (os.cpu_count() or 1) // _WORKERS))
@@ -20,6 +22,12 @@ os.environ["NO_COLOR"] = "1"
 # The store of the person who runs the tests is left alone, and two runs of the tests share none.
 _STORE = tempfile.TemporaryDirectory(prefix="topgraft-tests-", ignore_cleanup_errors=True)
 os.environ["TOPGRAFT_CACHE"] = _STORE.name
+
+# On busy cores the time of one example says nothing; where CI is set, the examples are the same each time.
+settings.register_profile(
+    "topgraft", settings.get_profile("ci" if os.environ.get("CI") else "default"), deadline=None
+)
+settings.load_profile("topgraft")
 
 
 def pytest_unconfigure() -> None:
