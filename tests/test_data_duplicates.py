@@ -12,7 +12,7 @@ from packaged_data import pictures_of
 from PIL import Image
 
 from topgraft.data import open_picture
-from topgraft.data.duplicates import ALIKE, near_pictures, near_texts, united, words
+from topgraft.data.duplicates import ALIKE, confirmed, near_pictures, near_texts, united, words
 from topgraft.data.pictures import thumbnail
 
 CLASSES = ("animals", "buildings", "food", "plants", "tools", "transportation")
@@ -72,13 +72,10 @@ def test_pairs_are_those_of_comparing_all_with_all(drawings: list[Image.Image]) 
     copies = [again(p, "JPEG", 1, quality=60) for p in drawings[:20]]
     all_looks = looks([*drawings, *copies])
     pairs = set(near_pictures(all_looks))
-    one_by_one = {
-        (i, j)
-        for i, j in combinations(range(len(all_looks)), 2)
-        if (abs(int(all_looks[i].sum()) - int(all_looks[j].sum())) <= 0.02 * 255 * 3072)
-        and near_pictures(all_looks[[i]], all_looks[[j]])
-    }
-    assert pairs == one_by_one
+    everything = np.array(list(combinations(range(len(all_looks)), 2)))
+    near = confirmed(all_looks, all_looks, everything)
+    assert 20 <= near.sum() < 60
+    assert pairs == {(int(i), int(j)) for i, j in everything[near]}
 
 
 def test_a_crowd_of_near_duplicates_becomes_one_set_without_all_pairs() -> None:

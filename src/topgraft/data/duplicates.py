@@ -130,7 +130,7 @@ def near_pictures(thumbnails: NDArray[np.uint8], others: NDArray[np.uint8] | Non
             if pairs and others is None:  # the second time: only what is not united yet
                 number_of = united(len(thumbnails), pairs)
                 candidates = candidates[number_of[candidates[:, 0]] != number_of[candidates[:, 1]]]
-            near = _confirmed(thumbnails, against, candidates)
+            near = confirmed(thumbnails, against, candidates)
             pairs.update((int(i), int(j)) for i, j in candidates[near])
         asked = asked[inside.all(axis=1)]
         if others is not None:
@@ -218,14 +218,19 @@ def _at_least(size: int) -> int:
 
 
 def _principal(thumbnails: NDArray[np.uint8], *, components: int = 16, sample: int = 400) -> _Projection:
+    """The leading principal components, near enough, by subspace iteration.
+
+    Any orthonormal axes would find the same pairs; the better they are, the fewer candidates. An
+    exact eigenvalue decomposition takes ten times as long while the processors are busy.
+    """
     flat = thumbnails.reshape(len(thumbnails), -1)
     some = flat[:: max(1, len(flat) // sample)].astype(np.float32)
     centre = some.mean(axis=0)
-    gram = (some - centre) @ (some - centre).T
-    _, vectors = np.linalg.eigh(gram.astype(np.float64))
-    axes = (some - centre).T @ vectors[:, -components:].astype(np.float32)
-    orthonormal, _ = np.linalg.qr(axes)
-    return _Projection(centre, orthonormal)
+    some -= centre
+    axes = np.random.default_rng(0).normal(size=(some.shape[1], components)).astype(np.float32)
+    for _ in range(3):
+        axes, _ = np.linalg.qr(some.T @ (some @ axes) + 1e-3 * axes)
+    return _Projection(centre, axes)
 
 
 class _Projection:
@@ -240,7 +245,7 @@ class _Projection:
         return np.concatenate(pieces)
 
 
-def _confirmed(a: NDArray[np.uint8], b: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
+def confirmed(a: NDArray[np.uint8], b: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(pairs,) whether each pair of thumbnails keeps to the bounds above."""
     near = np.zeros(len(pairs), dtype=np.bool_)
     for start in range(0, len(pairs), _BATCH):
