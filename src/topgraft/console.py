@@ -42,7 +42,9 @@ class Console:
         for position, text in enumerate(texts):
             self.text(f"{label if position == 0 else '':<{LABEL}}{text}")
 
-    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = ()) -> None:
+    def table(
+        self, header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = ()
+    ) -> None:
         """An aligned table; numbers to the right, columns in ``left`` to the left."""
         for line in aligned(header, rows, left=left):
             self.text(line)

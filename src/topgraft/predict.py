@@ -67,7 +67,9 @@ class Predictor:
         self.device = device
         graft = model.graft
         self.engine = (
-            Engine(graft.frozen, precision=model.precision, device=device) if graft.frozen is not None else None
+            Engine(graft.frozen, precision=model.precision, device=device)
+            if graft.frozen is not None
+            else None
         )
         graft.to(device)
 
@@ -147,9 +149,7 @@ def predicted_classes(predictions: Iterable[Prediction], classes: tuple[str, ...
     return np.array([-1 if p.label is None else index[p.label] for p in predictions], dtype=np.int64)
 
 
-def predict(
-    model: Model | str | Path, inputs: Any, *, column: str | None = None
-) -> list[Prediction]:
+def predict(model: Model | str | Path, inputs: Any, *, column: str | None = None) -> list[Prediction]:
     """Predict from Python.
 
     Parameters

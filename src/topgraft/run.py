@@ -57,7 +57,9 @@ class RunFolder:
         try:
             path.mkdir(parents=True)
         except OSError as error:
-            raise TopgraftError(f"{path} can't be made: {error.strerror or error}. Give another -o.") from error
+            raise TopgraftError(
+                f"{path} can't be made: {error.strerror or error}. Give another -o."
+            ) from error
         write_json(path / STATUS, fresh)
         return cls(path, fresh)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -208,6 +209,9 @@ def train(
     recipe: Recipe,
     validation: Sequence[int] = (),
     epochs: int | None = None,
+    steps: int | None = None,
+    schedule_steps: int | None = None,
+    from_start: bool = True,
     checkpoint: Path | None = None,
     deadline: float | None = None,
     advance: Callable[[Epoch], None] | None = None,
@@ -226,8 +230,12 @@ def train(
         Training and validation examples. Without validation all epochs are run.
     recipe
         The schedule is laid out for ``recipe.epochs``.
-    epochs
+    epochs, steps
         Stop after so many of them.
+    schedule_steps
+        Steps for which the schedule is laid out, where they are not those of ``recipe.epochs``.
+    from_start
+        Whether the weights before the first step count among the best; else one epoch is done at least.
     checkpoint
         A file in which the state after each epoch is kept; a training that finds it goes on from there.
     deadline
@@ -263,7 +271,9 @@ def train(
         if advance is not None:
             advance(history.epochs[-1])
 
-    last = min(recipe.epochs, recipe.epochs if epochs is None else epochs)
+    laid_out = schedule_steps or recipe.epochs * steps_an_epoch
+    most = steps if steps is not None else laid_out
+    last = min(math.ceil(most / steps_an_epoch), laid_out if epochs is None else epochs)
     for number in range(len(history.epochs), last + 1):
         if validation and number - 1 - history.best >= recipe.patience:
             history.stopped = f"no better score for {recipe.patience} epochs"
@@ -275,11 +285,13 @@ def train(
         torch.manual_seed(recipe.seed * 100_003 + number)
         order = [rows[i] for i in torch.randperm(len(rows)).tolist()]
         graft.train()
-        losses = []
-        for step, start in enumerate(range(0, len(order), recipe.batch_size)):
-            share = schedule(
-                (number - 1) * steps_an_epoch + step, recipe.epochs * steps_an_epoch, recipe.warmup
-            )
+        losses, seen, share = [], 0, 0.0
+        for step, start in enumerate(
+            range(0, len(order), recipe.batch_size), start=(number - 1) * steps_an_epoch
+        ):
+            if step >= most:
+                break
+            share = schedule(step, laid_out, recipe.warmup)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * share
             chosen = order[start : start + recipe.batch_size]
@@ -297,6 +309,7 @@ def train(
             accelerator.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], recipe.clip)
             optimizer.step()
             losses.append(float(loss) * len(chosen))
+            seen += len(chosen)
         _note_epoch(
             history,
             graft,
@@ -304,9 +317,10 @@ def train(
             targets,
             validation,
             weights,
-            loss=sum(losses) / len(rows),
+            loss=sum(losses) / max(1, seen),
             seconds=time.monotonic() - began,
             rate=peaks[0] * share,
+            from_start=from_start,
         )
         if history.best == number:
             best = _weights_of(graft)
@@ -333,6 +347,7 @@ def _note_epoch(
     loss: float,
     seconds: float,
     rate: float = 0.0,
+    from_start: bool = True,
 ) -> None:
     number = len(history.epochs)
     validation_loss, score = float("nan"), float("nan")
@@ -340,7 +355,9 @@ def _note_epoch(
         validation_loss, score, _ = evaluate(graft, source, targets, validation, weights)
     history.epochs.append(Epoch(number, loss, validation_loss, score, rate, seconds))
     leader = history.epochs[history.best]
-    if not validation or (score, -validation_loss) > (leader.validation_score, -leader.validation_loss):
+    is_first = history.best == 0 and not from_start
+    better = (score, -validation_loss) > (leader.validation_score, -leader.validation_loss)
+    if not validation or is_first or better:
         history.best = number
 
 
@@ -362,8 +379,6 @@ def _put(graft: Graft, weights: Mapping[str, Tensor]) -> None:
 
 
 def _save(path: Path, graft: Graft, optimizer: Any, history: History, best: Mapping[str, Tensor]) -> None:
-    import json
-
     tensors = {f"now.{n}": t for n, t in _weights_of(graft).items()}
     tensors |= {f"best.{n}": t for n, t in best.items()}
     for group in optimizer.param_groups:
@@ -374,8 +389,6 @@ def _save(path: Path, graft: Graft, optimizer: Any, history: History, best: Mapp
 
 
 def _restore(path: Path | None, graft: Graft, optimizer: Any) -> tuple[History, dict[str, Tensor]] | None:
-    import json
-
     if path is None or not path.exists():
         return None
     try:

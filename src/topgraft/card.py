@@ -1,0 +1,68 @@
+"""The model card: what a person should know before using the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from topgraft.backbones.types import Backbone
+from topgraft.console import percent
+from topgraft.data.types import Data
+
+
+def model_card(result: dict[str, Any], backbone: Backbone, data: Data, *, command_seed: int) -> str:
+    """The card in Markdown, with the metadata that Hugging Face reads.
+
+    Parameters
+    ----------
+    result
+        Of the fit.
+    backbone, data
+        What it was made from.
+    command_seed
+        The seed.
+    """
+    import topgraft
+
+    kind = {"picture": "image-classification", "text": "text-classification"}.get(
+        data.modality, "tabular-classification"
+    )
+    score = result["score"]
+    kept, frozen = result["blocks"]["kept"], result["blocks"]["frozen"]
+    counts = "\n".join(f"- {_plain(name)}: {n:,}" for name, n in data.counts.items())
+    licence = backbone.licence or "not known"
+    return f"""---
+library_name: topgraft
+pipeline_tag: {kind}
+---
+
+# {_plain(str(result["model"]))}
+
+Made by Topgraft {topgraft.__version__} from {_plain(backbone.source)} (weights: {_plain(backbone.report.weights)};
+licence of the weights: {_plain(licence)}).
+
+- keeps {result["keep"]} of {len(result["blocks"]["all"])} blocks, to `{kept[-1]}`
+- of these {result["freeze"]} never changed{f", to `{frozen[-1]}`" if frozen else ""}
+- {result["trained_parameters"]:,} parameters were trained
+
+## Score
+
+{score["metric"]} {percent(score["value"], 1)} on {score["n"]} untouched examples (95 % interval
+{percent(score["low"], 1)} to {percent(score["high"], 1)}); always naming the most frequent class gives
+{percent(result["majority"], 1)}.
+
+## Data
+
+{len(data):,} examples; fingerprint `{data.fingerprint}`; seed {command_seed}.
+
+{counts}
+
+## Limits
+
+Scores hold for data like those above. Probabilities are not calibrated after fine-tuning. The classes are the only
+answers that it knows: what belongs to none of them gets one all the same.
+"""
+
+
+def _plain(text: str) -> str:
+    """A text without what Markdown or HTML would act on."""
+    return "".join(f"\\{c}" if c in "\\`*_[]<>#|&" else " " if c in "\r\n" else c for c in text)

@@ -1,0 +1,260 @@
+"""Settle M: short real trainings from stored activations, compared with everything frozen on the same examples."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from topgraft.backbones.types import Backbone
+from topgraft.chain import Block
+from topgraft.data.types import Data
+from topgraft.evidence import Evidence, Features
+from topgraft.features.engine import Engine
+from topgraft.features.passes import is_storable, states
+from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSource, standard_augmentation
+from topgraft.features.store import Store
+from topgraft.graft import Graft
+from topgraft.head import Head
+from topgraft.pooling import width
+from topgraft.probe import fit_head
+from topgraft.settings import Settings
+from topgraft.train import Epoch, History, Recipe, train
+
+MOST_EPOCHS = 10
+LEAST_EPOCHS = 2
+RATES = {"tokens": 1e-4, "map": 3e-4, "map_last": 1e-4, "vector": 1e-3}
+"""Peak rates that suit transformers, convolutional networks and plain layers, chosen in trials."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What trainings share.
+
+    Parameters
+    ----------
+    backbone, data, store, settings
+        As they are.
+    features
+        Pooled, for the development part.
+    targets
+        ``(n,)`` int64 of the development part.
+    rows, validation
+        Training and validation part, as rows of the development part.
+    """
+
+    backbone: Backbone
+    data: Data
+    store: Store
+    settings: Settings
+    features: Features
+    targets: Tensor
+    rows: Sequence[int]
+    validation: Sequence[int]
+
+    @property
+    def everything(self) -> list[int]:
+        """Training and validation part together."""
+        return list(range(len(self.targets)))
+
+
+def right_most_third(keep: int) -> int:
+    """How many blocks are frozen when the right-most third of the kept ones trains.
+
+    Examples
+    --------
+    >>> [right_most_third(keep) for keep in (1, 2, 7, 18)]
+    [0, 1, 4, 12]
+    """
+    return keep - math.ceil(keep / 3)
+
+
+def new_graft(
+    material: Material, keep: int, freeze: int, rows: Sequence[int], *, class_weights: Tensor | None = None
+) -> Graft:
+    """A graft whose head is the probe's solution on ``rows``, so that training starts there, not from noise."""
+    block: Block = material.backbone.chain.blocks[keep - 1]
+    classes = len(material.data.classes)
+    fitted = fit_head(
+        material.features.cuts[keep][list(rows)],
+        material.targets[list(rows)],
+        classes,
+        class_weights=class_weights,
+    )
+    settings = material.settings
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        head = Head(block.layout, width(block), classes, hidden=settings.hidden, dropout=settings.dropout)
+    return Graft(
+        material.backbone.chain, keep, freeze, head.start_from(fitted), tune_norms=settings.tune_norms
+    )
+
+
+def class_weights(material: Material, rows: Sequence[int]) -> Tensor | None:
+    """Per class how much an example counts, inversely to how many there are; ``None`` where not asked for."""
+    if material.settings.class_weights == "none":
+        return None
+    counts = torch.bincount(material.targets[list(rows)], minlength=len(material.data.classes)).double()
+    return len(rows) / (len(counts) * counts.clamp(min=1))
+
+
+def augments(material: Material, freeze: int) -> bool:
+    """Whether pictures are changed at random in training: where nothing is frozen, or when asked for."""
+    asked = material.settings.augment
+    return material.backbone.modality == "picture" and (
+        asked == "standard" or (asked == "auto" and freeze == 0)
+    )
+
+
+def source_at(
+    material: Material, keep: int, freeze: int, *, advance: Callable[[int], None] | None = None
+) -> tuple[Source, int]:
+    """What training reads when ``freeze`` blocks are frozen, and how many examples were stored before."""
+    settings, backbone = material.settings, material.backbone
+    if freeze == keep and settings.augment != "standard":
+        return FeatureSource(material.features.cuts[keep]), 0
+    change = standard_augmentation if augments(material, freeze) else None
+    if freeze == 0 or change is not None or not is_storable(backbone.chain.blocks[freeze - 1]):
+        engine = Engine(backbone.chain[:freeze], precision=settings.precision) if freeze else None
+        return LiveSource(material.data, backbone.preprocess, engine=engine, augment=change), 0
+    shelf, reused = states(
+        backbone,
+        material.data,
+        material.store,
+        freeze,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        advance=advance,
+    )
+    return StateSource(shelf, material.data.digests), reused
+
+
+def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) -> Recipe:
+    """The recipe that suits the network and the settings."""
+    settings = material.settings
+    weights = class_weights(material, rows)
+    rate = settings.rate or RATES[material.backbone.chain.blocks[max(0, keep // 2 - 1)].layout]
+    return Recipe(
+        epochs=epochs,
+        batch_size=settings.batch_size,
+        rate=rate,
+        seed=settings.seed,
+        class_weights=() if weights is None else tuple(weights.tolist()),
+    )
+
+
+def affordable_epochs(seconds: float, seconds_an_example: float, examples: int, *, refit: bool) -> int:
+    """Epochs for which the time is enough, the fit on all of the development part included."""
+    each = seconds_an_example * examples * (2.4 if refit else 1.1)
+    return int(min(MOST_EPOCHS, seconds / max(each, 1e-9)))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A short training and how it did."""
+
+    keep: int
+    freeze: int
+    history: History
+    seconds: float
+
+
+def run_trial(
+    material: Material,
+    keep: int,
+    freeze: int,
+    source: Source,
+    *,
+    epochs: int,
+    stop_after: int | None,
+    checkpoint: Path | None,
+    deadline: float | None,
+    from_start: bool,
+    advance: Callable[[Epoch], None] | None,
+) -> tuple[Graft, Trial]:
+    """Train on the training part and keep the weights that did best on the validation part."""
+    began = time.monotonic()
+    weights = class_weights(material, material.rows)
+    graft = new_graft(material, keep, freeze, material.rows, class_weights=weights)
+    history = train(
+        graft,
+        source,
+        material.targets,
+        material.rows,
+        recipe=recipe_for(material, keep, epochs, material.rows),
+        validation=material.validation,
+        epochs=stop_after,
+        checkpoint=checkpoint,
+        deadline=deadline,
+        from_start=from_start,
+        advance=advance,
+    )
+    return graft, Trial(keep, freeze, history, time.monotonic() - began)
+
+
+def is_better(trial: Trial, evidence: Evidence, validation: Sequence[int]) -> tuple[bool, str]:
+    """Whether a training beats the frozen probe on the same validation examples, and why in words.
+
+    Paired: only examples on which the two differ count. Training is taken when its gain is at least half a
+    standard error, the point from which it is more likely than not to be real and worth its time.
+    """
+    frozen = evidence[trial.keep].correct[list(validation)]
+    trained = np.array(trial.history.correct, dtype=bool)
+    gain = trained.astype(float) - frozen.astype(float)
+    mean = float(gain.mean())
+    error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else float("inf")
+    said = f"{100 * frozen.mean():.1f} % frozen, {100 * trained.mean():.1f} % trained on {len(gain)} examples"
+    if mean > 0 and mean >= 0.5 * error:
+        return True, f"{said}: a gain of {100 * mean:.1f} ± {100 * error:.1f} points"
+    if mean > 0:
+        return False, f"{said}: a gain of {100 * mean:.1f} ± {100 * error:.1f} points is too little to tell"
+    return False, f"{said}: no gain"
+
+
+def refit(
+    material: Material,
+    trial: Trial,
+    source: Source,
+    *,
+    epochs: int,
+    checkpoint: Path | None,
+    advance: Callable[[Epoch], None] | None,
+) -> tuple[Graft, History]:
+    """Fit again on training and validation part together, for the steps that early stopping found."""
+    rows = material.everything
+    weights = class_weights(material, rows)
+    graft = new_graft(material, trial.keep, trial.freeze, rows, class_weights=weights)
+    steps = trial.history.best * trial.history.steps_an_epoch
+    recipe = recipe_for(material, trial.keep, epochs, rows)
+    history = train(
+        graft,
+        source,
+        material.targets,
+        rows,
+        recipe=replace(recipe, seed=recipe.seed + 1),
+        steps=steps,
+        schedule_steps=epochs * trial.history.steps_an_epoch,
+        checkpoint=checkpoint,
+        advance=advance,
+    )
+    return graft, history
+
+
+def bytes_of_states(material: Material, freeze: int) -> float:
+    """Bytes that the stored states of all examples take."""
+    block = material.backbone.chain.blocks[freeze - 1]
+    each = float(np.prod([abs(s) if s != -1 else 40 for s in block.shape]))
+    return each * (4 if material.settings.precision == "fp32" else 2) * len(material.targets)
+
+
+def trained_parameters(graft: Graft) -> tuple[int, list[str]]:
+    """How many numbers train, and the names of the parameters."""
+    items: list[tuple[str, Any]] = [(name, p.numel()) for name, p, _ in graft.trainable()]
+    return sum(n for _, n in items), [name for name, _ in items]

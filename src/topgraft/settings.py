@@ -1,0 +1,127 @@
+"""Everything that a fit can be told, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from topgraft.errors import TopgraftError, did_you_mean
+
+AUGMENTATIONS = ("auto", "none", "standard")
+CLASS_WEIGHTS = ("none", "balanced")
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What ``fit`` is told beside the data and where to save.
+
+    Parameters
+    ----------
+    backbone
+        As for :func:`topgraft.load`; the packaged one for the data by default.
+    weights, allow_missing
+        As for :func:`topgraft.load`.
+    keep, freeze
+        ``auto``, a count, a share, a block's name, ``all``; freeze also 0.
+    folds
+        Of the probes.
+    held_out
+        Share of the examples kept untouched for the final score.
+    budget
+        Seconds for the whole fit.
+    hidden
+        Widths of hidden layers in the head.
+    dropout
+        In the head.
+    augment
+        ``auto`` (pictures where nothing is frozen), ``none`` or ``standard``.
+    class_weights
+        ``none`` or ``balanced``.
+    tune_norms
+        Whether batch norms of trainable blocks renew their statistics.
+    refit
+        Whether the graft is fitted again on training and validation part together.
+    refit_all
+        Whether the saved graft also learns from the untouched part, after the score is known.
+    rate, epochs
+        Of the training; chosen by the form of the network and by the time there is when not given.
+    batch_size
+        Examples at once.
+    precision
+        Of the frozen part: ``fp32`` or ``bf16``.
+    seed
+        Of every random choice.
+    """
+
+    backbone: str | None = None
+    weights: str = "auto"
+    allow_missing: tuple[str, ...] = ()
+    keep: str = "auto"
+    freeze: str = "auto"
+    folds: int = 5
+    held_out: float = 0.2
+    budget: float = 600.0
+    hidden: tuple[int, ...] = ()
+    dropout: float = 0.0
+    augment: str = "auto"
+    class_weights: str = "none"
+    tune_norms: bool = False
+    refit: bool = True
+    refit_all: bool = False
+    rate: float | None = None
+    epochs: int | None = None
+    batch_size: int = 32
+    precision: str = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant."""
+        _one_of("augment", self.augment, AUGMENTATIONS)
+        _one_of("class-weights", self.class_weights, CLASS_WEIGHTS)
+        _one_of("precision", self.precision, PRECISIONS)
+        _between("folds", self.folds, 2, 100)
+        _between("held-out", self.held_out, 0.01, 0.9)
+        _between("budget", self.budget, 1, float("inf"))
+        _between("dropout", self.dropout, 0, 0.95)
+        _between("batch-size", self.batch_size, 1, 4096)
+        if self.rate is not None:
+            _between("rate", self.rate, 1e-8, 10)
+        if self.epochs is not None:
+            _between("epochs", self.epochs, 1, 10_000)
+        for width in self.hidden:
+            _between("hidden", width, 1, 65_536)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(self).items()}
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Settings:
+        """From keyword arguments; unknown ones get the nearest known.
+
+        Raises
+        ------
+        TopgraftError
+            If a name is unknown or a value can't be meant.
+        """
+        known = set(cls.__dataclass_fields__)
+        for name in options:
+            if name not in known:
+                raise TopgraftError(f"fit has no option {name!r}.{did_you_mean(name, known)}")
+        clean = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items() if v is not None}
+        for name in ("keep", "freeze"):
+            if name in clean:
+                clean[name] = str(clean[name])
+        return cls(**clean)
+
+
+def _one_of(name: str, given: str, choices: tuple[str, ...]) -> None:
+    if given not in choices:
+        raise TopgraftError(f"--{name} {given}: give one of {', '.join(choices)}.")
+
+
+def _between(name: str, given: float, low: float, high: float) -> None:
+    if not low <= given <= high:
+        raise TopgraftError(f"--{name} {given:g} is out of range: give {low:g} to {high:g}.")

@@ -1,0 +1,184 @@
+"""Stage results in plain words: what a person reads between the command and the saved model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from topgraft.advise import DepthAdvice
+from topgraft.backbones.types import Backbone
+from topgraft.chain import Chain
+from topgraft.console import Console, bar, percent, size
+from topgraft.data.types import Data
+from topgraft.evidence import Evidence
+from topgraft.score import ClassScore, Score
+
+SHOWN = 8
+"""Examples of a kind (left out, in conflict) that are listed one by one."""
+UNITS = {"picture": "pictures", "text": "texts", "array": "rows"}
+
+
+def backbone_lines(console: Console, backbone: Backbone) -> None:
+    """The load report, the preprocessing and the licence."""
+    console.line("Weights", *backbone.report.lines())
+    console.line("Input", *backbone.preprocess.lines())
+    if backbone.licence:
+        console.line("Licence", f"weights: {backbone.licence}")
+
+
+def data_lines(console: Console, data: Data, *, untouched: str = "") -> None:
+    """Examples, classes, what was left out and why."""
+    counts = list(data.counts.values())
+    each = f"{min(counts)} to {max(counts)} each" if min(counts) != max(counts) else f"{counts[0]} each"
+    first = f"{len(data):,} {UNITS[data.modality]} in {len(data.classes)} classes ({each})"
+    console.line("Data", first + (f"; {untouched}" if untouched else ""), *data.notes)
+    for left in data.left_out[:SHOWN]:
+        console.text(f"            {left.name}    {left.reason}")
+    if len(data.left_out) > SHOWN:
+        console.text(f"            … and {len(data.left_out) - SHOWN} more")
+
+
+def chain_rows(chain: Chain) -> list[dict[str, Any]]:
+    """The fixed form of ``layers --json``: one entry a block."""
+    share, total = chain.share_of_work(), 0.0
+    rows = []
+    for block, part in zip(chain, share, strict=True):
+        total += part
+        rows.append(
+            {
+                "index": block.index,
+                "name": block.name,
+                "kind": block.kind,
+                "shape": list(block.shape),
+                "parameters": block.parameters,
+                "macs": block.macs,
+                "share": part,
+                "cumulative": total,
+                "verified": block.verified,
+                "difference": block.difference,
+            }
+        )
+    return rows
+
+
+def chain_table(console: Console, chain: Chain) -> None:
+    """The chain as a table."""
+    rows = [
+        [
+            str(r["index"]),
+            r["name"],
+            r["kind"],
+            "×".join("n" if s == -1 else str(s) for s in r["shape"]),
+            f"{r['parameters']:,}",
+            f"{r['macs'] / 1e6:,.1f}",
+            percent(r["share"], 1),
+            percent(r["cumulative"], 1),
+            "equal" if r["verified"] else f"differs by {r['difference']:.1e}",
+        ]
+        for r in chain_rows(chain)
+    ]
+    header = ["keep", "block", "kind", "output", "parameters", "M mult-adds", "work", "up to here", "cut"]
+    console.table(header, rows, left=(1, 2, 8))
+
+
+def evidence_table(console: Console, chain: Chain, evidence: Evidence, advice: DepthAdvice) -> None:
+    """One row a depth, with error bars, the share of parameters and of work up to there."""
+    parameters = np.cumsum(chain.share_of_parameters())
+    work = np.cumsum(chain.share_of_work())
+    folds = len(np.unique(evidence.fold_of))
+    rows = []
+    for cut in evidence.cuts:
+        block = chain.blocks[cut.keep - 1]
+        half = (cut.high - cut.low) / 2
+        remark = ""
+        if cut.keep == advice.keep:
+            remark = "advised"
+        elif cut.keep == advice.best:
+            remark = "best"
+        elif cut.keep in advice.in_set:
+            remark = "can't be told from the best"
+        rows.append(
+            [
+                ">" if cut.keep == advice.keep else "",
+                str(cut.keep),
+                block.name,
+                f"{100 * cut.score:.1f} ± {100 * half:.1f}",
+                bar(cut.score),
+                percent(parameters[cut.keep - 1]),
+                percent(work[cut.keep - 1]),
+                remark,
+            ]
+        )
+    console.text()
+    console.table(
+        ["", "keep", "block", f"score, {folds} folds", "", "parameters", "work", ""], rows, left=(0, 2, 4, 7)
+    )
+    console.text()
+
+
+def score_lines(console: Console, scores: Sequence[Score], majority: float) -> None:
+    """The score on untouched data beside that of always naming the most frequent class."""
+    main = scores[0]
+    beside = ", ".join(f"{s.metric} {percent(s.value, 1)}" for s in scores[1:])
+    console.line(
+        "Score",
+        f"{main.metric} {percent(main.value, 1)} on {main.n} untouched examples "
+        f"(95 % interval {percent(main.low, 1)} to {percent(main.high, 1)}); "
+        f"the most frequent class alone: {percent(majority, 1)}",
+        beside,
+    )
+
+
+def class_table(console: Console, classes: Iterable[str], scores: Sequence[ClassScore]) -> None:
+    """Precision, recall, F1 and support of each class."""
+    rows = [
+        [name, percent(s.precision, 1), percent(s.recall, 1), percent(s.f1, 1), str(s.support)]
+        for name, s in zip(classes, scores, strict=True)
+    ]
+    console.table(["class", "precision", "recall", "F1", "support"], rows, left=(0,))
+
+
+def score_json(score: Score) -> dict[str, Any]:
+    """A score as JSON: ``metric``, ``value``, ``low``, ``high``, ``n``."""
+    return {
+        "metric": score.metric,
+        "value": score.value,
+        "low": score.low,
+        "high": score.high,
+        "n": score.n,
+    }
+
+
+def probe_json(
+    backbone: Backbone, evidence: Evidence, advice: DepthAdvice, resumed: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """The fixed form of ``probe --json``."""
+    chain = backbone.chain
+    parameters, work = np.cumsum(chain.share_of_parameters()), np.cumsum(chain.share_of_work())
+    return {
+        "backbone": backbone.source,
+        "cuts": [
+            {
+                "keep": cut.keep,
+                "block": chain.blocks[cut.keep - 1].name,
+                "score": cut.score,
+                "low": cut.low,
+                "high": cut.high,
+                "loss": cut.loss,
+                "in_set": cut.keep in advice.in_set,
+                "p_best": advice.p_best[cut.keep],
+                "parameters": float(parameters[cut.keep - 1]),
+                "work": float(work[cut.keep - 1]),
+            }
+            for cut in evidence.cuts
+        ],
+        "advice": {**advice.to_json(), "block": chain.blocks[advice.keep - 1].name},
+        "resumed": list(resumed),
+    }
+
+
+def saved_size(total: int) -> str:
+    """Bytes in words."""
+    return size(total)

@@ -1,0 +1,174 @@
+"""The stages before training: data and backbone together, the one pass, the probes, the advice on depth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from topgraft.advise import DepthAdvice, advise_depth
+from topgraft.backbones import load
+from topgraft.backbones.types import Backbone
+from topgraft.chain import Chain
+from topgraft.console import Console
+from topgraft.data import assign_folds, hold_out, read_test
+from topgraft.data.types import Data
+from topgraft.errors import TopgraftError
+from topgraft.evidence import Evidence, Features
+from topgraft.features.passes import one_pass
+from topgraft.features.store import Store
+from topgraft.files import read_json, write_json
+from topgraft.probe import probe
+from topgraft.settings import Settings
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data and backbone, split and ready.
+
+    Parameters
+    ----------
+    settings
+        As given.
+    backbone
+        With its chain.
+    data
+        All examples that were read (without a separate test set).
+    development
+        What choices are made on.
+    untouched
+        What only the final score uses.
+    fold_of
+        ``(len(development),)`` int64. Fold 0 is the validation part of trainings.
+    notes
+        Of the splitting.
+    """
+
+    settings: Settings
+    backbone: Backbone
+    data: Data
+    development: Data
+    untouched: Data
+    fold_of: Array
+    notes: tuple[str, ...]
+
+
+def load_for(data: Data, settings: Settings) -> Backbone:
+    """The backbone asked for, or the packaged one for this kind of data."""
+    return load(
+        settings.backbone,
+        modality=data.modality,
+        weights=settings.weights,
+        allow_missing=settings.allow_missing,
+        seed=settings.seed,
+        example=_array_example(data),
+    )
+
+
+def _array_example(data: Data) -> torch.Tensor | None:
+    if data.modality != "array":
+        return None
+    return torch.stack([torch.as_tensor(np.asarray(data.inputs[i])) for i in range(2)]).float()
+
+
+def prepare(
+    data: Data, backbone: Backbone, settings: Settings, *, test: Any = None, allow_overlap: bool = False
+) -> Prepared:
+    """Split what is untouched from what choices are made on, and give the latter its folds."""
+    if data.targets is None:
+        raise TopgraftError(
+            f"{data.origin} has no labels. Name their column (--label), or one folder a class."
+        )
+    if test is None:
+        kept, away = hold_out(data, share=settings.held_out, seed=settings.seed)
+        development, untouched = data.subset(kept), data.subset(away)
+    else:
+        development = data
+        untouched = read_test(test, data, allow_overlap=allow_overlap)
+    assert development.targets is not None
+    fold_of, _, notes = assign_folds(
+        development.targets,
+        development.groups,
+        folds=settings.folds,
+        seed=settings.seed,
+        classes=development.classes,
+    )
+    return Prepared(settings, backbone, data, development, untouched, fold_of, notes)
+
+
+def measure(
+    backbone: Backbone, data: Data, store: Store, settings: Settings, console: Console
+) -> tuple[Features, dict[str, Any]]:
+    """The one pass, with a progress bar; what it reused and how fast it was."""
+    began = time.monotonic()
+    label = f"{len(backbone.chain)} cuts"
+    with console.progress("One pass", len(data), label) as advance:
+        features, reused = one_pass(
+            backbone,
+            data,
+            store,
+            precision=settings.precision,
+            batch_size=settings.batch_size,
+            advance=advance,
+        )
+    seconds = time.monotonic() - began
+    fresh = len(data) - reused
+    rate = seconds / fresh if fresh else 0.0
+    console.line(
+        "One pass",
+        f"{len(backbone.chain)} cuts of {len(data):,} examples in {seconds:.1f} s"
+        + (f"; {reused:,} were stored by an earlier run" if reused else ""),
+    )
+    return features, {"items_reused": reused, "seconds": seconds, "seconds_an_example": rate, "fresh": fresh}
+
+
+def probe_all(
+    features: Features,
+    development: Data,
+    fold_of: Array,
+    *,
+    path: Path | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> tuple[Evidence, bool]:
+    """Score a head at every cut, or read the evidence that an earlier process wrote for the same features.
+
+    Returns
+    -------
+    Evidence, bool
+        And whether it was there already.
+    """
+    assert development.targets is not None
+    made_from = {"features": features.key, "data": development.fingerprint, "folds": fold_of.tolist()}
+    if path is not None and path.is_file():
+        document = read_json(path)
+        if isinstance(document, dict) and document.get("made_from") == made_from:
+            return Evidence.from_json(document["evidence"]), True
+    evidence = probe(
+        features,
+        torch.as_tensor(development.targets),
+        fold_of,
+        len(development.classes),
+        groups=development.groups,
+        done=advance,
+    )
+    if path is not None:
+        write_json(path, {"made_from": made_from, "evidence": evidence.to_json()})
+    return evidence, False
+
+
+def cost_of_cuts(chain: Chain) -> dict[int, float]:
+    """Per number of blocks kept: how many parameters that is."""
+    sizes = np.cumsum([block.parameters for block in chain])
+    return {block.index: float(total) for block, total in zip(chain, sizes, strict=True)}
+
+
+def advise(evidence: Evidence, chain: Chain, *, seed: int = 0) -> DepthAdvice:
+    """How many blocks to keep: the cheapest cut that can't be told from the best."""
+    return advise_depth(evidence, cost_of_cuts(chain), seed=seed)
