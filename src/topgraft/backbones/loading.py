@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from topgraft.backbones.matching import report_on, under
 from topgraft.backbones.own import TARGET, load_own, rebuild_own
 from topgraft.backbones.packaged import DEFAULTS, HUB_NAMES, default_source
 from topgraft.backbones.preprocess import Preprocess
-from topgraft.backbones.types import Backbone, Modality, Source
+from topgraft.backbones.types import Backbone, LoadReport, Modality, Source
 from topgraft.chain import Chain
 from topgraft.errors import TopgraftError, did_you_mean
 
@@ -32,32 +33,26 @@ def load_backbone(
     if source is None:
         source = default_source(modality)
     name = source if isinstance(source, str) else type(source).__qualname__
-    kind = "none" if weights is None else weights
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        found = _source(source, weights=kind, modality=modality, example=example, preprocess=preprocess)
-        if preprocess is not None:
-            found = _with(found, preprocess)
-        if modality is not None and modality != found.modality:
-            raise TopgraftError(
-                f"{name} reads {_plural(found.modality)}, and the data are {_plural(modality)}."
-                + (f" For them there is {DEFAULTS[modality]}." if modality in DEFAULTS else "")
-            )
-        network = found.network.eval()
-        given = example if example is not None else found.example
-        chain = _chain(
-            network, given if given is not None else example_of(found.preprocess), found.output_layers
-        )
-    kept = _kept(chain, found.output_layers)
-    report = report_on(
-        network,
-        found.filled,
-        kept,
-        source=name,
-        beside=found.beside,
-        allow_missing=allow_missing,
-        notes=found.notes,
+    found = find(
+        source,
+        weights="none" if weights is None else weights,
+        modality=modality,
+        example=example,
+        preprocess=preprocess,
+        seed=seed,
     )
+    layers = found.output_layers
+    report = None
+    if layers is not None:  # what is wrong with the weights is said before anything is run
+        report = report_of(found, name, allow_missing=allow_missing)
+    given = example if example is not None else found.example
+    chain = Chain.of(
+        found.network,
+        given if given is not None else example_of(found.preprocess),
+        output_layer=None if layers is None else layers[0] if layers else "",
+    )
+    if report is None:
+        report = report_of(found, name, allow_missing=allow_missing, chain=chain)
     return Backbone(
         source=name,
         modality=found.modality,
@@ -110,7 +105,61 @@ def example_of(preprocess: Preprocess) -> dict[str, Tensor]:
     raise TopgraftError("A network for arrays needs an example: example=, a batch of at least two.")
 
 
-def _source(
+def find(
+    source: str | nn.Module,
+    *,
+    weights: str | Path = "auto",
+    modality: Modality | None = None,
+    example: Tensor | Mapping[str, Tensor] | None = None,
+    preprocess: Preprocess | None = None,
+    seed: int = 0,
+) -> Source:
+    """The network of a source in eval mode, filled, with its preprocessing, not yet cut.
+
+    Parameters and errors as those of :func:`topgraft.backbones.load`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        found = _found(source, weights=weights, modality=modality, example=example, preprocess=preprocess)
+    if preprocess is not None:
+        found = _with(found, preprocess)
+    if modality is not None and modality != found.modality:
+        name = source if isinstance(source, str) else type(source).__qualname__
+        raise TopgraftError(
+            f"{name} reads {_plural(found.modality)}, and the data are {_plural(modality)}."
+            + (f" For them there is {DEFAULTS[modality]}." if modality in DEFAULTS else "")
+        )
+    found.network.eval()
+    return found
+
+
+def report_of(
+    found: Source, name: str, *, allow_missing: Sequence[str] = (), chain: Chain | None = None
+) -> LoadReport:
+    """The load report; ``chain`` tells the old output layer where the source does not know it.
+
+    Raises
+    ------
+    TopgraftError
+        If too little of the backbone arrived.
+    """
+    kept = set(found.network.state_dict())
+    if found.output_layers is not None:
+        kept -= under(kept, found.output_layers)
+    elif chain is not None:
+        kept -= {n for n, block in chain.owner_of().items() if block > len(chain) + 1}
+    return report_on(
+        found.network,
+        found.filled,
+        kept,
+        source=name,
+        beside=found.beside,
+        allow_missing=allow_missing,
+        notes=found.notes,
+    )
+
+
+def _found(
     source: str | nn.Module,
     *,
     weights: str | Path,
@@ -151,29 +200,12 @@ def _unknown(source: str) -> str:
 
 
 def _with(found: Source, preprocess: Preprocess) -> Source:
-    from dataclasses import replace
-
     if preprocess.describe()["kind"] != found.preprocess.describe()["kind"]:
         raise TopgraftError(
             f"The network reads {_plural(found.modality)}; "
             f"the preprocessing given is a {type(preprocess).__name__}."
         )
     return replace(found, preprocess=preprocess)
-
-
-def _chain(
-    network: nn.Module, example: Tensor | Mapping[str, Tensor], layers: tuple[str, ...] | None
-) -> Chain:
-    output = None if layers is None else layers[0] if layers else ""
-    return Chain.of(network, example, output_layer=output)
-
-
-def _kept(chain: Chain, layers: tuple[str, ...] | None) -> set[str]:
-    """Names in the network's state dict that come before the old output layer."""
-    names = set(chain.network.state_dict())
-    if layers is not None:
-        return names - under(names, layers)
-    return names & (chain.names_of(len(chain) + 1) | (names - set(chain.owner_of())))
 
 
 def _plural(modality: Modality) -> str:

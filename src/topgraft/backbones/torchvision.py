@@ -64,6 +64,7 @@ def load_torchvision(name: str, *, weights: str | Path) -> Source:
         preprocess=preprocess_of(entry),
         recipe={"kind": "torchvision", "name": architecture, "options": dict(options)},
         filled=filled,
+        output_layers=(last_layer(network),),
         beside=("aux1.*", "aux2.*", "AuxLogits.*"),
         notes=notes,
     )
@@ -99,6 +100,20 @@ def preprocess_of(entry: Any) -> PicturePreprocess:
         key="x",
         interpolation=settings.interpolation.value,
     )
+
+
+def last_layer(network: nn.Module) -> str:
+    """The name of the last layer with parameters, which in torchvision's networks gives the classes.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> last_layer(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2), nn.Dropout()))
+    '2'
+    """
+    modules = network.named_modules()
+    own: list[str] = [name for name, m in modules if next(m.parameters(recurse=False), None) is not None]
+    return own[-1]
 
 
 def renamed(tensors: Mapping[str, Tensor], _network: nn.Module) -> dict[str, Tensor]:

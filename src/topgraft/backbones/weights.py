@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -147,10 +148,10 @@ def _kind(path: Path) -> str:
     ending = path.suffix.lower()
     if start.startswith(b"PK\x03\x04"):
         kind = "zip"
-    elif start[:1] == b"\x80" and len(start) > 1 and start[1] <= 5:
-        kind = "pickle"
     elif len(start) > 8 and start[8:9] == b"{":
         kind = "safetensors"
+    elif start[:1] == b"\x80" and len(start) > 1 and start[1] <= 5:
+        kind = "pickle"
     else:
         what = "a web page" if start.lstrip()[:5].lower() in (b"<!doc", b"<html") else "neither"
         raise TopgraftError(
@@ -247,7 +248,9 @@ def _torch_load(path: Path, **options: Any) -> Any:
     import torch
 
     try:
-        return torch.load(path, weights_only=True, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an unusual protocol: it reads, or is refused below
+            return torch.load(path, weights_only=True, **options)
     except pickle.UnpicklingError as error:
         reason = str(error)
         if "weights_only" not in reason.lower() and "unsupported" not in reason.lower():
