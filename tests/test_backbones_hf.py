@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from hub_cache import REVISION, save, snapshot, tiny_bert, use_cache
+from safetensors.torch import load_file, save_file
 
 from topgraft.backbones import rebuild
 from topgraft.backbones.hf import config_of, settings_of
@@ -69,6 +70,18 @@ def test_a_checkpoint_with_a_head_gives_its_encoder(tmp_path):
         find(f"hf/{tmp_path}").network.encoder.layer[1].output.dense.weight,
         original.bert.encoder.layer[1].output.dense.weight,
     )
+
+
+def test_heads_of_pretraining_under_any_name_are_not_left_over(bert, copied):
+    save(bert[0], copied / "model.safetensors", prefix="bert.")
+    tensors = load_file(copied / "model.safetensors")
+    save_file(
+        tensors | {"sentence_order.scale": torch.ones(2), "bert.extra": torch.ones(2)},
+        copied / "model.safetensors",
+    )
+    report = report_of(find(f"hf/{copied}"), "tiny")
+    assert "sentence_order.scale" in report.beside
+    assert [n.removeprefix("bert.") for n in report.left_over] == ["extra"]
 
 
 def test_a_file_of_weights_and_random_values(bert, tmp_path):

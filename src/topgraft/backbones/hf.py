@@ -54,11 +54,13 @@ def load_hf(name: str, *, weights: str | Path) -> Source:
     folder, origin, model = _place(name)
     config = config_of(_settings(folder / "config.json"))
     cls, options = class_of(config)
+    heads: tuple[str, ...] = ()
     if weights == "none":
         network, filled = cls(config, **options), Filled("random values", "random")
     else:
         found = _weights(folder, origin, model) if weights == "auto" else read_weights(weights)
         network, filled = _filled(cls, config, options, found)
+        heads = _heads(found, cls.base_model_prefix)
     network = network.to(torch.float32).eval()
     modality, preprocess, notes = inputs_of(folder, network)
     return Source(
@@ -68,7 +70,7 @@ def load_hf(name: str, *, weights: str | Path) -> Source:
         recipe={"kind": "hf", "class": cls.__name__, "config": settings_of(config), "options": options},
         filled=filled,
         output_layers=(),
-        beside=BESIDE,
+        beside=(*BESIDE, *heads),
         licence=_licence(folder) if weights == "auto" else None,
         notes=tuple(notes),
     )
@@ -211,6 +213,12 @@ def _filled(
         unused=frozenset(map(str, told["unexpected_keys"])) | ignored,
         misshapen=misshapen,
     )
+
+
+def _heads(weights: Weights, inside: str) -> tuple[str, ...]:
+    """Names beside the backbone in weights that hold it under its prefix: the heads of pretraining."""
+    within = [name.startswith(f"{inside}.") for name in weights.tensors]
+    return tuple(n for n, w in zip(weights.tensors, within, strict=True) if not w) if any(within) else ()
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def _published(name: str, cfg: Mapping[str, Any]) -> Weights:
         files = weights_of(model, revision=revision, names=names)
         return read_files(files, origin=where(model, files[0]))
     if url := cfg.get("url"):
-        return read_address(str(url))
+        return read_address(url if isinstance(url, str) else url[0])
     raise TopgraftError(f"timm knows no pretrained weights for {name}.\n{WAYS_OUT}")
 
 
