@@ -194,7 +194,7 @@ class TextPreprocess(_Described):
     keys: tuple[str, ...] = ("input_ids", "attention_mask")
     max_length: int = 512
     pad_id: int = 0
-    pad_token: str = "[PAD]"
+    pad_token: str = "[PAD]"  # noqa: S105 (a token of text, not a secret)
     pad_type_id: int = 0
     padding_side: Literal["right", "left"] = "right"
     truncation_side: Literal["right", "left"] = "right"
