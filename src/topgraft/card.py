@@ -37,8 +37,8 @@ pipeline_tag: {kind}
 
 # {_plain(str(result["model"]))}
 
-Made by Topgraft {topgraft.__version__} from {_plain(backbone.source)} (weights: {_plain(backbone.report.weights)};
-licence of the weights: {_plain(licence)}).
+Made by Topgraft {topgraft.__version__} from {_plain(backbone.source)}
+(weights: {_plain(backbone.report.weights)}; licence of the weights: {_plain(licence)}).
 
 - keeps {result["keep"]} of {len(result["blocks"]["all"])} blocks, to `{kept[-1]}`
 - of these {result["freeze"]} never changed{f", to `{frozen[-1]}`" if frozen else ""}
@@ -58,8 +58,8 @@ licence of the weights: {_plain(licence)}).
 
 ## Limits
 
-Scores hold for data like those above. Probabilities are not calibrated after fine-tuning. The classes are the only
-answers that it knows: what belongs to none of them gets one all the same.
+Scores hold for data like those above. Probabilities are not calibrated after fine-tuning. The classes
+are the only answers that it knows: what belongs to none of them gets one all the same.
 """
 
 

@@ -75,7 +75,8 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Seque
 
     Examples
     --------
-    >>> print(*aligned(["keep", "block"], [["1", "stem"], ["12", "b"]], left=[1]), sep="\\n")
+    >>> for line in aligned(["keep", "block"], [["1", "stem"], ["12", "b"]], left=[1]):
+    ...     print(line)
      keep  block
         1  stem
        12  b

@@ -49,7 +49,7 @@ class Graft(nn.Module):
         self.eval()
 
     def uphold(self) -> None:
-        """Set what trains and what does not; shared weights that a frozen block owns are frozen everywhere."""
+        """Set what trains; shared weights that a frozen block owns are frozen everywhere."""
         if self.frozen is not None:
             self.frozen.requires_grad_(requires_grad=False)
         if self.body is not None:
@@ -76,7 +76,7 @@ class Graft(nn.Module):
         return self.from_state(state)
 
     def from_state(self, given: State | Inputs | Tensor) -> Tensor:
-        """Logits of states at cut ``freeze`` (of inputs where nothing is frozen; of features where all is)."""
+        """Logits of states at cut ``freeze`` (inputs where nothing is frozen, features where all is)."""
         if self.body is not None:
             given = self.body(given)
         logits: Tensor = self.head(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class Head(nn.Module):
         if hidden:
             layers: list[nn.Module] = [nn.LayerNorm(width)]
             sizes = [width, *hidden]
-            for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+            for a, b in pairwise(sizes):
                 layers += [nn.Linear(a, b), nn.GELU(), nn.Dropout(dropout)]
             last = nn.Linear(sizes[-1], classes)
             nn.init.zeros_(last.weight)

@@ -1,4 +1,4 @@
-"""The folder that a run leaves behind: claimed at the start, gone on with after a kill, complete at the end."""
+"""The folder that a run leaves behind: claimed at the start, complete at the end."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ class RunFolder:
             status = document.get("status") if isinstance(document, dict) else None
         if status not in ("unfinished", "finished"):
             raise TopgraftError(
-                f"{path} exists and is not a run of topgraft; it is left alone. Give -o a folder that does not "
-                "exist yet."
+                f"{path} exists and is not a run of topgraft; it is left alone. "
+                "Give -o a folder that does not exist yet."
             )
         if status == "finished" and not overwrite:
             raise TopgraftError(

@@ -161,7 +161,8 @@ def open_model(folder: str | Path, *, module: nn.Module | None = None, trust_cod
         unfinished = (folder / "run.json").is_file()
         why = "an unfinished run: give its `fit` command again" if unfinished else "not a saved graft"
         raise TopgraftError(
-            f"{folder} is {why if folder.exists() else 'not there'}; expected a folder that `topgraft fit -o` wrote."
+            f"{folder} is {why if folder.exists() else 'not there'}; "
+            "expected a folder that `topgraft fit -o` wrote."
         )
     document = read_json(folder / DESCRIPTION)
     if not isinstance(document, dict) or document.get("form") != FORM:

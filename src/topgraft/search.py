@@ -1,4 +1,4 @@
-"""Settle M: short real trainings from stored activations, compared with everything frozen on the same examples."""
+"""Settle M: short real trainings from stored activations against everything frozen, on the same examples."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def right_most_third(keep: int) -> int:
 def new_graft(
     material: Material, keep: int, freeze: int, rows: Sequence[int], *, class_weights: Tensor | None = None
 ) -> Graft:
-    """A graft whose head is the probe's solution on ``rows``, so that training starts there, not from noise."""
+    """A graft whose head is the probe's solution on ``rows``: training starts there, not from noise."""
     block: Block = material.backbone.chain.blocks[keep - 1]
     classes = len(material.data.classes)
     fitted = fit_head(
@@ -98,7 +98,7 @@ def new_graft(
 
 
 def class_weights(material: Material, rows: Sequence[int]) -> Tensor | None:
-    """Per class how much an example counts, inversely to how many there are; ``None`` where not asked for."""
+    """Per class how much an example counts, inversely to their number; ``None`` where not asked for."""
     if material.settings.class_weights == "none":
         return None
     counts = torch.bincount(material.targets[list(rows)], minlength=len(material.data.classes)).double()
@@ -245,6 +245,17 @@ def refit(
         advance=advance,
     )
     return graft, history
+
+
+def head_trains(material: Material) -> bool:
+    """Whether the head has layers that no probe can fit."""
+    return bool(material.settings.hidden or material.settings.dropout)
+
+
+def frozen_graft(material: Material, keep: int) -> Graft:
+    """Everything frozen: the head is the probe's solution, on training and validation part with ``refit``."""
+    rows = material.everything if material.settings.refit else list(material.rows)
+    return new_graft(material, keep, keep, rows, class_weights=class_weights(material, rows))
 
 
 def bytes_of_states(material: Material, freeze: int) -> float:

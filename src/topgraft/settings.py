@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from topgraft.errors import TopgraftError, did_you_mean
@@ -110,11 +110,13 @@ class Settings:
         for name in options:
             if name not in known:
                 raise TopgraftError(f"fit has no option {name!r}.{did_you_mean(name, known)}")
-        clean = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items() if v is not None}
+        clean: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in options.items() if v is not None
+        }
         for name in ("keep", "freeze"):
             if name in clean:
                 clean[name] = str(clean[name])
-        return cls(**clean)
+        return replace(cls(), **clean)
 
 
 def _one_of(name: str, given: str, choices: tuple[str, ...]) -> None:

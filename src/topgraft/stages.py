@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from topgraft.evidence import Evidence, Features
 from topgraft.features.passes import one_pass
 from topgraft.features.store import Store
 from topgraft.files import read_json, write_json
+from topgraft.plan import Plan
 from topgraft.probe import probe
+from topgraft.run import RunFolder
 from topgraft.settings import Settings
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -58,6 +60,53 @@ class Prepared:
     untouched: Data
     fold_of: Array
     notes: tuple[str, ...]
+
+
+@dataclass
+class Underway:
+    """A fit under way, for the stages that share it.
+
+    Parameters
+    ----------
+    ready
+        Data and backbone.
+    run
+        The folder that it leaves behind.
+    plan
+        What is decided.
+    store
+        Where activations are kept.
+    console
+        Where results and progress go.
+    began
+        ``time.monotonic()`` at the start.
+    resumed
+        What did not have to be done again, in the fixed form of ``fit --json``.
+    skipped
+        What the budget left out, in words.
+    seconds_of_pass
+        How long the one pass takes over the development part.
+    """
+
+    ready: Prepared
+    run: RunFolder
+    plan: Plan
+    store: Store
+    console: Console
+    began: float
+    resumed: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    seconds_of_pass: float = 0.0
+
+    @property
+    def settings(self) -> Settings:
+        """As given."""
+        return self.ready.settings
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are left."""
+        return max(0.0, self.settings.budget - (time.monotonic() - self.began))
 
 
 def load_for(data: Data, settings: Settings) -> Backbone:

@@ -248,29 +248,16 @@ def train(
     RunningError
         If the loss stops being a number; the best weights stay in the checkpoint.
     """
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=recipe.precision)
-    model = _Trainable(graft)
-    groups = parameter_groups(graft, recipe)
-    optimizer = torch.optim.AdamW(groups)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    model, optimizer = accelerator.prepare(model, optimizer)
-    device = accelerator.device
-    steps_an_epoch = max(1, math.ceil(len(rows) / recipe.batch_size))
-    weights = torch.tensor(recipe.class_weights, device=device) if recipe.class_weights else None
-    history = History(steps_an_epoch=steps_an_epoch, trained=sum(p.numel() for _, p, _ in graft.trainable()))
-    best = _weights_of(graft)
-
-    restored = _restore(checkpoint, graft, optimizer)
-    if restored is not None:
-        history, best = restored
-        history.resumed = len(history.epochs) - 1
+    loop = _Loop(graft, source, targets, recipe, checkpoint)
+    if loop.history.epochs:
+        loop.history.resumed = len(loop.history.epochs) - 1
     else:
-        _note_epoch(history, graft, source, targets, validation, weights, loss=float("nan"), seconds=0.0)
+        loop.note(validation, loss=float("nan"), seconds=0.0, from_start=from_start)
         if advance is not None:
-            advance(history.epochs[-1])
-
+            advance(loop.history.epochs[-1])
+    steps_an_epoch = max(1, math.ceil(len(rows) / recipe.batch_size))
+    history = loop.history
+    history.steps_an_epoch = steps_an_epoch
     laid_out = schedule_steps or recipe.epochs * steps_an_epoch
     most = steps if steps is not None else laid_out
     last = min(math.ceil(most / steps_an_epoch), laid_out if epochs is None else epochs)
@@ -282,83 +269,105 @@ def train(
             history.stopped = "the time given is spent"
             break
         began = time.monotonic()
+        first = (number - 1) * steps_an_epoch
+        loss, rate = loop.epoch(number, rows, first, min(first + steps_an_epoch, most), laid_out)
+        seconds = time.monotonic() - began
+        loop.note(validation, loss=loss, seconds=seconds, rate=rate, from_start=from_start)
+        if checkpoint is not None:
+            loop.save(checkpoint)
+        if advance is not None:
+            advance(history.epochs[-1])
+    history.stopped = history.stopped or f"all {len(history.epochs) - 1} epochs are done"
+    if validation:
+        _put(graft, loop.best)
+        history.correct = evaluate(graft, source, targets, validation, loop.weights)[2].tolist()
+    graft.eval()
+    return history
+
+
+class _Loop:
+    """Model, optimiser and history of one training."""
+
+    def __init__(
+        self, graft: Graft, source: Source, targets: Tensor, recipe: Recipe, checkpoint: Path | None
+    ) -> None:
+        from accelerate import Accelerator
+
+        self.graft, self.source, self.targets, self.recipe = graft, source, targets, recipe
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=recipe.precision)
+        optimizer = torch.optim.AdamW(parameter_groups(graft, recipe))
+        self.peaks = [group["lr"] for group in optimizer.param_groups]
+        self.model, self.optimizer = self.accelerator.prepare(_Trainable(graft), optimizer)
+        self.weights = (
+            torch.tensor(recipe.class_weights, device=self.accelerator.device)
+            if recipe.class_weights
+            else None
+        )
+        restored = _restore(checkpoint, graft, self.optimizer)
+        trained = sum(p.numel() for _, p, _ in graft.trainable())
+        self.history, self.best = restored or (History(trained=trained), _weights_of(graft))
+
+    def epoch(
+        self, number: int, rows: Sequence[int], first: int, end: int, laid_out: int
+    ) -> tuple[float, float]:
+        """Steps ``first`` to ``end``; mean loss in nats, and the last rate of the head."""
+        recipe, optimizer, device = self.recipe, self.optimizer, self.accelerator.device
         torch.manual_seed(recipe.seed * 100_003 + number)
         order = [rows[i] for i in torch.randperm(len(rows)).tolist()]
-        graft.train()
-        losses, seen, share = [], 0, 0.0
-        for step, start in enumerate(
-            range(0, len(order), recipe.batch_size), start=(number - 1) * steps_an_epoch
-        ):
-            if step >= most:
-                break
+        self.graft.train()
+        total, seen, share = 0.0, 0, 0.0
+        for step in range(first, end):
             share = schedule(step, laid_out, recipe.warmup)
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, self.peaks, strict=True):
                 group["lr"] = peak * share
+            start = (step - first) * recipe.batch_size
             chosen = order[start : start + recipe.batch_size]
-            batch = _to(source.batch(chosen, training=True), device)
-            with accelerator.autocast():
-                logits = model(batch)
-            loss = nn.functional.cross_entropy(logits.float(), targets[chosen].to(device), weight=weights)
+            batch = _to(self.source.batch(chosen, training=True), device)
+            with self.accelerator.autocast():
+                logits = self.model(batch)
+            wanted = self.targets[chosen].to(device)
+            loss = nn.functional.cross_entropy(logits.float(), wanted, weight=self.weights)
             if not bool(torch.isfinite(loss)):
                 raise RunningError(
                     f"The training diverged in epoch {number}: the loss is {float(loss)}. "
                     f"A lower rate than {recipe.rate:g} may help (--rate)."
                 )
             optimizer.zero_grad()
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], recipe.clip)
+            self.accelerator.backward(loss)
+            self.accelerator.clip_grad_norm_(
+                [p for g in optimizer.param_groups for p in g["params"]], recipe.clip
+            )
             optimizer.step()
-            losses.append(float(loss) * len(chosen))
-            seen += len(chosen)
-        _note_epoch(
-            history,
-            graft,
-            source,
-            targets,
-            validation,
-            weights,
-            loss=sum(losses) / max(1, seen),
-            seconds=time.monotonic() - began,
-            rate=peaks[0] * share,
-            from_start=from_start,
-        )
-        if history.best == number:
-            best = _weights_of(graft)
-        if checkpoint is not None:
-            _save(checkpoint, graft, optimizer, history, best)
-        if advance is not None:
-            advance(history.epochs[-1])
-    history.stopped = history.stopped or f"all {len(history.epochs) - 1} epochs are done"
-    if validation:
-        _put(graft, best)
-        history.correct = evaluate(graft, source, targets, validation, weights)[2].tolist()
-    graft.eval()
-    return history
+            total, seen = total + float(loss.detach()) * len(chosen), seen + len(chosen)
+        return total / max(1, seen), self.peaks[0] * share
 
+    def note(
+        self,
+        validation: Sequence[int],
+        *,
+        loss: float,
+        seconds: float,
+        rate: float = 0.0,
+        from_start: bool = True,
+    ) -> None:
+        """Score the validation part, write the epoch down, and keep the weights if they are the best."""
+        history, number = self.history, len(self.history.epochs)
+        validation_loss, score = float("nan"), float("nan")
+        if validation:
+            validation_loss, score, _ = evaluate(
+                self.graft, self.source, self.targets, validation, self.weights
+            )
+        history.epochs.append(Epoch(number, loss, validation_loss, score, rate, seconds))
+        leader = history.epochs[history.best]
+        is_first = history.best == 0 and not from_start
+        better = (score, -validation_loss) > (leader.validation_score, -leader.validation_loss)
+        if not validation or is_first or better:
+            history.best = number
+            self.best = _weights_of(self.graft)
 
-def _note_epoch(
-    history: History,
-    graft: Graft,
-    source: Source,
-    targets: Tensor,
-    validation: Sequence[int],
-    weights: Tensor | None,
-    *,
-    loss: float,
-    seconds: float,
-    rate: float = 0.0,
-    from_start: bool = True,
-) -> None:
-    number = len(history.epochs)
-    validation_loss, score = float("nan"), float("nan")
-    if validation:
-        validation_loss, score, _ = evaluate(graft, source, targets, validation, weights)
-    history.epochs.append(Epoch(number, loss, validation_loss, score, rate, seconds))
-    leader = history.epochs[history.best]
-    is_first = history.best == 0 and not from_start
-    better = (score, -validation_loss) > (leader.validation_score, -leader.validation_loss)
-    if not validation or is_first or better:
-        history.best = number
+    def save(self, path: Path) -> None:
+        """Write everything that going on needs."""
+        _save(path, self.graft, self.optimizer, self.history, self.best)
 
 
 def _weights_of(graft: Graft) -> dict[str, Tensor]:

@@ -54,7 +54,7 @@ def holds_blocks(module: nn.Module) -> bool:
     Examples
     --------
     >>> from torch import nn
-    >>> layer = nn.TransformerEncoderLayer(8, 2, 16)
+    >>> layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     >>> holds_blocks(nn.TransformerEncoder(layer, 2)), holds_blocks(layer)
     (True, False)
     """

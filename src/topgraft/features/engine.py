@@ -1,4 +1,4 @@
-"""Run the first blocks of a chain without gradients, as fast as the machine allows without changing numbers."""
+"""Run the first blocks of a chain without gradients, as fast as the machine allows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Engine:
         self.dtype = PRECISIONS[precision]
         self.segment = copy.deepcopy(segment).eval().requires_grad_(requires_grad=False)
         self.segment.to(device=device, dtype=self.dtype)
-        self.segment.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.segment.to(memory_format=torch.channels_last)
 
     def run(self, inputs: Mapping[str, Tensor], *, tap: Tap | None = None) -> State:
         """The state at the segment's end.
@@ -52,5 +52,5 @@ class Engine:
         """An input on the device, in the engine's precision and memory layout."""
         if not tensor.is_floating_point():
             return tensor.to(self.device)
-        form = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format  # noqa: PLR2004
+        form = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
         return tensor.to(device=self.device, dtype=self.dtype, memory_format=form)

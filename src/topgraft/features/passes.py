@@ -83,10 +83,11 @@ def _pass(
     known = shelf.known()
     first_of = {digest: i for i, digest in reversed(list(enumerate(data.digests)))}
     missing = [i for digest, i in first_of.items() if digest not in known]
+    reused = sum(digest in known for digest in data.digests)
     if advance is not None:
         advance(len(data) - len(missing))
     if not missing:
-        return len(data)
+        return reused
     engine = Engine(backbone.chain[:upto], precision=precision, device=device)
     waiting: list[tuple[list[int], dict[str, Tensor | list[Tensor]]]] = []
 
@@ -103,7 +104,7 @@ def _pass(
         if sum(len(r) for r, _ in waiting) >= SHARD:
             flush()
     flush()
-    return len(data) - len(missing)
+    return reused
 
 
 def _joined(parts: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
@@ -142,7 +143,7 @@ def one_pass(
     Returns
     -------
     Features, int
-        By cut an ``(n, width)`` float32 tensor in the order of the data; how many examples were stored before.
+        By cut an ``(n, width)`` float32 tensor in the data's order; how many examples were stored before.
     """
     shelf = store.shelf(description(backbone, precision=precision, what="pooled", pooling=POOLING))
     layouts = {block.index: block.layout for block in backbone.chain}

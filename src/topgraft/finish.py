@@ -1,0 +1,203 @@
+"""The end of a fit: save, score what was saved on untouched data, write everything down."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from topgraft import search
+from topgraft.advise import DepthAdvice
+from topgraft.card import model_card
+from topgraft.console import Console, duration, size
+from topgraft.data.types import Data
+from topgraft.errors import TopgraftError
+from topgraft.files import write_json, write_whole
+from topgraft.graft import Graft
+from topgraft.predict import Predictor, predicted_classes, rows_of
+from topgraft.saved import describe, open_model, save
+from topgraft.score import Score, majority_score, score_predictions
+from topgraft.show import score_json, score_lines
+from topgraft.stages import Prepared, Underway, measure
+from topgraft.train import History
+
+
+def finish(
+    at: Underway,
+    material: search.Material,
+    graft: Graft,
+    history: History | None,
+    advice: DepthAdvice,
+    freeze: int,
+) -> dict[str, Any]:
+    """Save the graft, score it, and give the fixed form of ``fit --json``.
+
+    Parameters
+    ----------
+    at
+        The fit under way.
+    material
+        What trainings shared.
+    graft
+        The result.
+    history
+        Of its training on the training part, if any.
+    advice
+        On depth.
+    freeze
+        Blocks that did not change.
+    """
+    ready, console, run = at.ready, at.console, at.run
+    chain, keep = ready.backbone.chain, graft.keep
+    trained, names = search.trained_parameters(graft)
+    blocks = [b.name for b in chain.blocks[freeze:keep]]
+    what = f"blocks {', '.join(blocks)}, and the head" if blocks else "the head"
+    console.line("Trained", f"{trained:,} parameters: {what}")
+    description = describe(
+        graft,
+        ready.backbone,
+        classes=ready.data.classes,
+        columns=ready.data.columns,
+        precision=at.settings.precision,
+        seed=at.settings.seed,
+    )
+    save(run.path, graft, ready.backbone.preprocess, description)
+    scores, majority = score_untouched(at)
+    if at.settings.refit_all:
+        refit_on_all(at, material, graft, history, description)
+    score_lines(console, scores, majority)
+    seconds = time.monotonic() - at.began
+    result: dict[str, Any] = _finite(
+        {
+            "keep": keep,
+            "freeze": freeze,
+            "blocks": {
+                "all": [b.name for b in chain],
+                "kept": [b.name for b in chain.blocks[:keep]],
+                "frozen": [b.name for b in chain.blocks[:freeze]],
+                "trained": blocks,
+            },
+            "trained_parameters": trained,
+            "trained_names": names,
+            "score": score_json(scores[0]),
+            "scores": [score_json(s) for s in scores],
+            "majority": majority,
+            "seconds": seconds,
+            "model": str(run.path),
+            "resumed": at.resumed,
+            "backbone": ready.backbone.source,
+            "advice": advice.to_json(),
+            "reasons": {n: d["reason"] for n, d in at.plan.decisions.items()},
+            "skipped": at.skipped,
+            "history": None if history is None else history.to_json()["epochs"],
+        }
+    )
+    write_json(run.path / "labels.json", list(ready.data.classes))
+    write_json(run.path / "result.json", result)
+    card = model_card(result, ready.backbone, ready.data, command_seed=at.settings.seed)
+    write_whole(run.path / "README.md", card.encode())
+    run.finish()
+    total = sum(f.stat().st_size for f in run.path.rglob("*") if f.is_file())
+    left_out = f"; left out: {'; '.join(at.skipped)}" if at.skipped else ""
+    bound = "bounded by the plan" if at.plan.is_repeat else f"of {duration(at.settings.budget)}"
+    console.line("Time", f"{duration(seconds)} {bound}{left_out}")
+    console.line("Saved", f"{run.path} ({size(total)}); for new ones: topgraft predict {run.path} …")
+    return result
+
+
+def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float]:
+    """The scores on untouched data, by the path that ``predict`` takes, from what was saved.
+
+    Raises
+    ------
+    TopgraftError
+        If an untouched example can't be read any more.
+    """
+    ready = at.ready
+    model = open_model(at.run.path, module=_own_module(ready))
+    predictions = []
+    with at.console.progress("Untouched", len(ready.untouched)) as bar:
+        for prediction in Predictor(model).predict(rows_of(ready.untouched)):
+            predictions.append(prediction)
+            bar(1)
+    found = predicted_classes(predictions, model.classes)
+    targets = ready.untouched.targets
+    if targets is None or (found < 0).any():
+        lost = next(p for p in predictions if p.error is not None)
+        raise TopgraftError(f"{lost.input} can't be read any more: {lost.error}. Did the data change?")
+    return score_predictions(targets, found, groups=ready.untouched.groups), majority_score(targets)
+
+
+def refit_on_all(
+    at: Underway,
+    material: search.Material,
+    graft: Graft,
+    history: History | None,
+    description: dict[str, Any],
+) -> None:
+    """Fit on everything, the untouched part included, with the same choices; the score stays as it was."""
+    ready = at.ready
+    whole = _together(ready.development, ready.untouched)
+    features, _ = measure(ready.backbone, whole, at.store, at.settings, Console())
+    everything = replace(
+        material,
+        data=whole,
+        features=features,
+        targets=torch.as_tensor(whole.targets),
+        rows=list(range(len(whole))),
+        validation=(),
+    )
+    if (
+        history is None
+        or history.best == 0
+        or (graft.freeze == graft.keep and not search.head_trains(material))
+    ):
+        last = search.frozen_graft(everything, graft.keep)
+    else:
+        trial = search.Trial(graft.keep, graft.freeze, history, 0.0)
+        source, _ = search.source_at(everything, graft.keep, graft.freeze)
+        epochs = int(at.plan.decisions["epochs"]["value"])
+        last, _ = search.refit(everything, trial, source, epochs=epochs, checkpoint=None, advance=None)
+    save(at.run.path, last, ready.backbone.preprocess, description)
+    at.console.line(
+        "Refit",
+        f"on all {len(whole):,} examples, the untouched ones included; the score below is the earlier fit's",
+    )
+
+
+def _together(a: Data, b: Data) -> Data:
+    inputs = (
+        np.concatenate([a.inputs, b.inputs]) if isinstance(a.inputs, np.ndarray) else [*a.inputs, *b.inputs]
+    )
+    return replace(
+        a,
+        names=(*a.names, *b.names),
+        inputs=inputs,
+        targets=np.concatenate([np.asarray(a.targets), np.asarray(b.targets)]),
+        groups=np.arange(len(a) + len(b)),
+        digests=(*a.digests, *b.digests),
+        duplicates=(),
+        conflicts=(),
+        thumbnails=None,
+    )
+
+
+def _own_module(ready: Prepared) -> Any:
+    """For one's own network the module itself, since a saved graft never runs code to make it."""
+    if ready.backbone.recipe.get("kind") != "own":
+        return None
+    return copy.deepcopy(ready.backbone.chain.network)
+
+
+def _finite(value: Any) -> Any:
+    """The same with ``None`` for what is not a number, which JSON has no word for."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

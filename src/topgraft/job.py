@@ -1,0 +1,236 @@
+"""One fit under way: measure, advise, forecast, train; every decision is written before it is used."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from topgraft import search
+from topgraft.advise import DepthAdvice
+from topgraft.choices import named, resolve_freeze, resolve_keep
+from topgraft.console import duration, percent, size
+from topgraft.evidence import Evidence
+from topgraft.features.engine import Engine
+from topgraft.features.sources import Source
+from topgraft.finish import finish
+from topgraft.graft import Graft
+from topgraft.show import evidence_table
+from topgraft.stages import Underway, advise, measure, probe_all
+from topgraft.train import History, seconds_an_example
+
+
+@dataclass
+class Job(Underway):
+    """One fit under way: the stages in their order, each decision written before it is used."""
+
+    def go(self) -> dict[str, Any]:
+        """Run every stage; the fixed form of ``fit --json``."""
+        ready, plan, console = self.ready, self.plan, self.console
+        chain, source = ready.backbone.chain, ready.backbone.source
+        plan.decide("threads", lambda: (torch.get_num_threads(), "as many as torch takes here"))
+        plan.decide("precision", lambda: (self.settings.precision, "as asked for (--precision)"))
+        plan.decide("batch_size", lambda: (self.settings.batch_size, "as asked for (--batch-size)"))
+        limit = "as the plan says" if plan.is_repeat else duration(self.settings.budget)
+        console.line("Budget", f"{limit} for the whole (--budget)")
+        features, told = measure(ready.backbone, ready.development, self.store, self.settings, console)
+        self._note_reuse("pass", told["items_reused"], told["items_reused"] * self._rate_of_pass(told))
+        evidence, was_there = probe_all(
+            features, ready.development, ready.fold_of, path=self.run.path / "evidence.json"
+        )
+        if was_there:
+            self._note_reuse("probe", len(evidence.cuts), 0.0)
+        advice = advise(evidence, chain, seed=self.settings.seed)
+        evidence_table(console, chain, evidence, advice)
+        for note in evidence.notes:
+            console.line("Note", note)
+        asked = resolve_keep(self.settings.keep, chain, source)
+        keep = plan.decide("keep", lambda: (asked, "as asked") if asked else (advice.keep, advice.reason))
+        console.line("Advice", *self._said_of_depth(advice, asked))
+        material = search.Material(
+            backbone=ready.backbone,
+            data=ready.development,
+            store=self.store,
+            settings=self.settings,
+            features=features,
+            targets=torch.as_tensor(ready.development.targets),
+            rows=np.flatnonzero(ready.fold_of != 0).tolist(),
+            validation=np.flatnonzero(ready.fold_of == 0).tolist(),
+        )
+        graft, history, freeze = self._settle(material, keep, evidence)
+        return finish(self, material, graft, history, advice, freeze)
+
+    def _rate_of_pass(self, told: dict[str, Any]) -> float:
+        """Seconds an example of the pass, measured now or by the process that stored the rest."""
+        measured = float(told["seconds_an_example"])
+        rate = self.plan.decide(
+            "seconds_an_example", lambda: (measured or self._time_one_batch(), "measured on this machine")
+        )
+        self.seconds_of_pass = rate * len(self.ready.development)
+        return float(rate)
+
+    def _time_one_batch(self) -> float:
+        data, count = self.ready.development, min(8, len(self.ready.development))
+        engine = Engine(self.ready.backbone.chain[:], precision=self.settings.precision)
+        began = time.monotonic()
+        inputs = self.ready.backbone.preprocess.batch([data.decode(i) for i in range(count)])
+        engine.run(inputs)
+        return (time.monotonic() - began) / count
+
+    def _note_reuse(self, stage: str, items: int, seconds: float) -> None:
+        if items:
+            self.resumed.append({"stage": stage, "items_reused": items, "seconds_saved": round(seconds, 3)})
+
+    def _said_of_depth(self, advice: DepthAdvice, asked: int | None) -> list[str]:
+        chain = self.ready.backbone.chain
+        said = [
+            f"keep {advice.keep} of {len(chain)} (to {chain.blocks[advice.keep - 1].name}): {advice.reason}"
+        ]
+        if asked is not None:
+            said.append(f"You decided: keep {named(chain, asked)}.")
+        elif self.plan.is_repeat:
+            said.append(f"The plan says: keep {named(chain, self.plan.decisions['keep']['value'])}.")
+        return said
+
+    def _settle(
+        self, material: search.Material, keep: int, evidence: Evidence
+    ) -> tuple[Graft, History | None, int]:
+        """Decide how many blocks to freeze, and train if any block or hidden layer is to be trained."""
+        chain, console, plan = self.ready.backbone.chain, self.console, self.plan
+        asked = resolve_freeze(self.settings.freeze, chain, self.ready.backbone.source, keep)
+        candidate = asked if asked is not None else search.right_most_third(keep)
+        if plan.is_repeat and "freeze" in plan.decisions:
+            candidate = int(plan.decisions["freeze"]["value"])
+        head_trains = search.head_trains(material)
+        if candidate == keep and not head_trains:
+            plan.decide(
+                "freeze", lambda: (keep, "as asked, so that only the head is new: the probe's solution")
+            )
+            console.line("Freeze", f"{named(chain, keep)} of {keep}: {plan.reason('freeze')}")
+            return search.frozen_graft(material, keep), None, keep
+        source, epochs = self._forecast(material, keep, candidate, forced=asked is not None or head_trains)
+        if source is None:
+            freeze = plan.decide("freeze", lambda: (keep, self.skipped[-1] if self.skipped else "no time"))
+            console.line("Freeze", f"{named(chain, keep)}: {plan.reason('freeze')}")
+            return search.frozen_graft(material, keep), None, freeze
+        stop_after = plan.decisions.get("epochs_done", {}).get("value") if plan.is_repeat else None
+        deadline = None if plan.is_repeat else time.monotonic() + max(1.0, self.left * 0.6)
+        with console.progress("Training", epochs, "epochs") as bar:
+            graft, trial = search.run_trial(
+                material,
+                keep,
+                candidate,
+                source,
+                epochs=epochs,
+                stop_after=stop_after,
+                checkpoint=self.run.work / "trial.safetensors",
+                deadline=deadline,
+                from_start=asked is None,
+                advance=lambda e: bar(1 if e.number else 0),
+            )
+        history = trial.history
+        plan.decide("epochs_done", lambda: (len(history.epochs) - 1, history.stopped))
+        spent = sum(e.seconds for e in history.epochs[: history.resumed + 1])
+        self._note_reuse("training", history.resumed, spent)
+        self._tell_history(history, "Training")
+        better, why = search.is_better(trial, evidence, material.validation)
+        freeze = plan.decide(
+            "freeze", lambda: self._freeze_of(asked, candidate, keep, better=better, why=why)
+        )
+        console.line("Freeze", f"{named(chain, freeze)} of {named(chain, keep)}: {plan.reason('freeze')}")
+        if freeze == keep and not head_trains:
+            return search.frozen_graft(material, keep), history, keep
+        if not self.settings.refit or history.best == 0:
+            return graft, history, freeze
+        with console.progress("Refit", history.best, "epochs") as bar:
+            graft, again = search.refit(
+                material,
+                trial,
+                source,
+                epochs=epochs,
+                checkpoint=self.run.work / "refit.safetensors",
+                advance=lambda e: bar(1 if e.number else 0),
+            )
+        self._note_reuse("refit", again.resumed, sum(e.seconds for e in again.epochs[: again.resumed + 1]))
+        console.line(
+            "Refit",
+            f"on training and validation part together, {len(material.everything):,} examples, "
+            f"{history.best * history.steps_an_epoch} steps",
+        )
+        return graft, history, freeze
+
+    @staticmethod
+    def _freeze_of(
+        asked: int | None, candidate: int, keep: int, *, better: bool, why: str
+    ) -> tuple[int, str]:
+        if asked is not None:
+            return asked, f"as asked; {why}"
+        return (candidate, why) if better else (keep, f"{why}, so nothing but the head is trained")
+
+    def _forecast(
+        self, material: search.Material, keep: int, freeze: int, *, forced: bool
+    ) -> tuple[Source | None, int]:
+        """Say what training would cost, decide how many epochs it may take, and make what it reads."""
+        chain, console, plan = self.ready.backbone.chain, self.console, self.plan
+        work = np.cumsum([0.0, *chain.share_of_work()])
+        storing = self.seconds_of_pass * float(work[freeze]) if 0 < freeze < keep else 0.0
+        if storing > 0.5 * self.left and not forced and not plan.is_repeat and "epochs" not in plan.decisions:
+            self.skipped.append(f"{duration(self.left)} are left, too few to store what trainings read")
+            plan.decide("epochs", lambda: (0, self.skipped[-1]))
+            return None, 0
+        label = "Storing"
+        if 0 < freeze < keep and not search.augments(material, freeze):
+            with console.progress(label, len(material.targets), f"at cut {freeze}") as advance:
+                source, reused = search.source_at(material, keep, freeze, advance=advance)
+            self._note_reuse("states", reused, reused * storing / len(material.targets))
+        else:
+            source, _ = search.source_at(material, keep, freeze)
+        trial_graft = search.new_graft(material, keep, freeze, material.rows)
+        one = seconds_an_example(
+            trial_graft,
+            source,
+            material.targets,
+            material.rows,
+            search.recipe_for(material, keep, 1, material.rows),
+        )
+
+        def choose() -> tuple[int, str]:
+            if self.settings.epochs is not None:
+                return self.settings.epochs, "as asked (--epochs)"
+            possible = search.affordable_epochs(
+                self.left * 0.85, one, len(material.rows), refit=self.settings.refit
+            )
+            if possible < search.LEAST_EPOCHS and not forced:
+                each = duration(one * len(material.rows) * 2.4)
+                return 0, f"an epoch of training takes {each}; too little time is left"
+            return max(1, possible), f"{one * 1000:.1f} ms an example and step, {duration(self.left)} left"
+
+        epochs = plan.decide("epochs", choose)
+        if epochs == 0:
+            self.skipped.append(plan.reason("epochs"))
+            return None, 0
+        total = one * len(material.rows) * epochs * (2.25 if self.settings.refit else 1.0)
+        trained, _ = search.trained_parameters(trial_graft)
+        share = float(work[keep] - work[freeze])
+        full = total * float(work[keep]) / share if share > 0 and freeze else total
+        stored = f" and {size(search.bytes_of_states(material, freeze))} stored" if 0 < freeze < keep else ""
+        changed = "; pictures are changed at random (--augment)" if search.augments(material, freeze) else ""
+        what = f"blocks {freeze + 1} to {keep} and the head" if freeze < keep else "the head"
+        parameters = f"training {what}, {trained:,} parameters"
+        said = [f"{parameters}, up to {epochs} epochs: about {duration(total)}{stored}{changed}"]
+        if 0 < freeze < keep:
+            said.append(f"full fine-tuning would take about {duration(full)}")
+        console.line("Cost", *said)
+        return source, epochs
+
+    def _tell_history(self, history: History, label: str) -> None:
+        first, best = history.epochs[0], history.epochs[history.best]
+        self.console.line(
+            label,
+            f"{len(history.epochs) - 1} epochs in {duration(sum(e.seconds for e in history.epochs))}, "
+            f"best after {history.best}: {percent(first.validation_score, 1)} before, "
+            f"{percent(best.validation_score, 1)} after, on the validation part ({history.stopped})",
+        )
