@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,8 +15,7 @@ from topgraft.evidence import Evidence
 
 Prefer = Literal["small", "accuracy"]
 
-POWER = 0.8416212335729143
-"""The 80 % point of the normal distribution."""
+POWER = NormalDist().inv_cdf(0.8)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -52,8 +54,8 @@ class Paired:
         Parameters
         ----------
         losses
-            A measure each: ``(n, candidates)``, lower is better. Measures that hold only 0 and 1 have half
-            a discordant pair added on either side of each comparison (as Agresti and Min 2005 for paired
+            A measure each: ``(n, candidates)``, lower is better. Measures that hold only 0 and 1 have one
+            discordant pair added on either side of each comparison (as Agresti and Min 2005 for paired
             proportions), since a handful of them is far from normal.
         groups
             ``(n,)`` group numbers; groups are drawn whole.
@@ -76,7 +78,7 @@ class Paired:
         units = np.zeros((len(values), many, values.shape[2]))
         for measure in range(len(values)):
             np.add.at(units[measure], owner, away[measure])
-        floor = np.array([1 / n**2 if np.isin(v, (0, 1)).all() else 0.0 for v in values])
+        floor = np.array([2 / n**2 if np.isin(v, (0, 1)).all() else 0.0 for v in values])
         counts = np.stack(
             [np.bincount(rng.integers(0, many, many), minlength=many) for _ in range(DRAWS)]
         ).astype(np.float64)
@@ -87,17 +89,22 @@ class Paired:
                 errors[measure, k] = np.sqrt(apart + floor[measure] * (np.arange(len(apart)) != k))
         return cls(means, errors, units, counts, floor)
 
+    @cached_property
+    def sums(self) -> Array:
+        """Deviation of each bootstrap sample's mean losses, ``(measures, draws, candidates)``."""
+        deviation: Array = self.counts @ self.units
+        return deviation
+
     def worse(self, k: int) -> Array:
         """Studentised amounts by which ``k`` is worse than each other: ``(measures, candidates)``."""
         return _divide(self.means[:, [k]] - self.means, self.errors[:, k])
 
     def worse_by_chance(self, k: int) -> Array:
         """:meth:`worse` in each bootstrap sample about its mean: ``(draws, measures, candidates)``."""
-        many = self.units.shape[1]
+        many, sums = self.units.shape[1], self.sums
         drawn: list[Array] = []
         for measure, unit in enumerate(self.units):
-            apart = unit[:, [k]] - unit
-            total = self.counts @ apart
+            apart, total = unit[:, [k]] - unit, sums[measure][:, [k]] - sums[measure]
             variance = (self.counts @ apart**2 - total**2 / many).clip(0) * many / (many - 1)
             variance += self.floor[measure] * (np.arange(apart.shape[1]) != k)
             # A sample may have drawn too few that differ: no variance is under a tenth of the one measured.
@@ -106,7 +113,7 @@ class Paired:
 
     def shares_best(self, measure: int = 0) -> Array:
         """Share of bootstrap samples in which each candidate loses least, ties shared: ``(candidates,)``."""
-        drawn: Array = self.means[measure] + self.counts @ self.units[measure]
+        drawn: Array = self.means[measure] + self.sums[measure]
         best = drawn <= drawn.min(1, keepdims=True) + 1e-12
         share: Array = (best / best.sum(1, keepdims=True)).mean(0)
         return share
@@ -153,9 +160,12 @@ def _step_down(paired: Paired, level: float, used: list[int]) -> ConfidenceSet:
     seen = [paired.worse(k)[used] for k in range(size)]
     chance = [paired.worse_by_chance(k)[:, used].astype(np.float32) for k in range(size)]
     members, critical = list(range(size)), np.zeros(size)
+    least = NormalDist().inv_cdf(
+        level
+    )  # few that differ make skew draws, whose quantile falls below one pair's
     while True:
         for k in members:
-            critical[k] = np.quantile(chance[k][:, :, members].max((1, 2)), level)
+            critical[k] = max(np.quantile(chance[k][:, :, members].max((1, 2)), level), least)
         staying = [k for k in members if seen[k][:, members].max() <= critical[k] + 1e-9]
         if staying == members or not staying:
             return ConfidenceSet(tuple(staying), critical)

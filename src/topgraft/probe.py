@@ -83,7 +83,7 @@ def fit_head(
     kind
         Which linear head.
     penalties
-        Multiples of the problem's mean eigenvalue. Default: decades from 1e-6 to 1e5, then finer.
+        Multiples of the problem's mean eigenvalue. Default: decades from 1e-6 to 1e3, then finer.
     class_weights
         ``(classes,)``: how much an example of each class counts.
     emphasis
@@ -334,11 +334,11 @@ def _notes(cuts: Sequence[CutEvidence]) -> tuple[str, ...]:
     notes = []
     if low:
         notes.append(
-            f"At keep {', '.join(low)} the smallest penalty tried was the best: the features fit exactly."
+            f"At keep {', '.join(low)} the smallest penalty tried was the best; a smaller may be better."
         )
     if high:
         notes.append(
-            f"At keep {', '.join(high)} the largest penalty tried was the best: the features say nothing."
+            f"At keep {', '.join(high)} the largest penalty tried was the best; a larger may be better."
         )
     return tuple(notes)
 

@@ -22,10 +22,10 @@ CHUNK = 4096
 SCORED = 2**25
 """Numbers (rows x width) of the rows whose left-out predictions choose penalty and temperature: 256 MiB."""
 
-RELATIVE_PENALTIES = tuple(10.0**e for e in range(-6, 6))
+RELATIVE_PENALTIES = tuple(10.0**e for e in range(-6, 4))
 """Penalties as multiples of the problem's mean eigenvalue, so that they mean the same at any n and width."""
 
-COLDEST, HOTTEST = 1e-3, 1e3
+COLDEST, HOTTEST = 1e-5, 1e3
 """Bounds of the temperature."""
 
 

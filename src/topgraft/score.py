@@ -208,9 +208,10 @@ def score_predictions(
 
 def _worth(correct: Array, groups: Array | None) -> tuple[float, float]:
     """Independent examples that these are worth, and the degrees of freedom behind that number."""
-    n, share = len(correct), float(np.mean(correct))
+    n = len(correct)
     if n == 0:
         raise TopgraftError("There is no example to score.")
+    share = float(np.mean(correct))
     if groups is None or len(np.unique(groups)) == n:
         return float(n), math.inf
     _, owner = np.unique(groups, return_inverse=True)

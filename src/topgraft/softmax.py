@@ -23,17 +23,27 @@ Objective = Callable[[Tensor], tuple[float, Tensor]]
 
 
 def shrinkage(problem: Problem, choice: Choice) -> float:
-    """The logistic penalty that shrinks about as much as the ridge's.
+    """The logistic penalty that shrinks about as much as the calibrated ridge.
 
-    Two arguments give two factors. Were the residuals of both fits equal, the stationary points would
-    agree at the ridge's penalty times its temperature. Were only the curvatures to agree, the factor is
-    the logistic curvature at the ridge's left-out probabilities, mean of ``(1 - sum p**2) / (classes - 1)``
-    (``1 / classes`` where they are uniform). On pictures, texts and tables either won now and then; this
-    is their geometric mean.
+    The penalty for which the ridge's solution, by its temperature, is stationary along its own direction:
+    so that its size, which left-out examples have shown to be right, stays. The residuals in it are those
+    of the fit, which are too small, or those left out, which are too large; taken is the geometric mean.
     """
-    p = torch.softmax(problem.left_out(choice.penalty) / choice.temperature + problem.priors_left_out(), 1)
-    curvature = float((1 - (p**2).sum(1)).mean()) / max(problem.classes - 1, 1)
-    return choice.penalty * math.sqrt(choice.temperature * max(curvature, 1e-6))
+    beta = problem.solution(choice.penalty) / choice.temperature
+    size = float((beta**2).sum())
+    if size == 0:
+        return choice.penalty
+    scores = problem.coordinates @ beta
+    targets = torch.nn.functional.one_hot(problem.targets, problem.classes)
+    found = []
+    for logits in (
+        scores + problem.priors(),
+        problem.left_out(choice.penalty) / choice.temperature + problem.priors_left_out(),
+    ):
+        residual = problem.weights[:, None] * (targets - torch.softmax(logits, 1))
+        found.append(float((residual * scores).sum()) / size * problem.count / len(scores))
+    low, high = sorted(found)
+    return math.sqrt(low * high) if low > 0 else max(high, choice.penalty / problem.classes)
 
 
 def refine(
