@@ -167,22 +167,32 @@ def _on_exit(points: Sequence[tuple[int, Point]], _module: nn.Module, _args: Any
     return output
 
 
-class Skipped(nn.Module):
-    """Stands where a block was that does not belong to this part: gives back poison of the right shape."""
+def skipped(original: nn.Module, shapes: Any) -> nn.Module:
+    """What stands where a block was that does not belong to a part: poison of the right shape, at no cost.
 
-    def __init__(self, shapes: Any, original: nn.Module) -> None:
-        super().__init__()
-        self.shapes = shapes
-        for name, value in vars(original).items():
-            if name not in vars(self) and isinstance(value, (bool, int, float, str)):
-                setattr(self, name, value)
+    It is still of the original's class, with the original's settings and methods, since the network around
+    it may ask for them; it has no parameters, buffers or submodules.
+    """
+    stub = type(original).__new__(type(original))
+    state = dict(vars(original))
+    for name, value in state.items():
+        if name in ("_parameters", "_buffers", "_modules") or name.endswith("_hooks"):
+            state[name] = type(value)()
+    state["_non_persistent_buffers_set"] = set()
+    stub.__dict__.update(state)
+    stub.__dict__["forward"] = partial(_give_poison, shapes)
+    return stub
 
-    def forward(self, *_args: Any, **_kwargs: Any) -> Any:
-        """What the block's output looks like, without its numbers."""
-        run = _RUN.get()
-        if run is None:
-            raise RuntimeError("A part of a chain runs through its segment, not by itself.")
-        return _poisoned(self.shapes, run)
+
+def _give_poison(shapes: Any, *_args: Any, **_kwargs: Any) -> Any:
+    run = _RUN.get()
+    if run is None:
+        raise RuntimeError("A part of a chain runs through its segment, not by itself.")
+    return _poisoned(shapes, run)
+
+
+def _is_skipped(module: nn.Module) -> bool:
+    return isinstance(vars(module).get("forward"), partial)
 
 
 def _poisoned(shapes: Any, run: _Run) -> Any:
@@ -328,7 +338,7 @@ def pruned(
     network
         The original; it is not changed.
     skip
-        Module names that become :class:`Skipped`, each with the shapes of its output.
+        Module names that become what :func:`skipped` makes, each with the shapes of its output.
     absent
         Parameters and buffers by name that this part never reads in earnest; poison stands in their place.
     """
@@ -337,7 +347,7 @@ def pruned(
     by_id: dict[int, Any] = {}
     modules = dict(result.named_modules(remove_duplicate=False))
     for name, shapes in skip.items():
-        by_id[id(modules[name])] = Skipped(shapes, modules[name])
+        by_id[id(modules[name])] = skipped(modules[name], shapes)
     for module in list(modules.values()):
         for child_name, child in list(module._modules.items()):
             if child is not None and id(child) in by_id:
@@ -346,7 +356,7 @@ def pruned(
     for full in absent:
         owner_name, _, own = full.rpartition(".")
         owner = remaining.get(owner_name)
-        if owner is None or isinstance(owner, Skipped):
+        if owner is None or _is_skipped(owner):
             continue
         tensor = owner._parameters.pop(own, None)
         if tensor is None:

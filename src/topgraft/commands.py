@@ -1,0 +1,149 @@
+"""What the commands on a saved model do, beside the stages of a fit."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from topgraft.console import Console, percent
+from topgraft.data import read
+from topgraft.data.unlabelled import rows
+from topgraft.errors import TopgraftError
+from topgraft.predict import Prediction, Predictor, predicted_classes, rows_of
+from topgraft.run import RunFolder
+from topgraft.saved import Model, open_model
+from topgraft.score import class_scores, majority_score, score_predictions
+from topgraft.show import class_table, data_lines, score_json
+
+FORMS = ("csv", "jsonl", "json")
+
+
+def run_predict(
+    folder: Path,
+    inputs: Sequence[str],
+    *,
+    column: str | None,
+    form: str,
+    batch_size: int,
+    trust_code: bool,
+    console: Console,
+) -> None:
+    """Write a row for each input to standard output, as soon as it is known.
+
+    Raises
+    ------
+    TopgraftError
+        If the model can't be opened or an input does not exist; an input that can't be read is a row.
+    """
+    if form not in FORMS:
+        raise TopgraftError(f"--format {form}: give one of {', '.join(FORMS[:2])}.")
+    model = open_model(folder, trust_code=trust_code)
+    given = rows(inputs, modality=_modality(model), column=column or _column(model))
+    with console.progress("Predicting", 0 if "-" in inputs else len(inputs), "inputs"):
+        predictions = Predictor(model).predict(given, batch_size=batch_size)
+        _write(predictions, model.classes, form)
+
+
+def _modality(model: Model) -> Any:
+    return model.modality
+
+
+def _column(model: Model) -> str | None:
+    return model.columns.get("text") or model.columns.get("path")
+
+
+def _write(predictions: Iterable[Prediction], classes: Sequence[str], form: str) -> None:
+    if form == "json":
+        document = [p.row(classes) for p in predictions]
+        sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+        return
+    if form == "jsonl":
+        for p in predictions:
+            sys.stdout.write(json.dumps(p.row(classes), ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+        return
+    names = ["input", "label", "confidence", *(f"p_{name}" for name in classes), "error"]
+    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    writer.writeheader()
+    for p in predictions:
+        writer.writerow({n: _cell(v) for n, v in p.row(classes).items()})
+        sys.stdout.flush()
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None else repr(value) if isinstance(value, float) else value
+
+
+def run_evaluate(
+    folder: Path,
+    source: str,
+    *,
+    columns: Mapping[str, str | None],
+    max_unreadable: float,
+    trust_code: bool,
+    console: Console,
+) -> dict[str, Any]:
+    """Score a saved model on labelled data: the fixed form of ``evaluate --json``."""
+    model = open_model(folder, trust_code=trust_code)
+    asked = {n: c for n, c in columns.items() if c is not None}
+    if not Path(source).is_dir():
+        asked = {n: c for n, c in model.columns.items() if n in ("text", "path", "label")} | asked
+    data = read(
+        source,
+        text=asked.get("text"),
+        label=asked.get("label"),
+        path=asked.get("path"),
+        group=asked.get("group"),
+        classes=model.classes,
+        modality=_modality(model),
+        max_unreadable=max_unreadable,
+    )
+    if data.targets is None:
+        raise TopgraftError(f"{source} has no labels to compare with. Name their column (--label).")
+    data_lines(console, data)
+    with console.progress("Predicting", len(data)) as advance:
+        predictions = []
+        for p in Predictor(model).predict(rows_of(data)):
+            predictions.append(p)
+            advance(1)
+    found = predicted_classes(predictions, model.classes)
+    scores = score_predictions(data.targets, found, groups=data.groups)
+    majority = majority_score(data.targets)
+    each = class_scores(data.targets, found, len(model.classes))
+    main = scores[0]
+    console.line(
+        "Score",
+        f"{main.metric} {percent(main.value, 1)} on {main.n} examples "
+        f"(95 % interval {percent(main.low, 1)} to {percent(main.high, 1)}); "
+        f"the most frequent class alone: {percent(majority, 1)}",
+        ", ".join(f"{s.metric} {percent(s.value, 1)}" for s in scores[1:]),
+    )
+    class_table(console, model.classes, each)
+    return {
+        "model": str(folder),
+        "score": score_json(main),
+        "scores": [score_json(s) for s in scores],
+        "majority": majority,
+        "classes": [
+            {"class": n, "precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support}
+            for n, s in zip(model.classes, each, strict=True)
+        ],
+    }
+
+
+def run_demo(out: Path, *, budget: float, seed: int, console: Console) -> dict[str, Any]:
+    """The whole job on the packaged pictures; a finished demonstration there is made anew."""
+    from topgraft.demo import pictures
+    from topgraft.fit import fit
+
+    status = RunFolder.check(out, overwrite=True)
+    run = fit(pictures(), out, budget=budget, seed=seed, console=console, overwrite=status == "finished")
+    console.text()
+    console.text("That was the whole job. With your own pictures, one folder a class:")
+    console.text("  topgraft fit photos/ -o photos.topgraft")
+    console.text(f"New pictures with this model:  topgraft predict {out} PICTURE …")
+    return run.result
