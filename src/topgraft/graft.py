@@ -61,9 +61,10 @@ class Graft(nn.Module):
         super().train(mode)
         if self.frozen is not None:
             self.frozen.eval()
-        if self.body is not None and not self.tune_norms:
-            for module in self.body.modules():
-                if is_norm(module):
+        if self.body is not None:
+            for name, module in self.body.network.named_modules():
+                owner = self._owner.get(f"{name}.running_mean", self.keep)
+                if is_norm(module) and not (self.tune_norms and owner > self.freeze):
                     module.eval()
         return self
 

@@ -170,6 +170,7 @@ def anatomy(pair: Pair, found: Layout, points: Sequence[Point], *, live: bool) -
         name: frozenset() for name, _ in (*pair.network.named_parameters(), *pair.network.named_buffers())
     }
     reads |= {name: frozenset(block_at(m) for m in times) for name, times in pair.first.uses.items()}
+    reads |= {other: reads[name] for other, name in _shared(pair.network).items()}
     return Anatomy(
         count=len(points),
         calls={name: frozenset(blocks) for name, blocks in calls.items()},
@@ -179,6 +180,16 @@ def anatomy(pair: Pair, found: Layout, points: Sequence[Point], *, live: bool) -
         points=tuple(points),
         output=before_output,
     )
+
+
+def _shared(network: nn.Module) -> dict[str, str]:
+    """Per further name of a parameter or buffer that has several: the name under which its reads stand."""
+    first = {id(t): name for name, t in (*network.named_parameters(), *network.named_buffers())}
+    every = (
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    )
+    return {name: first[id(t)] for name, t in every if first[id(t)] != name}
 
 
 def difference(a: Tensor, b: Tensor) -> float:
