@@ -77,6 +77,7 @@ def _version(*, asked: bool) -> None:
 
 @app.callback()
 def _root(
+    *,
     _version_asked: Annotated[
         bool,
         typer.Option(

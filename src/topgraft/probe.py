@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -51,6 +53,22 @@ class Fit:
     def logits(self, x: Tensor) -> Tensor:
         """Logits ``(n, classes)`` float64 of raw features ``(n, width)``."""
         return x.double() @ self.weight.T + self.bias
+
+
+@contextmanager
+def single_threaded() -> Iterator[int]:
+    """One thread for each matrix operation for a while; gives how many there were.
+
+    The factorisations here are many and small: threads inside each of them mostly wait for one another
+    (ten times the processor time on a busy machine), while whole cuts side by side do not. The bits then
+    do not depend on the number of threads either.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
 
 
 def fit_head(
@@ -125,7 +143,8 @@ def fit_head(
             )
         weights = class_weights.double()[targets]
         weights = weights * (len(targets) / weights.sum())
-    return _fit(rows, targets, classes, weights, kind=kind, penalties=penalties, emphasis=emphasis)
+    with single_threaded():
+        return _fit(rows, targets, classes, weights, kind=kind, penalties=penalties, emphasis=emphasis)
 
 
 def _fit(
@@ -223,8 +242,8 @@ def probe(
         (torch.from_numpy(np.flatnonzero(fold_of != f)), torch.from_numpy(np.flatnonzero(fold_of == f)))
         for f in folds
     ]
-    cuts = []
-    for keep in sorted(features.cuts):
+
+    def measure(keep: int) -> CutEvidence:
         x = features.cuts[keep]
         _check_rows(Rows.of(x, len(y)), len(y), where=f" at keep={keep}")
         fits = _fit_folds(
@@ -236,9 +255,14 @@ def probe(
             penalties=penalties,
             emphasis=None if emphasis is None else emphasis[keep],
         )
-        cuts.append(_evidence(keep, x, y, fold_of=fold_of, groups=owners, parts=parts, fits=fits))
-        if done is not None:
-            done(keep)
+        return _evidence(keep, x, y, fold_of=fold_of, groups=owners, parts=parts, fits=fits)
+
+    cuts = []
+    with single_threaded() as cores, ThreadPoolExecutor(cores) as workers:
+        for cut in workers.map(measure, sorted(features.cuts)):
+            cuts.append(cut)
+            if done is not None:
+                done(cut.keep)
     chance_losses, chance_predictions = np.zeros(len(y)), np.zeros(len(y), dtype=np.int64)
     for train, test in parts:
         count = torch.bincount(y[train], minlength=classes).double() + 0.5
