@@ -292,7 +292,9 @@ class _Loop:
         self, graft: Graft, source: Source, targets: Tensor, recipe: Recipe, checkpoint: Path | None
     ) -> None:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
 
+        AcceleratorState._reset_state()  # the process shares it, with an earlier training's precision
         self.graft, self.source, self.targets, self.recipe = graft, source, targets, recipe
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=recipe.precision)
         optimizer = torch.optim.AdamW(parameter_groups(graft, recipe))
@@ -329,7 +331,7 @@ class _Loop:
             loss = nn.functional.cross_entropy(logits.float(), wanted, weight=self.weights)
             if not bool(torch.isfinite(loss)):
                 raise RunningError(
-                    f"The training diverged in epoch {number}: the loss is {float(loss)}. "
+                    f"The training diverged in epoch {number}: the loss is {float(loss.detach())}. "
                     f"A lower rate than {recipe.rate:g} may help (--rate)."
                 )
             optimizer.zero_grad()
@@ -339,7 +341,7 @@ class _Loop:
             )
             optimizer.step()
             total, seen = total + float(loss.detach()) * len(chosen), seen + len(chosen)
-        return total / max(1, seen), self.peaks[0] * share
+        return total / max(1, seen), max(self.peaks) * share
 
     def note(
         self,
@@ -408,10 +410,11 @@ def _restore(path: Path | None, graft: Graft, optimizer: Any) -> tuple[History, 
     _put(graft, {n.removeprefix("now."): t for n, t in tensors.items() if n.startswith("now.")})
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
-            optimizer.state[parameter] = {
-                key: tensors[f"optimizer.{key}.{name}"].to(parameter.device if key != "step" else "cpu")
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+            if f"optimizer.step.{name}" in tensors:  # else it never had a gradient
+                optimizer.state[parameter] = {
+                    key: tensors[f"optimizer.{key}.{name}"].to(parameter.device if key != "step" else "cpu")
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
     best = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
     return History.from_json(json.loads(metadata["history"])), best
 
