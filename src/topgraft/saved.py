@@ -93,6 +93,7 @@ def describe(
             "licence": backbone.licence,
             "points": [point.to_json() for point in backbone.chain.points],
             "output_layer": anatomy.output.module if anatomy.output is not None else "",
+            "live": anatomy.live,
             "inputs": shapes,
             "input_order": list(anatomy.inputs),
         },
@@ -185,7 +186,13 @@ def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, t
     }
     example = {name: _example(name, shape) for name, shape in shapes.items()}
     points = [Point.from_json(p) for p in backbone["points"]]
-    chain = Chain.of(network, example, output_layer=backbone["output_layer"], points=points)
+    chain = Chain.of(
+        network,
+        example,
+        output_layer=backbone["output_layer"],
+        points=points,
+        live=bool(backbone.get("live", False)),
+    )
     shape = document["head"]
     classes = tuple(str(c) for c in document["classes"])
     head = Head(

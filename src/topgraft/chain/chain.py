@@ -81,6 +81,9 @@ class Anatomy:
         Per block the point of its end.
     output
         The point just before the old output layer, if there is one.
+    live
+        Whether modules without parameters run in every part, since some give what follows from the inputs
+        alone (rotary positions).
     """
 
     count: int
@@ -90,6 +93,7 @@ class Anatomy:
     inputs: Mapping[str, Shape]
     points: tuple[Point, ...]
     output: Point | None
+    live: bool = False
 
     def segment(self, network: nn.Module, start: int, stop: int | None, *, whole: bool = False) -> Segment:
         """The part from cut ``start`` to cut ``stop``; with ``whole`` through the old output layer."""
@@ -142,6 +146,7 @@ class Chain:
         *,
         output_layer: str | None = None,
         points: Sequence[Point] | None = None,
+        live: bool = False,
     ) -> Chain:
         """Turn a network into a chain and check every cut.
 
@@ -157,6 +162,8 @@ class Chain:
             network's output.
         points
             The cuts of an earlier chain of the same network, which are then taken without checking again.
+        live
+            As the anatomy of that earlier chain has it.
 
         Raises
         ------
@@ -165,7 +172,7 @@ class Chain:
         """
         from topgraft.chain.making import make
 
-        blocks, anatomy, refused = make(network, example, output_layer=output_layer, points=points)
+        blocks, anatomy, refused = make(network, example, output_layer=output_layer, points=points, live=live)
         return cls(network, blocks, anatomy, refused)
 
     def __len__(self) -> int:

@@ -159,9 +159,11 @@ def anatomy(pair: Pair, found: Layout, points: Sequence[Point], *, live: bool) -
 
     calls: dict[str, set[int]] = {}
     shapes: dict[str, Any] = {}
+    everywhere: set[str] = set()
     units = [c for group in found.groups for c in group.calls] + found.tail
     for call in [*units, *([layer] if layer is not None else [])]:
         if live and not has_parameters(call.module):
+            everywhere |= {f"{call.name}.{own}" for own, _ in call.module.named_buffers()}
             continue
         calls.setdefault(call.name, set()).add(block_at(call.start))
         shapes[call.name] = pair.shapes(call)
@@ -170,6 +172,7 @@ def anatomy(pair: Pair, found: Layout, points: Sequence[Point], *, live: bool) -
         name: frozenset() for name, _ in (*pair.network.named_parameters(), *pair.network.named_buffers())
     }
     reads |= {name: frozenset(block_at(m) for m in times) for name, times in pair.first.uses.items()}
+    reads |= {name: frozenset(range(1, len(points) + 3)) for name in everywhere}
     reads |= {other: reads[name] for other, name in _shared(pair.network).items()}
     return Anatomy(
         count=len(points),
@@ -179,6 +182,7 @@ def anatomy(pair: Pair, found: Layout, points: Sequence[Point], *, live: bool) -
         inputs=pair.input_shapes,
         points=tuple(points),
         output=before_output,
+        live=live,
     )
 
 
@@ -305,17 +309,18 @@ def make(
     *,
     output_layer: str | None,
     points: Sequence[Point] | None,
+    live: bool = False,
 ) -> tuple[list[Block], Anatomy, list[Refused]]:
     """Blocks, anatomy and refused cuts of a network, see :meth:`topgraft.chain.chain.Chain.of`."""
     pair = Pair(network, by_name(network, example))
     found = layout(pair.first, output_layer)
     refused: list[Refused] = []
-    live = False
     if points is None:
         points, gaps, refused = _choose(pair, found, live=False)
-        if not points and found.groups:
-            live = True
-            points, gaps, refused = _choose(pair, found, live=True)
+        if refused:
+            tried_live = _choose(pair, found, live=True)
+            if len(tried_live[0]) > len(points):
+                live, (points, gaps, refused) = True, tried_live
         if not points:
             tried = "; ".join(f"{r.block}: {r.reason}" for r in refused[:5])
             raise TopgraftError(
