@@ -25,8 +25,8 @@ def pool(state: State, layout: str) -> Tensor:
     -------
     Tensor
         ``(batch, width)`` float32: maps give average and maximum over their places, one after the other
-        (once where there is one place); token sequences give mean, maximum and first step, padding left
-        out (the state's ``attention_mask``); vectors stay.
+        (once where there is one place); token sequences give mean, maximum and first step, padding on
+        either side left out (the state's ``attention_mask``); vectors stay.
 
     Examples
     --------
@@ -42,7 +42,9 @@ def pool(state: State, layout: str) -> Tensor:
             return torch.cat([x.mean(1), x.amax(1), x[:, 0]], 1)
         real = mask.bool().unsqueeze(-1)
         mean = x.masked_fill(~real, 0).sum(1) / real.sum(1).clamp(min=1)
-        return torch.cat([mean, x.masked_fill(~real, float("-inf")).amax(1), x[:, 0]], 1)
+        first = x[torch.arange(len(x), device=x.device), mask.bool().long().argmax(1)]
+        largest = x.masked_fill(~real, float("-inf")).amax(1).masked_fill(~real.any(1), 0)
+        return torch.cat([mean, largest, first], 1)
     places = x.flatten(1, -2) if layout == "map_last" else x.flatten(2).transpose(1, 2)
     if places.shape[1] == 1:
         return places[:, 0]

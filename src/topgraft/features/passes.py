@@ -208,12 +208,10 @@ def states(
         plain = {name: t.cpu().contiguous().clone() for name, t in arrays.items()}
         if not ragged:
             return dict(plain)
-        mask = state.inputs.get(MASK)
-        sizes = [t.shape[1] for t in state.tensors] if mask is None else mask.sum(1).tolist()
-        return {
-            n: [row[: int(size)].clone() for row, size in zip(t, sizes, strict=True)]
-            for n, t in plain.items()
-        }
+        mask = plain.get(f"in.{MASK}")
+        if mask is None:
+            return {n: list(t) for n, t in plain.items()}
+        return {n: [row[real] for row, real in zip(t, mask.bool(), strict=True)] for n, t in plain.items()}
 
     reused = _pass(
         backbone,
