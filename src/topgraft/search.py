@@ -18,7 +18,7 @@ from topgraft.chain import Block
 from topgraft.data.types import Data
 from topgraft.evidence import Evidence, Features
 from topgraft.features.engine import Engine
-from topgraft.features.passes import is_storable, states
+from topgraft.features.passes import is_storable, mended, states
 from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSource, standard_augmentation
 from topgraft.features.store import Store
 from topgraft.graft import Graft
@@ -124,16 +124,20 @@ def source_at(
     if freeze == 0 or change is not None or not is_storable(backbone.chain.blocks[freeze - 1]):
         engine = Engine(backbone.chain[:freeze], precision=settings.precision) if freeze else None
         return LiveSource(material.data, backbone.preprocess, engine=engine, augment=change), 0
-    shelf, reused = states(
-        backbone,
-        material.data,
-        material.store,
-        freeze,
-        precision=settings.precision,
-        batch_size=settings.batch_size,
-        advance=advance,
-    )
-    return StateSource(shelf, material.data.digests), reused
+
+    def fill() -> tuple[Source, int]:
+        shelf, reused = states(
+            backbone,
+            material.data,
+            material.store,
+            freeze,
+            precision=settings.precision,
+            batch_size=settings.batch_size,
+            advance=advance,
+        )
+        return StateSource(shelf, material.data.digests), reused
+
+    return mended(fill)
 
 
 def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) -> Recipe:

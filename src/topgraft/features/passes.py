@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from topgraft.chain import Block, State
 from topgraft.data.types import Data
 from topgraft.evidence import Features
 from topgraft.features.engine import Engine
-from topgraft.features.shelf import Shelf
+from topgraft.features.shelf import NotStored, Shelf
 from topgraft.features.store import Store
 from topgraft.pooling import POOLING, pool
 
@@ -27,6 +27,7 @@ Advance = Callable[[int], None]
 SHARD = 256
 """Examples in one shard of the store: what a killed pass loses at most."""
 MASK = "attention_mask"
+Made = TypeVar("Made")
 
 
 def batches(
@@ -158,20 +159,38 @@ def one_pass(
         return pooled
 
     count = len(backbone.chain)
-    reused = _pass(
-        backbone,
-        data,
-        shelf,
-        upto=count,
-        precision=precision,
-        device=device,
-        batch_size=batch_size,
-        keep=keep,
-        advance=advance,
-    )
-    arrays = shelf.read(data.digests)
+
+    def fill() -> tuple[dict[str, Tensor | list[Tensor]], int]:
+        reused = _pass(
+            backbone,
+            data,
+            shelf,
+            upto=count,
+            precision=precision,
+            device=device,
+            batch_size=batch_size,
+            keep=keep,
+            advance=advance,
+        )
+        return shelf.read(data.digests), reused
+
+    arrays, reused = mended(fill)
     cuts = {cut: arrays[f"cut.{cut:03}"] for cut in range(1, count + 1)}
     return Features({cut: a for cut, a in cuts.items() if isinstance(a, Tensor)}, shelf.key), reused
+
+
+def mended(fill: Callable[[], Made], *, most: int = 3) -> Made:
+    """What ``fill`` gives, which is done again where reading finds stored numbers damaged.
+
+    A damaged shard is deleted when it is found, so that the next filling makes what it held. After ``most``
+    times the damage counts as the disk's.
+    """
+    try:
+        return fill()
+    except NotStored:
+        if most == 0:
+            raise
+        return mended(fill, most=most - 1)
 
 
 def is_storable(block: Block) -> bool:
