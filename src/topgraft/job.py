@@ -74,7 +74,9 @@ class Job(Underway):
 
     def _time_one_batch(self) -> float:
         data, count = self.ready.development, min(8, len(self.ready.development))
-        engine = Engine(self.ready.backbone.chain[:], precision=self.settings.precision)
+        engine = Engine(
+            self.ready.backbone.chain[: len(self.ready.backbone.chain)], precision=self.settings.precision
+        )
         began = time.monotonic()
         inputs = self.ready.backbone.preprocess.batch([data.decode(i) for i in range(count)])
         engine.run(inputs)

@@ -100,6 +100,7 @@ class _Run:
 
     start: int
     stop: int | None
+    cuts: int
     state: State | None
     carried: Inputs
     inputs: Inputs
@@ -119,7 +120,7 @@ class _Run:
                 held = put(held, path, tensor)
             return held
         state = State(tuple(take(held, path) for path in paths), self.carried)
-        if self.tap is not None:
+        if self.tap is not None and cut <= self.cuts:
             self.tap(cut, state)
         if cut == self.stop:
             self.result = state
@@ -237,6 +238,7 @@ class Segment(nn.Module):
         super().__init__()
         self.network = network
         self.start, self.stop = start, stop
+        self._cuts = len(points)
         self.input_shapes = dict(input_shapes)
         self._last = stop if stop is not None else (len(points) + 1 if output is not None else None)
         cuts = list(enumerate(points, start=1)) + ([(len(points) + 1, output)] if output is not None else [])
@@ -298,7 +300,9 @@ class Segment(nn.Module):
         if not isinstance(given, State):
             carried = {n: t for n, t in given.items() if not t.is_floating_point()}
             batch, like = int(next(iter(given.values())).shape[0]), self._like(given)
-            return _Run(self.start, self._last, None, carried, given, like, batch, _length(carried), tap)
+            return _Run(
+                self.start, self._last, self._cuts, None, carried, given, like, batch, _length(carried), tap
+            )
         carried, like = dict(given.inputs), given.tensors[0]
         length = _length(carried)
         inputs = {
@@ -306,7 +310,7 @@ class Segment(nn.Module):
             for name, shape in self.input_shapes.items()
             if name in carried or shape.dtype.is_floating_point
         }
-        return _Run(self.start, self._last, given, carried, inputs, like, len(given), length, tap)
+        return _Run(self.start, self._last, self._cuts, given, carried, inputs, like, len(given), length, tap)
 
     def _like(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """A tensor whose device and floating-point precision the poison takes."""
