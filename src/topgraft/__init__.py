@@ -13,29 +13,61 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from topgraft.advise import DepthAdvice as DepthAdvice
+    from topgraft.backbones import Backbone as Backbone
+    from topgraft.backbones import load as load
     from topgraft.chain import Chain as Chain
     from topgraft.chain import State as State
     from topgraft.data import Data as Data
+    from topgraft.data import assign_folds as assign_folds
+    from topgraft.data import hold_out as hold_out
     from topgraft.data import read as read
     from topgraft.data import read_test as read_test
     from topgraft.errors import RunningError as RunningError
     from topgraft.errors import TopgraftError as TopgraftError
     from topgraft.evidence import Evidence as Evidence
     from topgraft.evidence import Features as Features
+    from topgraft.features.passes import one_pass as one_pass
+    from topgraft.features.store import Store as Store
+    from topgraft.fit import Run as Run
+    from topgraft.fit import fit as fit
     from topgraft.graft import Graft as Graft
+    from topgraft.plan import Plan as Plan
+    from topgraft.predict import Prediction as Prediction
+    from topgraft.predict import predict as predict
     from topgraft.probe import probe as probe
+    from topgraft.saved import Model as Model
+    from topgraft.saved import open_model as open_model
+    from topgraft.settings import Settings as Settings
+    from topgraft.stages import advise as advise
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Backbone": "backbones",
     "Chain": "chain",
     "Data": "data",
+    "DepthAdvice": "advise",
     "Evidence": "evidence",
     "Features": "evidence",
     "Graft": "graft",
+    "Model": "saved",
+    "Plan": "plan",
+    "Prediction": "predict",
+    "Run": "fit",
     "RunningError": "errors",
+    "Settings": "settings",
     "State": "chain",
+    "Store": "features.store",
     "TopgraftError": "errors",
+    "advise": "stages",
+    "assign_folds": "data",
+    "fit": "fit",
+    "hold_out": "data",
+    "load": "backbones",
+    "one_pass": "features.passes",
+    "open_model": "saved",
+    "predict": "predict",
     "probe": "probe",
     "read": "data",
     "read_test": "data",
