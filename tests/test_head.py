@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from topgraft.chain import State
+from topgraft.head import Head
+from topgraft.pooling import pool
+from topgraft.probe import fit_head
+
+
+def separable(count: int = 30, width: int = 6, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    source = torch.Generator().manual_seed(seed)
+    targets = torch.arange(count) % 3
+    x = torch.randn(count, width, generator=source)
+    x[:, :3] += 2 * torch.eye(3)[targets]
+    return x, targets
+
+
+@settings(max_examples=10)
+@given(
+    hidden=st.lists(st.integers(1, 5), max_size=2),
+    dropout=st.sampled_from([0.0, 0.5]),
+    scale=st.sampled_from([1e-3, 1.0, 1e3]),
+    shift=st.floats(-50, 50),
+)
+def test_a_head_starts_from_the_probes_solution_whatever_layers_it_has(
+    hidden: list[int], dropout: float, scale: float, shift: float
+) -> None:
+    x, targets = separable()
+    x = (x + shift) * scale
+    fit = fit_head(x, targets, 3)
+    head = Head("vector", x.shape[1], 3, hidden=hidden, dropout=dropout).start_from(fit).eval()
+    with torch.no_grad():
+        got = head(x)
+    assert got.dtype == torch.float32
+    losses = [float(nn.functional.cross_entropy(logits.double(), targets)) for logits in (got, fit.logits(x))]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert losses[1] < 1.0  # better than knowing nothing (log 3)
+
+
+def test_a_state_is_pooled_first():
+    head = Head("map", 8, 3)
+    state = State((torch.randn(2, 4, 3, 3),))
+    with torch.no_grad():
+        assert torch.equal(head(state), head(pool(state, "map")))
+
+
+def test_hidden_layers_start_without_effect_and_learn():
+    x, targets = separable()
+    torch.manual_seed(0)
+    head = Head("vector", 6, 3, hidden=(5, 4))
+    assert [m.out_features for m in head.hidden or [] if isinstance(m, nn.Linear)] == [5, 4, 3]
+    linear = nn.functional.linear(x, head.linear.weight, head.linear.bias)
+    assert torch.equal(head(x), linear)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.5)
+    before = {n: p.detach().clone() for n, p in head.named_parameters()}
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(head(x), targets).backward()
+        optimizer.step()
+    assert all(not torch.equal(p, before[n]) for n, p in head.named_parameters())
+
+
+def test_dropout_is_on_in_training_only():
+    x, _ = separable()
+    head = Head("vector", 6, 3, dropout=0.5)
+    with torch.no_grad():
+        assert torch.equal(head.eval()(x), head(x))
+        assert not torch.equal(head.train()(x), head(x))
