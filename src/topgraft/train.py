@@ -382,11 +382,16 @@ def _weights_of(graft: Graft) -> dict[str, Tensor]:
     return parts
 
 
+@torch.no_grad()
 def _put(graft: Graft, weights: Mapping[str, Tensor]) -> None:
+    """Put weights that :func:`_weights_of` copied back, tensor by tensor.
+
+    Not by ``load_state_dict``, in which a batch norm wants a counter that its stand-in lacks.
+    """
     for prefix, module in (("body.", graft.body), ("head.", graft.head)):
         if module is not None:
-            mine = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
-            module.load_state_dict(mine)
+            for name, tensor in module.state_dict().items():
+                tensor.copy_(weights[prefix + name])
 
 
 def _save(path: Path, graft: Graft, optimizer: Any, history: History, best: Mapping[str, Tensor]) -> None:
