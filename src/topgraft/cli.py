@@ -5,10 +5,12 @@ from __future__ import annotations
 import json as json_module
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from topgraft.errors import TopgraftError
 
@@ -16,8 +18,31 @@ if TYPE_CHECKING:
     from topgraft.console import Console
     from topgraft.data.types import Data
 
+GO_ON = ("fit", "demo")
+"""Commands that go on where they were stopped."""
+
+
+class Stopped(TopgraftError):
+    """The user stopped the command (Ctrl-C)."""
+
+    exit_status = 130
+
+
+class Commands(TyperGroup):
+    """The commands; one that is stopped says whether it can go on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was given."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            more = " The same command goes on where it was." if ctx.invoked_subcommand in GO_ON else ""
+            raise Stopped(f"Stopped.{more}") from stop
+
+
 app = typer.Typer(
     name="topgraft",
+    cls=Commands,
     help="Reuse a pretrained network for your own pictures or texts, its depth chosen on evidence.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -47,7 +72,7 @@ Seed = Annotated[int, typer.Option(help="Of every random choice.")]
 Folds = Annotated[int, typer.Option(help="Folds of the probes.")]
 HeldOut = Annotated[float, typer.Option(help="Share kept untouched for the final score.")]
 Precision = Annotated[str, typer.Option(help="Of the frozen part: fp32 or bf16.")]
-BatchSize = Annotated[int, typer.Option(help="Examples at once.")]
+BatchSize = Annotated[int, typer.Option(help="Examples in a step.")]
 Budget = Annotated[float, typer.Option(help="Seconds for the whole.")]
 Keep = Annotated[str, typer.Option(help="auto, a count, a share (60%), a block's name, or all.")]
 Freeze = Annotated[str, typer.Option(help="auto, 0, a count, a share of the kept, a block's name, or all.")]
@@ -186,7 +211,7 @@ def probe(
     from topgraft.features.store import Store
     from topgraft.settings import Settings
     from topgraft.show import backbone_lines, data_lines, evidence_table, probe_json
-    from topgraft.stages import advise, load_for, measure, prepare, probe_all
+    from topgraft.stages import advise, load_for, measure, prepare, probe_all, reuse, time_one_batch
 
     console = _console(json=json, quiet=quiet)
     options = {
@@ -217,8 +242,10 @@ def probe(
     block = network.chain.blocks[advice.keep - 1].name
     console.line("Advice", f"keep {advice.keep} of {len(network.chain)} (to {block}): {advice.reason}")
     if json:
-        reused = told["items_reused"]
-        resumed = [{"stage": "pass", "items_reused": reused}] if reused else []
+        rate = told["seconds_an_example"]
+        if told["items_reused"] and not rate:
+            rate = time_one_batch(network, ready.development, settings)
+        resumed = reuse("pass", told["items_reused"], told["items_reused"] * rate)
         _say_json(probe_json(network, evidence, advice, resumed))
 
 
@@ -397,18 +424,15 @@ def demo(
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command; errors that the user can mend are one message and the status 2 (1 while running)."""
     given = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack signs that tables have
     run: Callable[..., Any] = app
     try:
         run(given)
     except TopgraftError as error:
         if "--debug" in given:
             raise
-        typer.echo(f"Error: {error}", err=True)
+        typer.echo(str(error) if isinstance(error, Stopped) else f"Error: {error}", err=True)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        typer.echo("Stopped. The same command goes on where it was.", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
     sys.exit(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,8 +17,9 @@ from topgraft.data.unlabelled import Row
 from topgraft.errors import TopgraftError
 from topgraft.features.engine import Engine
 from topgraft.saved import Model
+from topgraft.side_by_side import in_order, single_threaded
 
-BATCH = 32
+BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -85,21 +85,14 @@ class Predictor:
     def predict(self, rows: Iterable[Row], *, batch_size: int = BATCH) -> Iterator[Prediction]:
         """Predictions in the order of the rows; a row that can't be read gives one with an error.
 
-        The next batch is decoded while the last one is computed, so that memory does not grow with the rows.
+        Batches are decoded and computed side by side; memory does not grow with the number of rows.
         """
-        waiting = iter(rows)
-        with ThreadPoolExecutor(1) as reader:
+        with single_threaded() as cores:
+            for predictions in in_order(self._batch, _chunks(rows, batch_size), workers=cores):
+                yield from predictions
 
-            def following() -> tuple[list[Row], list[str | None], dict[str, Tensor] | None]:
-                return self._read(list(islice(waiting, batch_size)))
-
-            ahead = reader.submit(following)
-            while True:
-                chunk, errors, inputs = ahead.result()
-                if not chunk:
-                    return
-                ahead = reader.submit(following)
-                yield from self._said(chunk, errors, inputs)
+    def _batch(self, chunk: list[Row]) -> list[Prediction]:
+        return list(self._said(*self._read(chunk)))
 
     def _said(
         self, chunk: list[Row], errors: list[str | None], inputs: dict[str, Tensor] | None
@@ -135,6 +128,12 @@ class Predictor:
             content = content_of(value)
             return as_rgb(value) if content is None else open_picture(content)
         return value if self.model.modality == "array" else str(value)
+
+
+def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    waiting = iter(rows)
+    while chunk := list(islice(waiting, size)):
+        yield chunk
 
 
 def rows_of(data: Data) -> Iterator[Row]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -16,6 +14,7 @@ from topgraft.errors import TopgraftError
 from topgraft.evidence import CutEvidence, Evidence, Features
 from topgraft.ridge import Moments, Rows, choose, moments, pose
 from topgraft.score import cross_validated_interval
+from topgraft.side_by_side import in_order, single_threaded
 from topgraft.softmax import refine, shrinkage
 
 __all__ = ["CutEvidence", "Evidence", "Features", "Fit", "Kind", "fit_head", "probe"]
@@ -53,22 +52,6 @@ class Fit:
     def logits(self, x: Tensor) -> Tensor:
         """Logits ``(n, classes)`` float64 of raw features ``(n, width)``."""
         return x.double() @ self.weight.T + self.bias
-
-
-@contextmanager
-def single_threaded() -> Iterator[int]:
-    """One thread for each matrix operation for a while; gives how many there were.
-
-    The factorisations here are many and small: threads inside each of them mostly wait for one another
-    (ten times the processor time on a busy machine), while whole cuts side by side do not. The bits then
-    do not depend on the number of threads either.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield before
-    finally:
-        torch.set_num_threads(before)
 
 
 def fit_head(
@@ -258,8 +241,8 @@ def probe(
         return _evidence(keep, x, y, fold_of=fold_of, groups=owners, parts=parts, fits=fits)
 
     cuts = []
-    with single_threaded() as cores, ThreadPoolExecutor(cores) as workers:
-        for cut in workers.map(measure, sorted(features.cuts)):
+    with single_threaded() as cores:
+        for cut in in_order(measure, sorted(features.cuts), workers=cores):
             cuts.append(cut)
             if done is not None:
                 done(cut.keep)

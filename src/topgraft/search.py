@@ -132,7 +132,6 @@ def source_at(
             material.store,
             freeze,
             precision=settings.precision,
-            batch_size=settings.batch_size,
             advance=advance,
         )
         return StateSource(shelf, material.data.digests), reused

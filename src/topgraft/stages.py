@@ -20,6 +20,7 @@ from topgraft.data import assign_folds, hold_out, read_test
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence, Features
+from topgraft.features.engine import Engine
 from topgraft.features.passes import one_pass
 from topgraft.features.store import Store
 from topgraft.files import read_json, write_json
@@ -164,7 +165,6 @@ def measure(
             data,
             store,
             precision=settings.precision,
-            batch_size=settings.batch_size,
             advance=advance,
         )
     seconds = time.monotonic() - began
@@ -176,6 +176,20 @@ def measure(
         + (f"; {reused:,} were stored by an earlier run" if reused else ""),
     )
     return features, {"items_reused": reused, "seconds": seconds, "seconds_an_example": rate, "fresh": fresh}
+
+
+def time_one_batch(backbone: Backbone, data: Data, settings: Settings) -> float:
+    """Seconds an example takes through the whole chain, measured on a few."""
+    count = min(8, len(data))
+    engine = Engine(backbone.chain[: len(backbone.chain)], precision=settings.precision)
+    began = time.monotonic()
+    engine.run(backbone.preprocess.batch([data.decode(i) for i in range(count)]))
+    return (time.monotonic() - began) / count
+
+
+def reuse(stage: str, items: int, seconds: float) -> list[dict[str, Any]]:
+    """The entry in ``resumed`` of a stage that found ``items`` done already; none where it found nothing."""
+    return [{"stage": stage, "items_reused": items, "seconds_saved": round(seconds, 3)}] if items else []
 
 
 def probe_all(

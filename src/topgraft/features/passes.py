@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +20,7 @@ from topgraft.features.engine import Engine
 from topgraft.features.shelf import NotStored, Shelf
 from topgraft.features.store import Store
 from topgraft.pooling import POOLING, pool
-
-if TYPE_CHECKING:
-    from topgraft.backbones.preprocess import Preprocess
+from topgraft.side_by_side import in_order, single_threaded
 
 Advance = Callable[[int], None]
 """Called with the number of examples that have just been done."""
@@ -36,29 +33,12 @@ _MODES = ("training", "_is_full_backward_hook")
 Made = TypeVar("Made")
 
 
-def batches(
-    data: Data, preprocess: Preprocess, indices: Sequence[int], *, batch_size: int
-) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """Decoded and preprocessed batches, the next one made while the last one is used.
-
-    Texts are sorted by length, so that little is padding.
-    """
+def batches(data: Data, indices: Sequence[int], *, batch_size: int) -> list[list[int]]:
+    """The examples of each batch; texts are sorted by length, so that little is padding."""
     order = list(indices)
     if data.modality == "text":
         order.sort(key=lambda i: len(str(data.inputs[i])))
-    chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-
-    def make(chunk: list[int]) -> dict[str, Tensor]:
-        return preprocess.batch([data.decode(i) for i in chunk])
-
-    with ThreadPoolExecutor(1) as pool_of_threads:
-        following = pool_of_threads.submit(make, chunks[0]) if chunks else None
-        for position, chunk in enumerate(chunks):
-            assert following is not None
-            ready = following.result()
-            if position + 1 < len(chunks):
-                following = pool_of_threads.submit(make, chunks[position + 1])
-            yield chunk, ready
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 def structure_of(network: nn.Module) -> str:
@@ -131,13 +111,18 @@ def _pass(
             shelf.append(digests, {n: _joined([a[n] for _, a in waiting]) for n in waiting[0][1]})
             waiting.clear()
 
-    for rows, inputs in batches(data, backbone.preprocess, missing, batch_size=batch_size):
-        waiting.append((rows, keep(engine, inputs)))
-        if advance is not None:
-            advance(len(rows))
-        if sum(len(r) for r, _ in waiting) >= SHARD:
-            flush()
-    flush()
+    def work(rows: list[int]) -> tuple[list[int], dict[str, Tensor | list[Tensor]]]:
+        return rows, keep(engine, backbone.preprocess.batch([data.decode(i) for i in rows]))
+
+    with single_threaded() as cores:
+        chunks = batches(data, missing, batch_size=batch_size)
+        for rows, arrays in in_order(work, chunks, workers=cores):
+            waiting.append((rows, arrays))
+            if advance is not None:
+                advance(len(rows))
+            if sum(len(r) for r, _ in waiting) >= SHARD:
+                flush()
+        flush()
     return reused
 
 
@@ -154,7 +139,7 @@ def one_pass(
     *,
     precision: str = "fp32",
     device: str = "cpu",
-    batch_size: int = 32,
+    batch_size: int = 16,
     advance: Advance | None = None,
 ) -> tuple[Features, int]:
     """Pooled activations at every cut, each example through the network at most once.
@@ -239,7 +224,7 @@ def states(
     *,
     precision: str = "fp32",
     device: str = "cpu",
-    batch_size: int = 32,
+    batch_size: int = 16,
     advance: Advance | None = None,
 ) -> tuple[Shelf, int]:
     """Store the whole state of every example at one cut, for training what comes after it.
