@@ -27,6 +27,12 @@ def test_errors_are_those_of_the_paired_differences() -> None:
     assert paired.worse(2)[1, 0] == pytest.approx((losses[1][:, 2] - losses[1][:, 0]).mean() / expected)
 
 
+def test_small_training_sets_widen_errors() -> None:
+    losses = draw([0.3, 0.4], 100, 0)
+    plain, wide = (Paired.of(losses, np.arange(100), seed=0, unstable=u) for u in (0.0, 44.0))
+    np.testing.assert_allclose(wide.errors, 1.2 * plain.errors)
+
+
 def test_groups_are_drawn_whole() -> None:
     losses = draw([0.3, 0.4], 100, 0)
     copied = [np.repeat(loss, 9, axis=0) for loss in losses]

@@ -78,7 +78,9 @@ def test_flawless_groups_are_counted_by_group() -> None:
 
 def test_cross_validation_is_worth_what_its_probes_were_trained_on() -> None:
     correct, fold_of = np.arange(100) % 4 > 0, np.arange(100) % 5
-    assert cross_validated_interval(correct, fold_of) == wilson_interval(0.75, 80)
+    assert cross_validated_interval(correct, fold_of) == wilson_interval(0.75, 100 / (1.25 + 0.2))
+    many = np.tile(correct, 1000), np.tile(fold_of, 1000)
+    assert cross_validated_interval(*many) == pytest.approx(wilson_interval(0.75, 80_000), abs=1e-6)
 
 
 def test_intervals_cover_the_truth() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from topgraft.confidence import Paired, any_better, confidence_set
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence
+from topgraft.score import UNSTABLE
 
 Prefer = Literal["small", "accuracy"]
 
@@ -106,7 +107,7 @@ def advise_depth(
     nats = np.column_stack([cut.losses for cut in evidence.cuts])
     chance = [(evidence.chance_predictions != evidence.targets).astype(float), evidence.chance_losses]
     beats_chance = any_better([mistakes, nats], chance, evidence.groups, seed=seed)
-    paired = Paired.of([mistakes, nats], evidence.groups, seed=seed)
+    paired = Paired.of([mistakes, nats], evidence.groups, seed=seed, unstable=UNSTABLE)
     found = confidence_set(paired)
     in_set = tuple(keeps[k] for k in found.members)
     if prefer == "small":

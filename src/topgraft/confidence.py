@@ -48,7 +48,7 @@ class Paired:
     floor: Array
 
     @classmethod
-    def of(cls, losses: Sequence[Array], groups: Array, *, seed: int) -> Paired:
+    def of(cls, losses: Sequence[Array], groups: Array, *, seed: int, unstable: float = 0.0) -> Paired:
         """Set the bootstrap up.
 
         Parameters
@@ -61,12 +61,15 @@ class Paired:
             ``(n,)`` group numbers; groups are drawn whole.
         seed
             Of the draws.
+        unstable
+            Over the number of units: what the luck of small training sets, which no bootstrap of the
+            examples shows, adds to the relative variance of the differences that were seen.
         """
         values = np.stack([np.asarray(loss, dtype=np.float64) for loss in losses])
         n = values.shape[1]
         rng = np.random.default_rng(seed)
         _, owner = np.unique(groups, return_inverse=True)
-        many = int(owner.max()) + 1
+        many = given = int(owner.max()) + 1
         if many < 2:
             raise TopgraftError(
                 f"All {n:,} examples are of one group, so differences can't be told from chance."
@@ -86,7 +89,8 @@ class Paired:
         for measure, unit in enumerate(units):
             for k in range(values.shape[2]):
                 apart = ((unit[:, [k]] - unit) ** 2).sum(0) * many / (many - 1)
-                errors[measure, k] = np.sqrt(apart + floor[measure] * (np.arange(len(apart)) != k))
+                variance = apart + floor[measure] * (np.arange(len(apart)) != k)
+                errors[measure, k] = np.sqrt(variance * (1 + unstable / given))
         return cls(means, errors, units, counts, floor)
 
     @cached_property
