@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,19 @@ from topgraft.backbones.preprocess import Preprocess
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Chain, Point
 from topgraft.chain.replay import Dim, Shape
+from topgraft.data.types import MODALITIES
 from topgraft.errors import TopgraftError
+from topgraft.features.engine import PRECISIONS
 from topgraft.files import DamagedFile, new_folder, read_json, read_tensors, write_json, write_tensors
 from topgraft.graft import Graft
 from topgraft.head import Head
+from topgraft.pooling import width
 
 FORM = 1
 DESCRIPTION, WEIGHTS, PREPROCESSING = "graft.json", "model.safetensors", "preprocessing"
 BACKBONE, HEAD = "backbone.", "head."
+LARGEST = 1 << 28
+"""Numbers in the largest input of two examples that opening tries."""
 
 
 @dataclass(frozen=True)
@@ -170,12 +176,14 @@ def open_model(folder: str | Path, *, module: nn.Module | None = None, trust_cod
         raise DamagedFile(folder / DESCRIPTION, f"not a description of form {FORM}")
     try:
         return _open(folder, document, module=module, trust_code=trust_code)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise DamagedFile(folder / DESCRIPTION, f"it can't be used ({error!r})") from error
 
 
 def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, trust_code: bool) -> Model:
     backbone = document["backbone"]
+    if document["modality"] not in MODALITIES or document["precision"] not in PRECISIONS:
+        raise ValueError(f"modality {document['modality']!r}, precision {document['precision']!r}")
     network = rebuild(backbone["recipe"], module=module, trust_code=trust_code)
     shapes = {
         name: Shape(
@@ -193,8 +201,10 @@ def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, t
         points=points,
         live=bool(backbone.get("live", False)),
     )
-    shape = document["head"]
+    shape, block = document["head"], chain.blocks[int(document["keep"]) - 1]
     classes = tuple(str(c) for c in document["classes"])
+    if (shape["layout"], shape["width"]) != (block.layout, width(block)):
+        raise ValueError(f"the head does not fit what comes out of {block.name}")
     head = Head(
         shape["layout"], int(shape["width"]), len(classes), hidden=shape["hidden"], dropout=shape["dropout"]
     )
@@ -214,6 +224,8 @@ def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, t
 
 def _example(name: str, shape: Shape) -> Tensor:
     sizes = [d.size(2, 7) for d in shape.dims]
+    if math.prod(sizes) > LARGEST:
+        raise ValueError(f"input {name} would have {sizes} numbers")
     if shape.dtype.is_floating_point:
         return torch.zeros(sizes, dtype=shape.dtype)
     return torch.full(sizes, int("mask" in name), dtype=shape.dtype)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 from topgraft.canonical import canonical_json, parsed_json
 from topgraft.errors import TopgraftError
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 Mode = Literal["crop", "squash", "border"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+LARGEST = 8192
+"""Pixels of the largest height or width that a network gets."""
 FILE = "preprocess.json"
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -105,6 +108,19 @@ class PicturePreprocess(_Described):
     interpolation: str = "bicubic"
     mode: Mode = "crop"
     scale: float = 255.0
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant, such as a changed file would have it."""
+        if [len(self.size), len(self.resize), len(self.mean), len(self.std)] != [2, 2, 3, 3]:
+            raise ValueError("height and width, and three channels, are needed")
+        sizes: tuple[object, ...] = (*self.size, *self.resize)
+        for pixels in sizes:
+            if not isinstance(pixels, int) or not 1 <= pixels <= LARGEST:
+                raise ValueError(f"sizes are 1 to {LARGEST:,} pixels, not {pixels!r}")
+        if not all(math.isfinite(m) for m in self.mean) or not all(s > 0 for s in (*self.std, self.scale)):
+            raise ValueError(f"mean {self.mean}, deviation {self.std} or scale {self.scale} can't be used")
+        if self.interpolation not in INTERPOLATIONS or self.mode not in get_args(Mode):
+            raise ValueError(f"interpolation {self.interpolation!r} or mode {self.mode!r} is unknown")
 
     def crop(self, picture: Image | NDArray[np.uint8]) -> Image:
         """One picture, resized and cropped to ``size``, in RGB.

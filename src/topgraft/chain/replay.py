@@ -51,6 +51,8 @@ class Point:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Point:
         """The point that :meth:`to_json` wrote."""
+        if value["when"] not in ("enter", "exit"):
+            raise ValueError(f"a cut lies where a module is entered or left, not {value['when']!r}")
         paths = tuple(tuple(p) for p in value["paths"])
         return cls(str(value["module"]), str(value["when"]), int(value["nth"]), paths)
 
