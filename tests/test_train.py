@@ -5,7 +5,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,15 +150,6 @@ def test_frozen_is_frozen_after_training_and_after_going_on_from_a_checkpoint(
         assert graft.frozen is None or not any(m.training for m in graft.frozen.modules())
         if not tune_norms:
             assert not any(n.endswith(("running_mean", "running_var", "tracked")) for n in changed)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Sums have other bits with another number of threads, and a forked process can use but one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("one_thread")
