@@ -248,6 +248,15 @@ def _proof(pair: Pair, found: Layout, point: Point, runs: _Runs, *, live: bool) 
     return gap, "more than one activation crosses here" if gap == inf else f"the output differs by {gap:.1e}"
 
 
+def _gives_output(pair: Pair, found: Layout) -> bool:
+    """Whether the output follows from what enters the output layer that was found, and from nothing else."""
+    point = anatomy(pair, found, [], live=False).output
+    assert point is not None
+    batch, output = _states(pair, found, [point], pair.inputs)
+    runs = _Runs(batch, batch, batch, output)
+    return any(_proof(pair, found, point, runs, live=live)[0] <= TOLERANCE for live in (False, True))
+
+
 def _choose(pair: Pair, found: Layout, *, live: bool) -> tuple[list[Point], list[float], list[Refused]]:
     groups: list[Group | None] = [*found.groups, None]
     options = {
@@ -314,6 +323,8 @@ def make(
     """Blocks, anatomy and refused cuts of a network, see :meth:`topgraft.chain.chain.Chain.of`."""
     pair = Pair(network, by_name(network, example))
     found = layout(pair.first, output_layer)
+    if output_layer is None and found.output_layer is not None and not _gives_output(pair, found):
+        found = layout(pair.first, "")
     refused: list[Refused] = []
     if points is None:
         points, gaps, refused = _choose(pair, found, live=False)

@@ -110,6 +110,19 @@ class _Reads(TorchFunctionMode):
 
 
 @contextmanager
+def _without_gradients(network: nn.Module) -> Iterator[None]:
+    """No parameter asks for gradients for a while: torch's counter of operations fails on views of such."""
+    asking = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad = False
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad = True
+
+
+@contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """The network in eval mode for a while; each module's own mode comes back afterwards."""
     modes = [(module, module.training) for module in network.modules()]
@@ -169,6 +182,7 @@ def record(network: nn.Module, inputs: Mapping[str, Tensor]) -> Recording:
             undo.callback(module.register_forward_pre_hook(enter(name), with_kwargs=True).remove)
             undo.callback(module.register_forward_hook(leave).remove)
         undo.enter_context(evaluating(network))
+        undo.enter_context(_without_gradients(network))
         undo.enter_context(torch.no_grad())
         undo.enter_context(flops)
         undo.enter_context(reads)
