@@ -184,6 +184,7 @@ def skipped(original: nn.Module, shapes: Any) -> nn.Module:
     state["_non_persistent_buffers_set"] = set()
     stub.__dict__.update(state)
     stub.__dict__["forward"] = partial(_give_poison, shapes)
+    stub.__dict__["extra_repr"] = partial(str, "not in this part")
     return stub
 
 
