@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from topgraft.console import Console, percent
 from topgraft.data import read
-from topgraft.data.unlabelled import rows
+from topgraft.data.unlabelled import Row, rows
 from topgraft.errors import TopgraftError
 from topgraft.predict import Prediction, Predictor, predicted_classes, rows_of
 from topgraft.run import RunFolder
@@ -41,11 +41,25 @@ def run_predict(
     """
     if form not in FORMS:
         raise TopgraftError(f"--format {form}: give one of {', '.join(FORMS[:2])}.")
+    if batch_size < 1:
+        raise TopgraftError(f"--batch-size {batch_size} is out of range: give 1 or more.")
     model = open_model(folder, trust_code=trust_code)
-    given = rows(inputs, modality=_modality(model), column=column or _column(model))
-    with console.progress("Predicting", 0 if "-" in inputs else len(inputs), "inputs"):
+    given: Iterable[Row] = rows(inputs, modality=_modality(model), column=column or _column(model))
+    if "-" in inputs:  # read as it comes
+        total = None
+    else:
+        given = list(given)
+        total = len(given)
+    shown = Console() if sys.stdout.isatty() else console  # on a terminal the rows themselves are progress
+    with shown.progress("Predicting", total, "inputs") as advance:
         predictions = Predictor(model).predict(given, batch_size=batch_size)
-        _write(predictions, model.classes, form)
+        _write(_counted(predictions, advance), model.classes, form)
+
+
+def _counted(predictions: Iterable[Prediction], advance: Callable[[int], None]) -> Iterator[Prediction]:
+    for prediction in predictions:
+        yield prediction
+        advance(1)
 
 
 def _modality(model: Model) -> Any:

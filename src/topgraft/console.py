@@ -50,9 +50,11 @@ class Console:
             self.text(line)
 
     @contextmanager
-    def progress(self, label: str, total: int, unit: str = "examples") -> Iterator[Callable[[int], None]]:
-        """A bar that the given function advances."""
-        if self.progress_to is None or total <= 0:
+    def progress(
+        self, label: str, total: int | None, unit: str = "examples"
+    ) -> Iterator[Callable[[int], None]]:
+        """A bar that the given function advances; with no total known, a count."""
+        if self.progress_to is None or total == 0:
             yield lambda _done: None
             return
         from rich.console import Console as Screen
@@ -65,7 +67,9 @@ class Console:
             TextColumn(unit),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=Screen(file=self.progress_to)) as bars:
+        # Rich would else send what is printed meanwhile, results included, to the progress's stream.
+        screen = Screen(file=self.progress_to)
+        with Progress(*columns, console=screen, redirect_stdout=False, redirect_stderr=False) as bars:
             task = bars.add_task(label, total=total)
             yield lambda done: bars.advance(task, done)
 
@@ -113,6 +117,17 @@ def bar(share: float, width: int = 10) -> str:
     """
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     return "█" * (eighths // 8) + ("" if eighths % 8 == 0 else "▏▎▍▌▋▊▉"[eighths % 8 - 1])
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    Examples
+    --------
+    >>> counted(1, "step"), counted(1200, "example")
+    ('1 step', '1,200 examples')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
