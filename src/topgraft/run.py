@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from topgraft.errors import TopgraftError
-from topgraft.files import canonical_json, read_json, sweep, write_json
+from topgraft.files import canonical_json, read_json, sweep, told, write_json
 
 FORM = 1
 STATUS = "run.json"
@@ -42,9 +42,9 @@ class RunFolder:
         """
         key = hashlib.sha256(canonical_json(command)).hexdigest()
         fresh = {"form": FORM, "status": "unfinished", "key": key, "command": dict(command)}
-        if path.exists() or path.is_symlink():
-            status = cls.check(path, overwrite=overwrite)
-            there = read_json(path / STATUS) if status else {}
+        status = cls.check(path, overwrite=overwrite)
+        if status:
+            there = read_json(path / STATUS)
             if status == "unfinished" and there.get("key") == key:
                 sweep(path)
                 return cls(path, there)
@@ -53,32 +53,37 @@ class RunFolder:
                     f"{path} holds an unfinished run of another command or other data. Give the same command "
                     "to go on with it, another -o, or --overwrite to start anew."
                 )
-            shutil.rmtree(path)
+        place = path.resolve()  # what a link stands for is replaced, not the link
+        was_there = place.exists()
+        with told(path):
+            if status:
+                shutil.rmtree(place)
+            place.mkdir(parents=True, exist_ok=True)
         try:
-            path.mkdir(parents=True)
-        except OSError as error:
-            raise TopgraftError(
-                f"{path} can't be made: {error.strerror or error}. Give another -o."
-            ) from error
-        write_json(path / STATUS, fresh)
+            write_json(path / STATUS, fresh)
+        except TopgraftError:
+            if status or not was_there:
+                place.rmdir()
+            raise
         return cls(path, fresh)
 
     @classmethod
     def check(cls, path: Path, *, overwrite: bool) -> str:
-        """What is at ``path``: ``""`` for nothing, ``unfinished`` or ``finished``; else an error.
+        """What is at ``path``: ``""`` for nothing or an empty folder, ``unfinished`` or ``finished``.
 
         Raises
         ------
         TopgraftError
             If it is no run, or a finished one that may not be replaced.
         """
-        if not path.exists() and not path.is_symlink():
-            return ""
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-            return ""
+        with told(path, reading=True):
+            if not path.exists() and not path.is_symlink():
+                return ""
+            if path.is_dir() and not any(path.iterdir()):
+                return ""
+            is_run = (path / STATUS).is_file()
         status = None
-        if (path / STATUS).is_file():
+        if is_run:
             document = read_json(path / STATUS)
             status = document.get("status") if isinstance(document, dict) else None
         if status not in ("unfinished", "finished"):
