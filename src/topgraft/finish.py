@@ -22,6 +22,7 @@ from topgraft.graft import Graft
 from topgraft.predict import Predictor, predicted_classes, rows_of
 from topgraft.saved import describe, open_model, save
 from topgraft.score import Score, majority_score, score_predictions
+from topgraft.settings import REPEATED
 from topgraft.show import score_json, score_lines
 from topgraft.stages import Prepared, Underway, measure
 from topgraft.train import History
@@ -92,7 +93,7 @@ def finish(
             "resumed": at.resumed,
             "backbone": ready.backbone.source,
             "advice": advice.to_json(),
-            "reasons": {n: d["reason"] for n, d in at.plan.decisions.items()},
+            "reasons": {n: d["reason"] for n, d in at.plan.decisions.items() if n not in REPEATED},
             "skipped": at.skipped,
             "history": None if history is None else history.to_json()["epochs"],
         }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from topgraft.backbones.types import Backbone
 from topgraft.choices import resolve_freeze, resolve_keep
 from topgraft.console import Console
 from topgraft.data import read
@@ -15,7 +16,7 @@ from topgraft.features.store import Store
 from topgraft.job import Job
 from topgraft.plan import Plan
 from topgraft.run import RunFolder
-from topgraft.settings import Settings
+from topgraft.settings import REPEATED, Settings, agree
 from topgraft.show import backbone_lines, data_lines
 from topgraft.stages import load_for, prepare
 
@@ -124,6 +125,7 @@ def fit(
     folder = Path(out) if out is not None else default_folder(source)
     RunFolder.check(folder, overwrite=overwrite)
     given = Plan.read(Path(plan)) if plan is not None else None
+    settings = settings.repeating(given or {})
 
     if isinstance(source, Data):
         data = source
@@ -138,9 +140,7 @@ def fit(
             max_unreadable=max_unreadable,
         )
     backbone = load_for(data, settings)
-    keep = resolve_keep(settings.keep, backbone.chain, backbone.source)
-    if keep is not None or settings.freeze != "auto":
-        resolve_freeze(settings.freeze, backbone.chain, backbone.source, keep or len(backbone.chain))
+    _check_depth(settings, given or {}, backbone)
     ready = prepare(data, backbone, settings, test=test, allow_overlap=allow_overlap)
     backbone_lines(console, backbone)
     data_lines(console, data, untouched=f"{len(ready.untouched):,} kept untouched for the final score")
@@ -157,7 +157,24 @@ def fit(
     }
     run = RunFolder.claim(folder, command, overwrite=overwrite)
     decided = Plan(run.path / "plan.json", given)
-    if given is None and decided.path is not None and decided.path.exists():
-        decided.decisions = Plan.read(decided.path)
+    if (run.path / "plan.json").exists():
+        decided.decisions = Plan.read(run.path / "plan.json")
+    decided.tell({name: settings.to_json()[name] for name in REPEATED})
     result = Job(ready, run, decided, store or Store(), console, began).go()
     return Run(run.path, result)
+
+
+def _check_depth(settings: Settings, given: dict[str, Any], backbone: Backbone) -> None:
+    """Refuse keep, freeze and epochs that are out of range or say something else than the plan."""
+    chain, source = backbone.chain, backbone.source
+    keep, freeze = resolve_keep(settings.keep, chain, source), None
+    if "keep" in given:
+        planned = resolve_keep(given["keep"]["value"], chain, source)
+        agree("keep", keep, planned)
+        keep = planned
+    if keep is not None or settings.freeze != "auto":
+        freeze = resolve_freeze(settings.freeze, chain, source, keep or len(chain))
+    if "freeze" in given and keep is not None:
+        agree("freeze", freeze, resolve_freeze(given["freeze"]["value"], chain, source, keep))
+    if "epochs" in given:
+        agree("epochs", settings.epochs, given["epochs"]["value"])

@@ -12,14 +12,13 @@ import torch
 from topgraft import search
 from topgraft.advise import DepthAdvice
 from topgraft.choices import named, resolve_freeze, resolve_keep
-from topgraft.console import duration, percent, size
+from topgraft.console import counted, duration, percent, size
 from topgraft.evidence import Evidence
-from topgraft.features.engine import Engine
 from topgraft.features.sources import Source
 from topgraft.finish import finish
 from topgraft.graft import Graft
 from topgraft.show import evidence_table
-from topgraft.stages import Underway, advise, measure, probe_all
+from topgraft.stages import Underway, advise, measure, probe_all, reuse, time_one_batch
 from topgraft.train import History, seconds_an_example
 
 
@@ -28,12 +27,18 @@ class Job(Underway):
     """One fit under way: the stages in their order, each decision written before it is used."""
 
     def go(self) -> dict[str, Any]:
-        """Run every stage; the fixed form of ``fit --json``."""
+        """Run every stage with the plan's number of threads; the fixed form of ``fit --json``."""
+        before = torch.get_num_threads()
+        threads = self.plan.decide("threads", lambda: (before, "as many as torch takes here"))
+        torch.set_num_threads(threads)
+        try:
+            return self._stages()
+        finally:
+            torch.set_num_threads(before)
+
+    def _stages(self) -> dict[str, Any]:
         ready, plan, console = self.ready, self.plan, self.console
         chain, source = ready.backbone.chain, ready.backbone.source
-        plan.decide("threads", lambda: (torch.get_num_threads(), "as many as torch takes here"))
-        plan.decide("precision", lambda: (self.settings.precision, "as asked for (--precision)"))
-        plan.decide("batch_size", lambda: (self.settings.batch_size, "as asked for (--batch-size)"))
         limit = "as the plan says" if plan.is_repeat else duration(self.settings.budget)
         console.line("Budget", f"{limit} for the whole (--budget)")
         features, told = measure(ready.backbone, ready.development, self.store, self.settings, console)
@@ -67,24 +72,17 @@ class Job(Underway):
         """Seconds an example of the pass, measured now or by the process that stored the rest."""
         measured = float(told["seconds_an_example"])
         rate = self.plan.decide(
-            "seconds_an_example", lambda: (measured or self._time_one_batch(), "measured on this machine")
+            "seconds_an_example",
+            lambda: (
+                measured or time_one_batch(self.ready.backbone, self.ready.development, self.settings),
+                "measured on this machine",
+            ),
         )
         self.seconds_of_pass = rate * len(self.ready.development)
         return float(rate)
 
-    def _time_one_batch(self) -> float:
-        data, count = self.ready.development, min(8, len(self.ready.development))
-        engine = Engine(
-            self.ready.backbone.chain[: len(self.ready.backbone.chain)], precision=self.settings.precision
-        )
-        began = time.monotonic()
-        inputs = self.ready.backbone.preprocess.batch([data.decode(i) for i in range(count)])
-        engine.run(inputs)
-        return (time.monotonic() - began) / count
-
     def _note_reuse(self, stage: str, items: int, seconds: float) -> None:
-        if items:
-            self.resumed.append({"stage": stage, "items_reused": items, "seconds_saved": round(seconds, 3)})
+        self.resumed += reuse(stage, items, seconds)
 
     def _said_of_depth(self, advice: DepthAdvice, asked: int | None) -> list[str]:
         chain = self.ready.backbone.chain
@@ -115,39 +113,68 @@ class Job(Underway):
             return search.frozen_graft(material, keep), None, keep
         source, epochs = self._forecast(material, keep, candidate, forced=asked is not None or head_trains)
         if source is None:
-            freeze = plan.decide("freeze", lambda: (keep, self.skipped[-1] if self.skipped else "no time"))
+            freeze = plan.decide("freeze", lambda: (keep, self.skipped[-1]))
             console.line("Freeze", f"{named(chain, keep)}: {plan.reason('freeze')}")
             return search.frozen_graft(material, keep), None, freeze
-        stop_after = plan.decisions.get("epochs_done", {}).get("value") if plan.is_repeat else None
-        deadline = None if plan.is_repeat else time.monotonic() + max(1.0, self.left * 0.6)
-        with console.progress("Training", epochs, "epochs") as bar:
-            graft, trial = search.run_trial(
-                material,
-                keep,
-                candidate,
-                source,
-                epochs=epochs,
-                stop_after=stop_after,
-                checkpoint=self.run.work / "trial.safetensors",
-                deadline=deadline,
-                from_start=asked is None,
-                advance=lambda e: bar(1 if e.number else 0),
-            )
-        history = trial.history
-        plan.decide("epochs_done", lambda: (len(history.epochs) - 1, history.stopped))
-        spent = sum(e.seconds for e in history.epochs[: history.resumed + 1])
-        self._note_reuse("training", history.resumed, spent)
-        self._tell_history(history, "Training")
+        graft, trial = self._trial(material, keep, candidate, source, epochs, from_start=asked is None)
         better, why = search.is_better(trial, evidence, material.validation)
         freeze = plan.decide(
             "freeze", lambda: self._freeze_of(asked, candidate, keep, better=better, why=why)
         )
         console.line("Freeze", f"{named(chain, freeze)} of {named(chain, keep)}: {plan.reason('freeze')}")
-        if freeze == keep and not head_trains:
-            return search.frozen_graft(material, keep), history, keep
-        if not self.settings.refit or history.best == 0:
-            return graft, history, freeze
-        with console.progress("Refit", history.best, "epochs") as bar:
+        if freeze != candidate:
+            if not head_trains:
+                return search.frozen_graft(material, keep), trial.history, keep
+            source, _ = search.source_at(material, keep, freeze)
+            graft, trial = self._trial(material, keep, freeze, source, epochs, from_start=True)
+        return self._refitted(material, graft, trial, source, epochs), trial.history, freeze
+
+    def _trial(
+        self,
+        material: search.Material,
+        keep: int,
+        freeze: int,
+        source: Source,
+        epochs: int,
+        *,
+        from_start: bool,
+    ) -> tuple[Graft, search.Trial]:
+        """Train on the training part, for as many epochs as the plan says or time allows."""
+        plan, done = self.plan, f"epochs_done_at_{freeze}"
+        stop_after = plan.decisions[done]["value"] if done in plan.decisions else None
+        deadline = None if plan.is_repeat else time.monotonic() + max(1.0, self.left * 0.6)
+        counts = plan.decide(
+            "start_counts",
+            lambda: (from_start, "whether the weights before the first step may be the best ones"),
+        )
+        with self.console.progress("Training", epochs, "epochs") as bar:
+            graft, trial = search.run_trial(
+                material,
+                keep,
+                freeze,
+                source,
+                epochs=epochs,
+                stop_after=stop_after,
+                checkpoint=self.run.work / f"trial-{freeze}.safetensors",
+                deadline=deadline,
+                from_start=counts,
+                advance=lambda e: bar(1 if e.number else 0),
+            )
+        history = trial.history
+        plan.decide(done, lambda: (len(history.epochs) - 1, history.stopped))
+        spent = sum(e.seconds for e in history.epochs[: history.resumed + 1])
+        self._note_reuse("training", history.resumed, spent)
+        self._tell_history(history, "Training")
+        return graft, trial
+
+    def _refitted(
+        self, material: search.Material, graft: Graft, trial: search.Trial, source: Source, epochs: int
+    ) -> Graft:
+        """The graft fitted again on training and validation part together, unless that is not wanted."""
+        history, count = trial.history, len(material.everything)
+        if not self.settings.refit:
+            return graft
+        with self.console.progress("Refit", history.best, "epochs") as bar:
             graft, again = search.refit(
                 material,
                 trial,
@@ -157,12 +184,11 @@ class Job(Underway):
                 advance=lambda e: bar(1 if e.number else 0),
             )
         self._note_reuse("refit", again.resumed, sum(e.seconds for e in again.epochs[: again.resumed + 1]))
-        console.line(
-            "Refit",
-            f"on training and validation part together, {len(material.everything):,} examples, "
-            f"{history.best * history.steps_an_epoch} steps",
+        steps = counted(history.best * history.steps_an_epoch, "step")
+        self.console.line(
+            "Refit", f"on training and validation part together, {counted(count, 'example')}, {steps}"
         )
-        return graft, history, freeze
+        return graft
 
     @staticmethod
     def _freeze_of(
@@ -179,9 +205,13 @@ class Job(Underway):
         chain, console, plan = self.ready.backbone.chain, self.console, self.plan
         work = np.cumsum([0.0, *chain.share_of_work()])
         storing = self.seconds_of_pass * float(work[freeze]) if 0 < freeze < keep else 0.0
-        if storing > 0.5 * self.left and not forced and not plan.is_repeat and "epochs" not in plan.decisions:
-            self.skipped.append(f"{duration(self.left)} are left, too few to store what trainings read")
-            plan.decide("epochs", lambda: (0, self.skipped[-1]))
+        short = (
+            f"storing what training reads takes about {duration(storing)}, {duration(self.left)} of time left"
+        )
+        if storing > 0.5 * self.left and not forced and not plan.is_repeat:
+            plan.decide("epochs", lambda: (0, f"no training: {short}"))
+        if plan.decisions.get("epochs", {}).get("value") == 0:
+            self.skipped.append(plan.reason("epochs"))
             return None, 0
         label = "Storing"
         if 0 < freeze < keep and not search.augments(material, freeze):
@@ -207,7 +237,7 @@ class Job(Underway):
             )
             if possible < search.LEAST_EPOCHS and not forced:
                 each = duration(one * len(material.rows) * 2.4)
-                return 0, f"an epoch of training takes {each}; too little time is left"
+                return 0, f"no training: an epoch takes about {each}, {duration(self.left)} of time left"
             return max(1, possible), f"{one * 1000:.1f} ms an example and step, {duration(self.left)} left"
 
         epochs = plan.decide("epochs", choose)
@@ -220,9 +250,11 @@ class Job(Underway):
         full = total * float(work[keep]) / share if share > 0 and freeze else total
         stored = f" and {size(search.bytes_of_states(material, freeze))} stored" if 0 < freeze < keep else ""
         changed = "; pictures are changed at random (--augment)" if search.augments(material, freeze) else ""
-        what = f"blocks {freeze + 1} to {keep} and the head" if freeze < keep else "the head"
+        blocks = f"block {keep}" if freeze + 1 == keep else f"blocks {freeze + 1} to {keep}"
+        what = f"{blocks} and the head" if freeze < keep else "the head"
         parameters = f"training {what}, {trained:,} parameters"
-        said = [f"{parameters}, up to {epochs} epochs: about {duration(total)}{stored}{changed}"]
+        most = counted(epochs, "epoch")
+        said = [f"{parameters}, up to {most}: about {duration(total)}{stored}{changed}"]
         if 0 < freeze < keep:
             said.append(f"full fine-tuning would take about {duration(full)}")
         console.line("Cost", *said)
@@ -230,9 +262,10 @@ class Job(Underway):
 
     def _tell_history(self, history: History, label: str) -> None:
         first, best = history.epochs[0], history.epochs[history.best]
+        seconds = duration(sum(e.seconds for e in history.epochs))
         self.console.line(
             label,
-            f"{len(history.epochs) - 1} epochs in {duration(sum(e.seconds for e in history.epochs))}, "
+            f"{counted(len(history.epochs) - 1, 'epoch')} in {seconds}, "
             f"best after {history.best}: {percent(first.validation_score, 1)} before, "
             f"{percent(best.validation_score, 1)} after, on the validation part ({history.stopped})",
         )

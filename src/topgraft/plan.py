@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -42,7 +42,12 @@ class Plan:
         document = read_json(path)
         if not isinstance(document, dict) or document.get("form") != FORM:
             raise TopgraftError(f"{path} is no plan of this version: expected a plan.json that `fit` wrote.")
-        return cast("dict[str, Any]", document["decisions"])
+        decisions = document.get("decisions")
+        if not isinstance(decisions, dict) or not all(
+            isinstance(d, dict) and d.keys() >= {"value", "reason"} for d in decisions.values()
+        ):
+            raise TopgraftError(f"{path} is damaged: its decisions have no value or no reason.")
+        return cast("dict[str, Any]", decisions)
 
     def decide(self, name: str, make: Callable[[], tuple[Value, str]]) -> Value:
         """The value decided for ``name``: what stands already, or what ``make`` gives with its reason."""
@@ -51,6 +56,12 @@ class Plan:
             self.decisions[name] = {"value": value, "reason": reason}
             self.write()
         return cast("Value", self.decisions[name]["value"])
+
+    def tell(self, values: Mapping[str, Any]) -> None:
+        """Note what the user told, where nothing stands yet, and write the file."""
+        for name, value in values.items():
+            self.decisions.setdefault(name, {"value": value, "reason": "as told"})
+        self.write()
 
     def reason(self, name: str) -> str:
         """Why the value is what it is."""

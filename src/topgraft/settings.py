@@ -11,6 +11,11 @@ from topgraft.errors import TopgraftError, did_you_mean
 AUGMENTATIONS = ("auto", "none", "standard")
 CLASS_WEIGHTS = ("none", "balanced")
 PRECISIONS = ("fp32", "bf16")
+REPEATED = (
+    *("backbone", "weights", "allow_missing", "folds", "held_out", "hidden", "dropout", "augment"),
+    *("class_weights", "tune_norms", "refit", "refit_all", "rate", "batch_size", "precision"),
+)
+"""What a plan repeats as it was told, beside what was decided on the way; seed and budget are free."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,27 @@ class Settings:
         """As plain JSON."""
         return {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(self).items()}
 
+    def repeating(self, decisions: Mapping[str, Mapping[str, Any]]) -> Settings:
+        """These with what a plan says of the rest.
+
+        Raises
+        ------
+        TopgraftError
+            If an option that was given says something else than the plan.
+        """
+        taken: dict[str, Any] = {}
+        for name in REPEATED:
+            if name in decisions:
+                value = decisions[name]["value"]
+                planned = tuple(value) if isinstance(value, list) else value
+                agree(
+                    name,
+                    None if getattr(self, name) == getattr(Settings, name) else getattr(self, name),
+                    planned,
+                )
+                taken[name] = planned
+        return replace(self, **taken)
+
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Settings:
         """From keyword arguments; unknown ones get the nearest known.
@@ -117,6 +143,22 @@ class Settings:
             if name in clean:
                 clean[name] = str(clean[name])
         return replace(cls(), **clean)
+
+
+def agree(name: str, asked: Any, planned: Any) -> None:
+    """Refuse an option that says something else than the plan; ``None`` where nothing was said.
+
+    Raises
+    ------
+    TopgraftError
+        With both values.
+    """
+    if asked is not None and asked != planned:
+        option = name.replace("_", "-")
+        raise TopgraftError(
+            f"{option}={asked}, but the plan says {option}={planned}. "
+            "Leave the option away to repeat the plan, or the plan to decide anew."
+        )
 
 
 def _one_of(name: str, given: str, choices: tuple[str, ...]) -> None:
