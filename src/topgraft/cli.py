@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from topgraft import options
 from topgraft.errors import TopgraftError
 
 if TYPE_CHECKING:
@@ -46,50 +47,9 @@ app = typer.Typer(
     help="Reuse a pretrained network for your own pictures or texts, its depth chosen on evidence.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing for people but errors.")]
-DataArgument = Annotated[str, typer.Argument(help="A folder with one folder a class, or a table.")]
-BackboneOption = Annotated[
-    str | None,
-    typer.Option(help="timm/NAME, hf/NAME-or-folder, torchvision/NAME or package.module:function."),
-]
-WeightsOption = Annotated[str, typer.Option(help="auto, none (random values), or a file of weights.")]
-AllowMissing = Annotated[
-    list[str] | None, typer.Option(help="Tensors, by name or pattern, that the weights need not hold.")
-]
-TextOption = Annotated[str | None, typer.Option(help="Column of texts.")]
-LabelOption = Annotated[str | None, typer.Option(help="Column of labels.")]
-PathOption = Annotated[str | None, typer.Option(help="Column of paths of pictures.")]
-GroupOption = Annotated[str | None, typer.Option(help="Column of groups that no split divides.")]
-Unreadable = Annotated[float, typer.Option(help="Share of the examples that may be unusable.")]
-TestOption = Annotated[str | None, typer.Option(help="A test set of its own, for the final score.")]
-Overlap = Annotated[bool, typer.Option(help="Whether the test set may share examples with the data.")]
-Seed = Annotated[int, typer.Option(help="Of every random choice.")]
-Folds = Annotated[int, typer.Option(help="Folds of the probes.")]
-HeldOut = Annotated[float, typer.Option(help="Share kept untouched for the final score.")]
-Precision = Annotated[str, typer.Option(help="Of the frozen part: fp32 or bf16.")]
-BatchSize = Annotated[int, typer.Option(help="Examples in a step.")]
-Budget = Annotated[float, typer.Option(help="Seconds for the whole.")]
-Keep = Annotated[str, typer.Option(help="auto, a count, a share (60%), a block's name, or all.")]
-Freeze = Annotated[str, typer.Option(help="auto, 0, a count, a share of the kept, a block's name, or all.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to make; default: NAME.topgraft.")]
-Overwrite = Annotated[bool, typer.Option(help="Replace a finished run.")]
-PlanOption = Annotated[Path | None, typer.Option(help="plan.json of a run to repeat.")]
-Hidden = Annotated[list[int] | None, typer.Option(help="Width of a hidden layer; may be repeated.")]
-Dropout = Annotated[float, typer.Option(help="In the head.")]
-Augment = Annotated[str, typer.Option(help="Pictures: auto, none or standard.")]
-ClassWeights = Annotated[str, typer.Option(help="none or balanced.")]
-TuneNorms = Annotated[bool, typer.Option(help="Let batch norms of trainable blocks renew statistics.")]
-Refit = Annotated[bool, typer.Option(help="Fit again on training and validation part together.")]
-RefitAll = Annotated[bool, typer.Option(help="Then also learn from the untouched part.")]
-Rate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
-Epochs = Annotated[int | None, typer.Option(help="Epochs for which training is laid out.")]
-ModelArgument = Annotated[Path, typer.Argument(help="What fit saved.")]
-Trust = Annotated[bool, typer.Option(help="Run the function that makes one's own network.")]
 
 
 def _version(*, asked: bool) -> None:
@@ -151,12 +111,12 @@ def _read(
 @app.command()
 def layers(
     backbone: Annotated[str, typer.Argument(help="timm/NAME, hf/NAME-or-folder, torchvision/NAME, …")],
-    weights: WeightsOption = "none",
+    weights: options.WeightsOption = "none",
     *,
     why: Annotated[bool, typer.Option("--why", help="List the cuts that were refused.")] = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
 ) -> None:
     """Show a network as a chain of blocks: names, output shapes, parameters, share of the work.
 
@@ -182,26 +142,26 @@ def layers(
 
 @app.command()
 def probe(
-    data: DataArgument,
-    backbone: BackboneOption = None,
-    weights: WeightsOption = "auto",
-    allow_missing: AllowMissing = None,
-    text: TextOption = None,
-    label: LabelOption = None,
-    path: PathOption = None,
-    group: GroupOption = None,
-    max_unreadable: Unreadable = 0.05,
-    test: TestOption = None,
-    folds: Folds = 5,
-    held_out: HeldOut = 0.2,
-    precision: Precision = "fp32",
-    batch_size: BatchSize = 32,
-    seed: Seed = 0,
+    data: options.DataArgument,
+    backbone: options.BackboneOption = None,
+    weights: options.WeightsOption = "auto",
+    allow_missing: options.AllowMissing = None,
+    text: options.TextOption = None,
+    label: options.LabelOption = None,
+    path: options.PathOption = None,
+    group: options.GroupOption = None,
+    max_unreadable: options.Unreadable = 0.05,
+    test: options.TestOption = None,
+    folds: options.Folds = 5,
+    held_out: options.HeldOut = 0.2,
+    precision: options.Precision = "fp32",
+    batch_size: options.BatchSize = 32,
+    seed: options.Seed = 0,
     *,
-    allow_overlap: Overlap = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    allow_overlap: options.Overlap = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
 ) -> None:
     """Measure every depth: a probe at each cut, on the part of the data that choices may use.
 
@@ -214,7 +174,7 @@ def probe(
     from topgraft.stages import advise, load_for, measure, prepare, probe_all, reuse, time_one_batch
 
     console = _console(json=json, quiet=quiet)
-    options = {
+    told = {
         "backbone": backbone,
         "weights": weights,
         "allow_missing": allow_missing,
@@ -224,7 +184,7 @@ def probe(
         "batch_size": batch_size,
         "seed": seed,
     }
-    settings = Settings.of(options)
+    settings = Settings.of(told)
     found = _read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable)
     network = load_for(found, settings)
     ready = prepare(found, network, settings, test=test, allow_overlap=allow_overlap)
@@ -233,7 +193,7 @@ def probe(
     data_lines(console, found, untouched=away)
     if ready.notes:
         console.line("Folds", *ready.notes)
-    features, told = measure(network, ready.development, Store(), settings, console)
+    features, passed = measure(network, ready.development, Store(), settings, console)
     evidence, _ = probe_all(features, ready.development, ready.fold_of)
     advice = advise(evidence, network.chain, seed=seed)
     evidence_table(console, network.chain, evidence, advice)
@@ -242,50 +202,50 @@ def probe(
     block = network.chain.blocks[advice.keep - 1].name
     console.line("Advice", f"keep {advice.keep} of {len(network.chain)} (to {block}): {advice.reason}")
     if json:
-        rate = told["seconds_an_example"]
-        if told["items_reused"] and not rate:
+        rate = passed["seconds_an_example"]
+        if passed["items_reused"] and not rate:
             rate = time_one_batch(network, ready.development, settings)
-        resumed = reuse("pass", told["items_reused"], told["items_reused"] * rate)
+        resumed = reuse("pass", passed["items_reused"], passed["items_reused"] * rate)
         _say_json(probe_json(network, evidence, advice, resumed))
 
 
 @app.command()
 def fit(
-    data: DataArgument,
-    out: Out = None,
-    backbone: BackboneOption = None,
-    weights: WeightsOption = "auto",
-    allow_missing: AllowMissing = None,
-    keep: Keep = "auto",
-    freeze: Freeze = "auto",
-    text: TextOption = None,
-    label: LabelOption = None,
-    path: PathOption = None,
-    group: GroupOption = None,
-    max_unreadable: Unreadable = 0.05,
-    test: TestOption = None,
-    folds: Folds = 5,
-    held_out: HeldOut = 0.2,
-    budget: Budget = 600.0,
-    epochs: Epochs = None,
-    rate: Rate = None,
-    hidden: Hidden = None,
-    dropout: Dropout = 0.0,
-    augment: Augment = "auto",
-    class_weights: ClassWeights = "none",
-    precision: Precision = "fp32",
-    batch_size: BatchSize = 32,
-    seed: Seed = 0,
-    plan: PlanOption = None,
+    data: options.DataArgument,
+    out: options.Out = None,
+    backbone: options.BackboneOption = None,
+    weights: options.WeightsOption = "auto",
+    allow_missing: options.AllowMissing = None,
+    keep: options.Keep = "auto",
+    freeze: options.Freeze = "auto",
+    text: options.TextOption = None,
+    label: options.LabelOption = None,
+    path: options.PathOption = None,
+    group: options.GroupOption = None,
+    max_unreadable: options.Unreadable = 0.05,
+    test: options.TestOption = None,
+    folds: options.Folds = 5,
+    held_out: options.HeldOut = 0.2,
+    budget: options.Budget = 600.0,
+    epochs: options.Epochs = None,
+    rate: options.Rate = None,
+    hidden: options.Hidden = None,
+    dropout: options.Dropout = 0.0,
+    augment: options.Augment = "auto",
+    class_weights: options.ClassWeights = "none",
+    precision: options.Precision = "fp32",
+    batch_size: options.BatchSize = 32,
+    seed: options.Seed = 0,
+    plan: options.PlanOption = None,
     *,
-    allow_overlap: Overlap = False,
-    tune_norms: TuneNorms = False,
-    refit: Refit = True,
-    refit_all: RefitAll = False,
-    overwrite: Overwrite = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    allow_overlap: options.Overlap = False,
+    tune_norms: options.TuneNorms = False,
+    refit: options.Refit = True,
+    refit_all: options.RefitAll = False,
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
 ) -> None:
     """Probe, advise, train, evaluate on untouched data, save.
 
@@ -334,17 +294,17 @@ def fit(
 
 @app.command()
 def predict(
-    model: ModelArgument,
+    model: options.ModelArgument,
     inputs: Annotated[list[str], typer.Argument(help="Files, folders, a table, or - for standard input.")],
-    text: TextOption = None,
-    path: PathOption = None,
+    text: options.TextOption = None,
+    path: options.PathOption = None,
     form: Annotated[str, typer.Option("--format", help="csv or jsonl.")] = "csv",
-    batch_size: BatchSize = 32,
+    batch_size: options.BatchSize = 32,
     *,
-    trust_code: Trust = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    trust_code: options.Trust = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
 ) -> None:
     """Give label and probabilities of new inputs, in the order given, as CSV or JSON lines.
 
@@ -366,18 +326,18 @@ def predict(
 
 @app.command()
 def evaluate(
-    model: ModelArgument,
-    data: DataArgument,
-    text: TextOption = None,
-    label: LabelOption = None,
-    path: PathOption = None,
-    group: GroupOption = None,
-    max_unreadable: Unreadable = 0.05,
+    model: options.ModelArgument,
+    data: options.DataArgument,
+    text: options.TextOption = None,
+    label: options.LabelOption = None,
+    path: options.PathOption = None,
+    group: options.GroupOption = None,
+    max_unreadable: options.Unreadable = 0.05,
     *,
-    trust_code: Trust = False,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    trust_code: options.Trust = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
 ) -> None:
     """Score a saved model on new labelled data, with the precision, recall and support of each class.
 
@@ -402,12 +362,12 @@ def evaluate(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")] = Path("demo.topgraft"),
-    budget: Budget = 60.0,
-    seed: Seed = 0,
+    budget: options.Budget = 60.0,
+    seed: options.Seed = 0,
     *,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
 ) -> None:
     """The whole job on the packaged pictures, then two of the untouched pictures predicted.
 

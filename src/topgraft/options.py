@@ -1,0 +1,50 @@
+"""What the commands can be told: each argument and option once, with its help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing for people but errors.")]
+DataArgument = Annotated[str, typer.Argument(help="A folder with one folder a class, or a table.")]
+BackboneOption = Annotated[
+    str | None,
+    typer.Option(help="timm/NAME, hf/NAME-or-folder, torchvision/NAME or package.module:function."),
+]
+WeightsOption = Annotated[str, typer.Option(help="auto, none (random values), or a file of weights.")]
+AllowMissing = Annotated[
+    list[str] | None, typer.Option(help="Tensors, by name or pattern, that the weights need not hold.")
+]
+TextOption = Annotated[str | None, typer.Option(help="Column of texts.")]
+LabelOption = Annotated[str | None, typer.Option(help="Column of labels.")]
+PathOption = Annotated[str | None, typer.Option(help="Column of paths of pictures.")]
+GroupOption = Annotated[str | None, typer.Option(help="Column of groups that no split divides.")]
+Unreadable = Annotated[float, typer.Option(help="Share of the examples that may be unusable.")]
+TestOption = Annotated[str | None, typer.Option(help="A test set of its own, for the final score.")]
+Overlap = Annotated[bool, typer.Option(help="Whether the test set may share examples with the data.")]
+Seed = Annotated[int, typer.Option(help="Of every random choice.")]
+Folds = Annotated[int, typer.Option(help="Folds of the probes.")]
+HeldOut = Annotated[float, typer.Option(help="Share kept untouched for the final score.")]
+Precision = Annotated[str, typer.Option(help="Of the frozen part: fp32 or bf16.")]
+BatchSize = Annotated[int, typer.Option(help="Examples in a step.")]
+Budget = Annotated[float, typer.Option(help="Seconds for the whole.")]
+Keep = Annotated[str, typer.Option(help="auto, a count, a share (60%), a block's name, or all.")]
+Freeze = Annotated[str, typer.Option(help="auto, 0, a count, a share of the kept, a block's name, or all.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to make; default: NAME.topgraft.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace a finished run.")]
+PlanOption = Annotated[Path | None, typer.Option(help="plan.json of a run to repeat.")]
+Hidden = Annotated[list[int] | None, typer.Option(help="Width of a hidden layer; may be repeated.")]
+Dropout = Annotated[float, typer.Option(help="In the head.")]
+Augment = Annotated[str, typer.Option(help="Pictures: auto, none or standard.")]
+ClassWeights = Annotated[str, typer.Option(help="none or balanced.")]
+TuneNorms = Annotated[bool, typer.Option(help="Let batch norms of trainable blocks renew statistics.")]
+Refit = Annotated[bool, typer.Option(help="Fit again on training and validation part together.")]
+RefitAll = Annotated[bool, typer.Option(help="Then also learn from the untouched part.")]
+Rate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs for which training is laid out.")]
+ModelArgument = Annotated[Path, typer.Argument(help="What fit saved.")]
+Trust = Annotated[bool, typer.Option(help="Run the function that makes one's own network.")]
