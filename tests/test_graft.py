@@ -163,7 +163,8 @@ def test_gradients_are_those_of_the_whole_network_with_the_same_parameters_froze
     for name, module in whole.named_modules():
         module.train(tune_norms and f"{name}.weight" not in held)
     x, targets = example_maps(7, seed=4), torch.arange(7) % CLASSES
-    hidden = whole.stem(x)
+    whole.to(memory_format=torch.channels_last)  # the layout in which grafts compute
+    hidden = whole.stem(x.contiguous(memory_format=torch.channels_last))
     for block in whole.blocks:
         hidden = block(hidden)
     logits = head(pool(State((hidden,)), "map"))
@@ -189,9 +190,11 @@ def test_from_the_state_at_the_cut_it_gives_what_it_gives_from_the_inputs(
     graft = graft_of(chain_of(), keep, freeze)
     x = example_maps(5, seed=6)
     with torch.no_grad():
-        given_state = x if freeze == 0 else chain_of()[:freeze](x)
+        last = x.contiguous(memory_format=torch.channels_last)  # the layout in which grafts compute
+        parts = {cut: chain_of()[:cut].to(memory_format=torch.channels_last) for cut in (freeze, keep) if cut}
+        given_state = x if freeze == 0 else parts[freeze](last)
         assert torch.equal(graft.from_state(given_state), graft(x))
-        pooled = pool(chain_of()[:keep](x), graft.head.layout)
+        pooled = pool(parts[keep](last), graft.head.layout)
         assert torch.equal(graft.head(pooled), graft(x))
 
 
@@ -209,7 +212,8 @@ def test_kept_weights_have_the_names_of_the_network_and_load_back(keep, freeze):
     assert set(done.missing_keys) == {n for n in absent if not n.endswith("num_batches_tracked")}
     x = example_maps(5, seed=6)
     with torch.no_grad():
-        again = Chain.of(fresh, example_maps())[:keep](x)
+        part = Chain.of(fresh, example_maps())[:keep].to(memory_format=torch.channels_last)
+        again = part(x.contiguous(memory_format=torch.channels_last))
         assert torch.equal(graft.eval().head(again), graft(x))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,15 @@ from topgraft.head import Head
 def is_norm(module: nn.Module) -> bool:
     """Whether a module keeps running statistics of the batches that it saw."""
     return getattr(module, "running_mean", None) is not None
+
+
+def _channels_last(given: Any) -> Any:
+    """The same with maps in the memory layout in which convolutions are fastest, five times on some CPUs."""
+    if isinstance(given, State):
+        return given.map(_channels_last)
+    if isinstance(given, Mapping):
+        return {name: _channels_last(tensor) for name, tensor in given.items()}
+    return given.contiguous(memory_format=torch.channels_last) if given.ndim == 4 else given
 
 
 class Graft(nn.Module):
@@ -43,6 +53,9 @@ class Graft(nn.Module):
         self.keep, self.freeze, self.tune_norms = keep, freeze, tune_norms
         self.frozen: Segment | None = copy.deepcopy(chain[:freeze]) if freeze else None
         self.body: Segment | None = copy.deepcopy(chain[freeze:keep]) if freeze < keep else None
+        for part in (self.frozen, self.body):
+            if part is not None:
+                part.to(memory_format=torch.channels_last)
         self.head = head
         self._owner = chain.owner_of()
         self.uphold()
@@ -73,13 +86,13 @@ class Graft(nn.Module):
         if self.frozen is None:
             return self.from_state(inputs)
         with torch.no_grad():
-            state = self.frozen(inputs)
+            state = self.frozen(_channels_last(inputs))
         return self.from_state(state)
 
     def from_state(self, given: State | Inputs | Tensor) -> Tensor:
         """Logits of states at cut ``freeze`` (inputs where nothing is frozen, features where all is)."""
         if self.body is not None:
-            given = self.body(given)
+            given = self.body(_channels_last(given))
         logits: Tensor = self.head(given)
         return logits
 
