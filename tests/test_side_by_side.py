@@ -49,10 +49,16 @@ def test_an_error_in_a_worker_reaches_the_caller():
 
 def test_threads_of_torch_are_put_back_even_after_an_error():
     before = torch.get_num_threads()
-    with pytest.raises(ValueError, match="x"), single_threaded() as cores:
-        assert cores == before
-        assert torch.get_num_threads() == 1
-        raise ValueError("x")
+    inside: list[int] = []
+
+    def fails() -> None:
+        with single_threaded() as cores:
+            inside.extend([cores, torch.get_num_threads()])
+            raise ValueError("x")
+
+    with pytest.raises(ValueError, match="x"):
+        fails()
+    assert inside == [before, 1]
     assert torch.get_num_threads() == before
 
 
