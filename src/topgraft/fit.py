@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from topgraft.backbones.types import Backbone
 from topgraft.choices import resolve_freeze, resolve_keep
 from topgraft.console import Console
@@ -72,6 +74,7 @@ def fit(
     out: str | Path | None = None,
     *,
     test: Any = None,
+    backbone: str | nn.Module | Backbone | None = None,
     allow_overlap: bool = False,
     text: str | None = None,
     label: str | None = None,
@@ -94,6 +97,8 @@ def fit(
     out
         A folder that does not exist yet; named after the data when not given. An unfinished run of the same
         command and data there goes on.
+    backbone
+        As for :func:`topgraft.load`, or what that gave; the packaged one for the data by default.
     test, allow_overlap
         A separate test set, see :func:`topgraft.data.read_test`.
     text, label, path, group, targets, max_unreadable
@@ -121,7 +126,7 @@ def fit(
     """
     began = time.monotonic()
     console = console or Console()
-    settings = Settings.of(options)
+    settings = Settings.of({**options, "backbone": backbone if isinstance(backbone, str) else None})
     folder = Path(out) if out is not None else default_folder(source)
     RunFolder.check(folder, overwrite=overwrite)
     given = Plan.read(Path(plan)) if plan is not None else None
@@ -139,7 +144,7 @@ def fit(
             targets=targets,
             max_unreadable=max_unreadable,
         )
-    backbone = load_for(data, settings)
+    backbone = load_for(data, settings, given=None if isinstance(backbone, str) else backbone)
     _check_depth(settings, given or {}, backbone)
     ready = prepare(data, backbone, settings, test=test, allow_overlap=allow_overlap)
     backbone_lines(console, backbone)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from topgraft.advise import DepthAdvice, advise_depth
 from topgraft.backbones import load
@@ -110,10 +111,20 @@ class Underway:
         return max(0.0, self.settings.budget - (time.monotonic() - self.began))
 
 
-def load_for(data: Data, settings: Settings) -> Backbone:
-    """The backbone asked for, or the packaged one for this kind of data."""
+def load_for(data: Data, settings: Settings, *, given: nn.Module | Backbone | None = None) -> Backbone:
+    """The backbone given or asked for, or the packaged one for this kind of data.
+
+    Raises
+    ------
+    TopgraftError
+        If it reads another kind of data, or as :func:`topgraft.load` does.
+    """
+    if isinstance(given, Backbone):
+        if given.modality != data.modality:
+            raise TopgraftError(f"{given.source} reads {given.modality}s; the data are {data.modality}s.")
+        return given
     return load(
-        settings.backbone,
+        settings.backbone if given is None else given,
         modality=data.modality,
         weights=settings.weights,
         allow_missing=settings.allow_missing,
