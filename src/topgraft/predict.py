@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from topgraft.data.types import Data
+from topgraft.data.types import Data, Modality
 from topgraft.data.unlabelled import Row
 from topgraft.errors import TopgraftError
 from topgraft.features.engine import Engine
@@ -157,6 +158,7 @@ def predict(model: Model | str | Path, inputs: Any, *, column: str | None = None
         An opened graft, or its folder.
     inputs
         Paths, folders, a table, or ``-`` (as on the command line); or a list of texts, pictures or arrays.
+        For a model of texts a path of a file that is there is a table, and any other ``str`` is a text.
     column
         Of a table.
 
@@ -169,12 +171,15 @@ def predict(model: Model | str | Path, inputs: Any, *, column: str | None = None
     from topgraft.saved import open_model
 
     opened = open_model(model) if isinstance(model, (str, Path)) else model
-    if isinstance(inputs, (str, Path)):
-        inputs = [inputs]
-    items = list(inputs)
-    if opened.modality != "text" and items and all(isinstance(i, (str, Path)) for i in items):
-        column = column or opened.columns.get("path")
-        given = rows([str(i) for i in items], modality="picture", column=column)
+    is_one = isinstance(inputs, (str, Path))
+    items = [inputs] if is_one else list(inputs)
+    if opened.modality == "text":
+        from_files = is_one and (isinstance(inputs, Path) or inputs == "-" or os.path.exists(inputs))
+    else:
+        from_files = bool(items) and all(isinstance(item, (str, Path)) for item in items)
+    if from_files:
+        column = column or opened.columns.get("text" if opened.modality == "text" else "path")
+        given = rows([str(i) for i in items], modality=cast("Modality", opened.modality), column=column)
     else:
         given = (Row(str(i), item, None) for i, item in enumerate(items))
     return list(Predictor(opened).predict(given))
