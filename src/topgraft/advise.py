@@ -12,11 +12,17 @@ import numpy as np
 from topgraft.confidence import Paired, any_better, confidence_set
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence
-from topgraft.score import UNSTABLE
 
 Prefer = Literal["small", "accuracy"]
 
 POWER = NormalDist().inv_cdf(0.8)
+
+UNSTABLE = 5.0
+"""Over the root of the number of examples: what luck in training adds to the variance of differences.
+
+In simulations of this package's probe that variance was 1.2 to 1.6 times the examples' own at n = 100 and
+1.0 to 1.7 at 300, more for the loss than for accuracy, and 0.8 to 1.4 at 1,000.
+"""
 
 
 @dataclass(frozen=True)

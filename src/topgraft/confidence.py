@@ -62,8 +62,8 @@ class Paired:
         seed
             Of the draws.
         unstable
-            Over the number of units: what the luck of small training sets, which no bootstrap of the
-            examples shows, adds to the relative variance of the differences that were seen.
+            Over the root of the number of units: what the luck of small training sets, which no bootstrap
+            of the examples shows, adds to the relative variance of the differences that were seen.
         """
         values = np.stack([np.asarray(loss, dtype=np.float64) for loss in losses])
         n = values.shape[1]
@@ -90,7 +90,7 @@ class Paired:
             for k in range(values.shape[2]):
                 apart = ((unit[:, [k]] - unit) ** 2).sum(0) * many / (many - 1)
                 variance = apart + floor[measure] * (np.arange(len(apart)) != k)
-                errors[measure, k] = np.sqrt(variance * (1 + unstable / given))
+                errors[measure, k] = np.sqrt(variance * (1 + unstable / given**0.5))
         return cls(means, errors, units, counts, floor)
 
     @cached_property
