@@ -1,8 +1,7 @@
 from __future__ import annotations
 
+import io
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -226,14 +225,14 @@ def test_random_weights_are_a_choice_for_texts_too(job: Job, tmp_path: Path) -> 
 
 def test_a_finished_run_is_refused_and_left_alone_unless_it_may_be_replaced(job: Job, tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    assert job.fit(folder, "--freeze", "all").status == 0
+    assert job.fit(folder, "--freeze", "all", "--keep", "1").status == 0
     before = content(folder)
-    refused = job.fit(folder, "--freeze", "all")
+    refused = job.fit(folder, "--freeze", "all", "--keep", "1")
     assert refused.status == 2
     assert "finished run" in refused.err
     assert "--overwrite" in refused.err
     assert content(folder) == before
-    assert job.fit(folder, "--freeze", "all", "--keep", "1", "--overwrite").status == 0
+    assert job.fit(folder, "--freeze", "all", "--keep", "3", "--overwrite").status == 0
     assert content(folder)["model.safetensors"] != before["model.safetensors"]
 
 
@@ -271,15 +270,17 @@ def test_an_unfinished_run_of_another_command_is_refused(job: Job, tmp_path: Pat
     assert content(folder) == before
 
 
-def test_the_demonstration_can_be_given_twice(
+def test_the_demonstration_replaces_a_finished_one_and_nothing_else(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "pictures", lambda: job.table)  # texts: their network is quicker here
     out = tmp_path / "demo.topgraft"
-    for _ in range(2):
-        assert done("demo", "-o", out, "--json", "--budget", "1").json["model"] == str(out)
+    assert job.fit(out, "--freeze", "all").status == 0
+    monkeypatch.setattr(demo, "pictures", lambda: job.table)  # texts: their network is quicker here
+    assert done("demo", "-o", out, "--json", "--budget", "1").json["backbone"] != job.backbone
     (out / "run.json").write_text("{}")
+    before = content(out)
     assert called("demo", "-o", out).status == 2
+    assert content(out) == before
 
 
 def test_the_version_is_said() -> None:
@@ -338,12 +339,13 @@ def test_another_stopped_command_does_not_say_that_it_goes_on(job: Job) -> None:
     assert stopped.err.endswith("Stopped.\n")
 
 
-def test_a_terminal_without_our_signs_gets_escapes_not_a_crash(job: Job) -> None:
-    outcome = subprocess.run(
-        [sys.executable, "-c", "from topgraft.cli import main; main()", "layers", job.backbone],
-        env={**os.environ, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert outcome.returncode == 0, outcome.stderr
-    assert "n\\xd716" in outcome.stdout
+def test_a_terminal_without_our_signs_gets_escapes_not_a_crash(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    terminal = io.TextIOWrapper(written, encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["layers", job.backbone])
+    assert end.value.code == 0
+    assert b"n\\xd716" in written.getvalue()

@@ -91,6 +91,7 @@ class Settings:
         _between("budget", self.budget, 1, float("inf"))
         _between("dropout", self.dropout, 0, 0.95)
         _between("batch-size", self.batch_size, 1, 4096)
+        _between("seed", self.seed, 0, 2**32 - 1)
         if self.rate is not None:
             _between("rate", self.rate, 1e-8, 10)
         if self.epochs is not None:
