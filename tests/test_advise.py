@@ -132,3 +132,11 @@ def test_a_missing_cost_and_an_unknown_preference_are_refused() -> None:
         advise_depth(evidence, {1: 1})
     with pytest.raises(TopgraftError, match="small, accuracy"):
         advise_depth(evidence, COST, prefer="fast")
+
+
+def test_a_margin_bounds_how_much_worse_the_cheapest_may_have_measured() -> None:
+    evidence = made([0.6, 0.4, 0.22, 0.2])
+    free = advise_depth(evidence, COST)
+    assert (free.keep, free.in_set) == (3, (3, 4))
+    assert advise_depth(evidence, COST, margin=(1.0, 0.5)).keep == 4
+    assert advise_depth(evidence, COST, margin=(3.0, 0.5)).keep == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
@@ -78,6 +79,7 @@ def advise_depth(
     *,
     saving: str = "fewer parameters",
     prefer: Prefer = "small",
+    margin: tuple[float, float] = (math.inf, math.inf),
     seed: int = 0,
 ) -> DepthAdvice:
     """Advise the cheapest cut that neither accuracy nor loss can tell from the best.
@@ -96,6 +98,10 @@ def advise_depth(
         What a smaller cost is called in the reason.
     prefer
         "small": the cheapest of the set. "accuracy": the one of the set with the highest score.
+    margin
+        Score points (percentage) and nats by which the advised cut may have measured worse than the best of
+        the set. With few examples the set is wide, and its cheapest member, though it can't be told from the
+        best, is expected to be worse by what was measured; a margin bounds that.
     seed
         Of the bootstrap.
 
@@ -117,7 +123,7 @@ def advise_depth(
     found = confidence_set(paired)
     in_set = tuple(keeps[k] for k in found.members)
     if prefer == "small":
-        keep = min(in_set, key=lambda k: (cost[k], k))
+        keep = min(_within(evidence, in_set, margin), key=lambda k: (cost[k], k))
     else:
         keep = min(in_set, key=lambda k: (-evidence[k].score, evidence[k].loss, cost[k], k))
     shares = paired.shares_best()
@@ -136,6 +142,14 @@ def advise_depth(
         beats_chance,
         _reason(evidence, keep, in_set, _saved(cost, keeps, keep, saving), beats_chance=beats_chance),
     )
+
+
+def _within(evidence: Evidence, in_set: tuple[int, ...], margin: tuple[float, float]) -> list[int]:
+    """The members of the set that measured at most ``margin`` worse than its best; never empty."""
+    top = max(evidence[k].score for k in in_set)
+    near = [k for k in in_set if evidence[k].score >= top - margin[0] / 100]
+    least = min(evidence[k].loss for k in near)
+    return [k for k in near if evidence[k].loss <= least + margin[1]]
 
 
 def _saved(cost: Mapping[int, float], keeps: list[int], keep: int, saving: str) -> str:

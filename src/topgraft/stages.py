@@ -32,6 +32,13 @@ from topgraft.settings import Settings
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+MARGIN = (1.0, 0.02)
+"""Percentage points of score and nats of loss that a cheaper depth may have measured worse than the best.
+
+Without it, on the packaged pictures, keep 14 of 18 was advised, which 516 examples could not tell from the
+best, and which was 5 points worse on average over the untouched parts of six splits.
+"""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -244,5 +251,8 @@ def cost_of_cuts(chain: Chain) -> dict[int, float]:
 
 
 def advise(evidence: Evidence, chain: Chain, *, seed: int = 0) -> DepthAdvice:
-    """How many blocks to keep: the cheapest cut that can't be told from the best."""
-    return advise_depth(evidence, cost_of_cuts(chain), seed=seed)
+    """How many blocks to keep: the cheapest cut that can't be told from the best and measured as well.
+
+    "As well" is within :data:`MARGIN` of the best member of the set.
+    """
+    return advise_depth(evidence, cost_of_cuts(chain), margin=MARGIN, seed=seed)
