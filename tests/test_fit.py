@@ -114,7 +114,7 @@ def test_balanced_class_weights_favour_the_rare_class(job: Job, tmp_path: Path) 
         done("fit", table, "-o", tmp_path / choice, *arguments)
         answers = done("predict", tmp_path / choice, table, "--json").json
         given[choice] = sum(a["p_blame"] for a in answers)
-    assert given["balanced"] > 2 * given["none"]
+    assert given["balanced"] > 1.5 * given["none"]
 
 
 def test_no_refit_leaves_the_validation_part_out(job: Job, tmp_path: Path) -> None:
