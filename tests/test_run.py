@@ -1,140 +1,112 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-from child_process import drop_rights, in_child, killed
+from child_process import in_child, limit_file_size, small_disk
+from command_line import content
 
-from topgraft import files
 from topgraft.errors import TopgraftError
-from topgraft.run import STATUS, RunFolder
+from topgraft.run import RunFolder
 
-COMMAND = {"settings": {"keep": "auto"}, "data": "0123"}
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+COMMAND: dict[str, Any] = {"settings": {"keep": "auto"}, "data": "abc"}
 
 
-def test_a_new_folder_is_claimed_with_its_command(tmp_path: Path) -> None:
-    run = RunFolder.claim(tmp_path / "deep" / "run", COMMAND, overwrite=False)
-    document = json.loads((run.path / STATUS).read_text())
+def claim(path: Path, command: dict[str, Any] = COMMAND, *, overwrite: bool = False) -> RunFolder:
+    return RunFolder.claim(path, command, overwrite=overwrite)
+
+
+def test_a_new_folder_is_claimed_with_its_parents_and_finished_once(tmp_path: Path) -> None:
+    run = claim(tmp_path / "deep" / "run")
+    document = json.loads((run.path / "run.json").read_text())
     assert (document["status"], document["command"]) == ("unfinished", COMMAND)
-    assert list(contents(run.path)) == [STATUS]
+    (run.work / "state").write_text("half")
+    run.finish()
+    assert json.loads((run.path / "run.json").read_text())["status"] == "finished"
+    assert not (run.path / "work").exists()
 
 
-def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    assert RunFolder.check(tmp_path / "run", overwrite=False) == ""
-    RunFolder.claim(tmp_path / "run", COMMAND, overwrite=False)
+def test_the_same_command_goes_on_with_what_is_there(tmp_path: Path) -> None:
+    first = claim(tmp_path / "run")
+    (first.work / "state").write_text("half")
+    again = claim(tmp_path / "run", {"data": "abc", "settings": {"keep": "auto"}})
+    assert (again.work / "state").read_text() == "half"
+
+
+def test_another_command_is_refused_unless_it_may_replace(tmp_path: Path) -> None:
+    first = claim(tmp_path / "run")
+    (first.work / "state").write_text("half")
+    before = content(tmp_path)
+    with pytest.raises(TopgraftError, match="another command or other data"):
+        claim(tmp_path / "run", {**COMMAND, "data": "xyz"})
+    assert content(tmp_path) == before
+    claim(tmp_path / "run", {**COMMAND, "data": "xyz"}, overwrite=True)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["run.json"]
+
+
+def test_a_finished_run_is_refused_unless_it_may_be_replaced(tmp_path: Path) -> None:
+    claim(tmp_path / "run").finish()
+    before = content(tmp_path)
+    with pytest.raises(TopgraftError, match="finished run"):
+        claim(tmp_path / "run")
+    assert content(tmp_path) == before
+    claim(tmp_path / "run", overwrite=True)
     assert RunFolder.check(tmp_path / "run", overwrite=False) == "unfinished"
 
 
-def test_an_unfinished_run_of_the_same_command_goes_on_with_its_files(tmp_path: Path) -> None:
-    run = RunFolder.claim(tmp_path / "run", COMMAND, overwrite=False)
-    (run.path / "plan.json").write_text("{}")
-    (run.work / "trial.safetensors").write_text("x")
-    before = contents(run.path)
-    again = RunFolder.claim(tmp_path / "run", dict(reversed(COMMAND.items())), overwrite=False)
-    assert contents(again.path) == before
-    for overwrite in (False, True):
-        RunFolder.claim(tmp_path / "run", COMMAND, overwrite=overwrite)
-        assert contents(again.path) == before
+def test_looking_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "nothing"):
+        assert RunFolder.check(tmp_path / name, overwrite=True) == ""
+    assert [p.name for p in tmp_path.iterdir()] == ["empty"]
+    assert claim(tmp_path / "empty").path == tmp_path / "empty"
 
 
-def test_another_command_does_not_go_on_with_it(tmp_path: Path) -> None:
-    run = RunFolder.claim(tmp_path / "run", COMMAND, overwrite=False)
-    (run.path / "plan.json").write_text("{}")
-    before = contents(run.path)
-    other = {**COMMAND, "data": "4567"}
-    with pytest.raises(TopgraftError, match="an unfinished run of another command or other data"):
-        RunFolder.claim(tmp_path / "run", other, overwrite=False)
-    assert contents(run.path) == before
-    RunFolder.claim(tmp_path / "run", other, overwrite=True)
-    assert list(contents(run.path)) == [STATUS]
+def test_what_a_link_stands_for_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    claim(tmp_path / "real").finish()
+    (tmp_path / "real" / "old").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    claim(tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert [p.name for p in (tmp_path / "real").iterdir()] == ["run.json"]
 
 
-def test_a_finished_run_is_only_replaced_when_that_is_asked_for(tmp_path: Path) -> None:
-    run = RunFolder.claim(tmp_path / "run", COMMAND, overwrite=False)
-    (run.work / "trial.safetensors").write_text("x")
-    (run.path / "graft.json").write_text("{}")
-    run.finish()
-    assert sorted(contents(run.path)) == ["graft.json", STATUS]
-    before = contents(run.path)
-    with pytest.raises(
-        TopgraftError, match=r"holds a finished run. Give another -o, or --overwrite"
-    ) as caught:
-        RunFolder.claim(tmp_path / "run", COMMAND, overwrite=False)
-    assert caught.value.exit_status == 2
-    assert contents(run.path) == before
-    assert RunFolder.check(run.path, overwrite=True) == "finished"
-    assert contents(run.path) == before
-    RunFolder.claim(tmp_path / "run", COMMAND, overwrite=True)
-    assert list(contents(run.path)) == [STATUS]
+@pytest.mark.parametrize("text", ['{"status": "a marathon"}', "[]", '"finished"'])
+def test_what_is_no_run_is_refused_even_if_it_may_be_replaced(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "run.json").write_text(text)
+    with pytest.raises(TopgraftError, match="left alone"):
+        claim(tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "mine" / "run.json").read_text() == text
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("there", ["folder", "file", "other run", "link"])
-def test_anything_else_is_left_alone(tmp_path: Path, overwrite: bool, there: str) -> None:
-    place = tmp_path / "precious"
-    if there == "file":
-        place.write_text("mine")
-    elif there == "link":
-        (tmp_path / "real").mkdir()
-        (tmp_path / "real" / "thesis.txt").write_text("mine")
-        place.symlink_to(tmp_path / "real")
-    else:
-        place.mkdir()
-        (place / "thesis.txt").write_text("mine")
-        if there == "other run":
-            (place / STATUS).write_text('{"status": "somebody else\'s"}')
-    before = contents(tmp_path)
-    with pytest.raises(TopgraftError, match="is not a run of topgraft; it is left alone"):
-        RunFolder.claim(place, COMMAND, overwrite=overwrite)
-    assert contents(tmp_path) == before
+def test_a_file_in_the_way_of_the_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(TopgraftError, match="file"):
+        claim(tmp_path / "file" / "run")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_link_to_a_run_stays_a_link(tmp_path: Path) -> None:
-    run = RunFolder.claim(tmp_path / "real", COMMAND, overwrite=False)
-    run.finish()
-    link = tmp_path / "link"
-    link.symlink_to(run.path)
-    RunFolder.claim(link, COMMAND, overwrite=True)
-    assert link.is_symlink()
-    assert json.loads((run.path / STATUS).read_text())["status"] == "unfinished"
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_start_that_fails_leaves_what_it_found(tmp_path: Path, was_there: bool) -> None:
+    if was_there:
+        (tmp_path / "run").mkdir()
 
-
-def test_no_permission_is_told_and_leaves_nothing() -> None:
-    place = Path(tempfile.mkdtemp())
-    place.chmod(0o555)
-
-    def claim() -> str:
-        drop_rights()
+    def task() -> int:
+        limit_file_size(10)
         try:
-            RunFolder.claim(place / "run", COMMAND, overwrite=False)
+            claim(tmp_path / "run")
         except TopgraftError as error:
-            return str(error)
-        return "claimed"
+            return error.exit_status
+        return 0
 
-    assert in_child(claim).startswith(f"No permission to write {place / 'run'}.")
-    assert list(place.iterdir()) == []
-    place.rmdir()
+    assert in_child(task) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["run"] * was_there
+    assert content(tmp_path) == {}
 
 
-def test_leftovers_of_a_killed_writer_are_removed_on_going_on(tmp_path: Path) -> None:
-    run = RunFolder.claim(tmp_path / "run", COMMAND, overwrite=False)
-
-    def die_while_writing() -> None:
-        def parts():  # type: ignore[no-untyped-def] (never gets to its end)
-            yield b"half"
-            os.kill(os.getpid(), 9)
-
-        files.write_whole(run.path / "plan.json", parts())
-
-    killed(die_while_writing)
-    assert len(contents(run.path)) == 2
-    RunFolder.claim(tmp_path / "run", COMMAND, overwrite=False)
-    assert list(contents(run.path)) == [STATUS]
+def test_a_read_only_disk_is_the_users_to_mend(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8_192, "ro") as disk, pytest.raises(TopgraftError, match="read-only"):
+        claim(disk / "run")
