@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,11 @@ class Job:
     table: Path
     backbone: str
 
-    def fit(self, out: Path, *more: str | Path) -> Outcome:
-        """``topgraft fit`` on it, two epochs of training from block 2 on unless said otherwise."""
-        return called("fit", self.table, "-o", out, "--backbone", self.backbone, "--seed", "1", *more)
+    def fit(self, out: Path, *more: str | Path, err: io.StringIO | None = None) -> Outcome:
+        """``topgraft fit`` on it."""
+        return called(
+            "fit", self.table, "-o", out, "--backbone", self.backbone, "--seed", "1", *more, err=err
+        )
 
 
 def tiny_job(folder: Path) -> Job:
@@ -104,18 +106,23 @@ def tiny_job(folder: Path) -> Job:
     return Job(table_of(folder / "words.csv", list(word_texts(45))), f"hf/{folder / 'bert'}")
 
 
-class Interrupting(io.StringIO):
-    """A stream that has this process interrupted, as Ctrl-C does, when a word is written to it."""
+class Watching(io.StringIO):
+    """A stream at which something happens, once, when a word is written to it."""
 
-    def __init__(self, word: str) -> None:
+    def __init__(self, word: str, happen: Callable[[], object]) -> None:
         super().__init__()
-        self.word = word
+        self.word, self.happen = word, happen
 
     def write(self, text: str) -> int:
         if self.word and self.word in text:
             self.word = ""
-            os.kill(os.getpid(), signal.SIGINT)
+            self.happen()
         return super().write(text)
+
+
+def interrupting(word: str) -> Watching:
+    """A stream that has this process interrupted, as Ctrl-C does, when a word is written to it."""
+    return Watching(word, lambda: os.kill(os.getpid(), signal.SIGINT))
 
 
 def content(folder: Path) -> dict[str, bytes]:

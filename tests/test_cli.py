@@ -10,12 +10,12 @@ import pytest
 from command_line import (
     BLOCKS,
     LABELS,
-    Interrupting,
     Job,
     Outcome,
     called,
     content,
     done,
+    interrupting,
     table_of,
     tiny_job,
     word_texts,
@@ -324,7 +324,7 @@ def test_debug_shows_where_an_error_arose(job: Job) -> None:
 
 def test_a_stopped_fit_says_that_it_goes_on_and_does(job: Job, tmp_path: Path) -> None:
     arguments = ("fit", job.table, "-o", tmp_path / "model", "--backbone", job.backbone, *TRAINED)
-    stopped = called(*arguments, err=Interrupting("Refit"))
+    stopped = called(*arguments, err=interrupting("Refit"))
     assert stopped.status == 130
     assert stopped.err.endswith("Stopped. The same command goes on where it was.\n")
     assert "Score" not in stopped.out
@@ -334,7 +334,7 @@ def test_a_stopped_fit_says_that_it_goes_on_and_does(job: Job, tmp_path: Path) -
 
 
 def test_another_stopped_command_does_not_say_that_it_goes_on(job: Job) -> None:
-    stopped = called("probe", job.table, "--backbone", job.backbone, err=Interrupting("One pass"))
+    stopped = called("probe", job.table, "--backbone", job.backbone, err=interrupting("One pass"))
     assert stopped.status == 130
     assert stopped.err.endswith("Stopped.\n")
 

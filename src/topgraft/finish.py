@@ -16,7 +16,7 @@ from topgraft.advise import DepthAdvice
 from topgraft.card import model_card
 from topgraft.console import Console, duration, size
 from topgraft.data.types import Data
-from topgraft.errors import TopgraftError
+from topgraft.errors import RunningError
 from topgraft.files import write_json, write_whole
 from topgraft.graft import Graft
 from topgraft.predict import Predictor, predicted_classes, rows_of
@@ -116,7 +116,7 @@ def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float]:
 
     Raises
     ------
-    TopgraftError
+    RunningError
         If an untouched example can't be read any more.
     """
     ready = at.ready
@@ -130,7 +130,7 @@ def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float]:
     targets = ready.untouched.targets
     if targets is None or (found < 0).any():
         lost = next(p for p in predictions if p.error is not None)
-        raise TopgraftError(f"{lost.input} can't be read any more: {lost.error}. Did the data change?")
+        raise RunningError(f"{lost.input} can't be read any more: {lost.error}. Did the data change?")
     return score_predictions(targets, found, groups=ready.untouched.groups), majority_score(targets)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from topgraft.advise import DepthAdvice
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Chain
-from topgraft.console import Console, bar, percent, size
+from topgraft.console import Console, bar, percent
 from topgraft.data.types import Data
 from topgraft.evidence import Evidence
 from topgraft.score import ClassScore, Score
@@ -177,8 +177,3 @@ def probe_json(
         "advice": {**advice.to_json(), "block": chain.blocks[advice.keep - 1].name},
         "resumed": list(resumed),
     }
-
-
-def saved_size(total: int) -> str:
-    """Bytes in words."""
-    return size(total)

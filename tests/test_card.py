@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from small_networks import backbone_of, data_of_maps, example_maps, maps
+
+import topgraft
+from topgraft.backbones.types import Backbone
+from topgraft.card import model_card
+
+DATA = data_of_maps(12)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return backbone_of(maps(depth=2), example_maps())
+
+
+def result(**more: Any) -> dict[str, Any]:
+    names = ["stem", "blocks.0", "blocks.1"]
+    return {
+        "keep": 2,
+        "freeze": 1,
+        "trained_parameters": 12_345,
+        "model": "photos.topgraft",
+        "majority": 0.25,
+        "blocks": {"all": names, "kept": names[:2], "frozen": names[:1]},
+        "score": {"metric": "accuracy", "value": 0.875, "low": 0.7, "high": 0.951, "n": 40},
+        **more,
+    }
+
+
+def test_the_card_says_what_a_person_should_know(backbone: Backbone) -> None:
+    card = model_card(result(), replace(backbone, licence="mit"), DATA, command_seed=7)
+    for part in (
+        f"Made by Topgraft {topgraft.__version__}",
+        "licence of the weights: mit",
+        "keeps 2 of 3 blocks, to `blocks.0`",
+        "of these 1 never changed, to `stem`",
+        "12,345 parameters were trained",
+        "accuracy 87.5 % on 40 untouched examples",
+        "70.0 % to 95.1 %",
+        "25.0 %",
+        DATA.fingerprint,
+        "seed 7",
+        "- class 0: 4",
+    ):
+        assert part in card
+
+
+def test_the_card_begins_with_metadata(backbone: Backbone) -> None:
+    lines = model_card(result(), backbone, DATA, command_seed=0).splitlines()
+    assert lines[:4] == [
+        *("---", "library_name: topgraft", "pipeline_tag: tabular-classification", "---"),
+    ]
+    for modality, tag in (("picture", "image"), ("text", "text")):
+        data = replace(DATA, modality=modality)
+        assert f"pipeline_tag: {tag}-classification" in model_card(result(), backbone, data, command_seed=0)
+
+
+def test_nothing_frozen_and_an_unknown_licence_are_said(backbone: Backbone) -> None:
+    whole = result(freeze=0, blocks={"all": ["stem"], "kept": ["stem"], "frozen": []})
+    card = model_card(whole, replace(backbone, licence=None), DATA, command_seed=0)
+    assert "of these 0 never changed\n" in card
+    assert "licence of the weights: not known" in card
+
+
+def test_names_cannot_act_in_the_card(backbone: Backbone) -> None:
+    data = replace(DATA, classes=("<script>alert(1)</script>", "a\n# heading", "[x](http://y)"))
+    card = model_card(result(model="m`odel\n---"), backbone, data, command_seed=0)
+    assert "<script>" not in card
+    assert "\n# heading" not in card
+    assert "[x](" not in card
+    assert "\\<script\\>" in card
+    assert card.count("\n---\n") == 1

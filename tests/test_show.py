@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from small_networks import backbone_of, data_of_maps, example_maps, maps
+
+from topgraft import show
+from topgraft.advise import DepthAdvice
+from topgraft.backbones.types import Backbone
+from topgraft.console import Console
+from topgraft.data.types import LeftOut
+from topgraft.evidence import Evidence
+from topgraft.features.store import Store
+from topgraft.score import class_scores, score_predictions
+from topgraft.settings import Settings
+from topgraft.stages import advise, measure, prepare, probe_all
+
+DATA = data_of_maps(45)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return backbone_of(maps(depth=2), example_maps())
+
+
+@pytest.fixture(scope="module")
+def found(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evidence, DepthAdvice]:
+    ready = prepare(DATA, backbone, Settings())
+    store = Store(tmp_path_factory.mktemp("store"))
+    features, _ = measure(backbone, ready.development, store, Settings(), Console())
+    evidence, _ = probe_all(features, ready.development, ready.fold_of)
+    return evidence, advise(evidence, backbone.chain)
+
+
+def written(what: Callable[..., None], *arguments: Any, **more: Any) -> list[str]:
+    out = io.StringIO()
+    what(Console(out), *arguments, **more)
+    return out.getvalue().splitlines()
+
+
+def test_the_load_report_the_input_and_the_licence_are_told(backbone: Backbone) -> None:
+    lines = written(show.backbone_lines, replace(backbone, licence="mit"))
+    assert lines[0].startswith("Weights ")
+    assert any(line.startswith("Input ") for line in lines)
+    assert lines[-1] == "Licence   weights: mit"
+    assert len(written(show.backbone_lines, replace(backbone, licence=None))) == len(lines) - 1
+
+
+def test_data_tells_its_size_and_lists_what_was_left_out() -> None:
+    left = tuple(LeftOut(f"row {i}", "an empty text") for i in range(11))
+    lines = written(show.data_lines, replace(DATA, left_out=left, notes=("A note.",)), untouched="9 kept")
+    assert lines[0] == "Data      45 rows in 3 classes (15 each); 9 kept"
+    assert lines[1] == "          A note."
+    assert [line.split("    ")[-2:] for line in lines[2:10]] == [
+        [f"row {i}", "an empty text"] for i in range(8)
+    ]
+    assert lines[10].strip() == "… and 3 more"
+    uneven = DATA.subset(np.arange(44))
+    assert "(14 to 15 each)" in written(show.data_lines, uneven)[0]
+
+
+def test_shares_of_work_add_up(backbone: Backbone) -> None:
+    rows = show.chain_rows(backbone.chain)
+    shares = [row["share"] for row in rows]
+    assert sum(shares) == pytest.approx(1)
+    assert [row["cumulative"] for row in rows] == pytest.approx(np.cumsum(shares).tolist())
+    lines = written(show.chain_table, backbone.chain)
+    assert [line.split()[:2] for line in lines[1:]] == [[str(r["index"]), r["name"]] for r in rows]
+
+
+def test_a_cut_that_differs_says_by_how_much(backbone: Backbone) -> None:
+    chain = type(backbone.chain)(
+        backbone.chain.network,
+        [replace(b, verified=b.index > 1, difference=0.25) for b in backbone.chain.blocks],
+        backbone.chain.anatomy,
+    )
+    assert "differs by 2.5e-01" in written(show.chain_table, chain)[1]
+
+
+def test_the_evidence_has_a_row_a_depth_and_marks_the_advice(
+    backbone: Backbone, found: tuple[Evidence, DepthAdvice]
+) -> None:
+    evidence, advice = found
+    lines = written(show.evidence_table, backbone.chain, evidence, advice)
+    rows = [line for line in lines if "±" in line]
+    assert len(rows) == len(backbone.chain)
+    assert "score, 5 folds" in lines[1]
+    marked = [i for i, row in enumerate(rows, start=1) if row.lstrip().startswith(">")]
+    assert marked == [advice.keep]
+    assert rows[advice.keep - 1].endswith("advised")
+    assert "100 %" in rows[-1]
+    for cut, row in zip(evidence.cuts, rows, strict=True):
+        assert f"{100 * cut.score:.1f} ± {50 * (cut.high - cut.low):.1f}" in row
+
+
+def test_probe_json_says_the_same(backbone: Backbone, found: tuple[Evidence, DepthAdvice]) -> None:
+    evidence, advice = found
+    document = show.probe_json(backbone, evidence, advice, [])
+    assert [c["keep"] for c in document["cuts"] if c["in_set"]] == list(advice.in_set)
+    assert [c["score"] for c in document["cuts"]] == [c.score for c in evidence.cuts]
+    assert document["cuts"][-1]["parameters"] == pytest.approx(1)
+    assert document["advice"]["block"] == backbone.chain.blocks[advice.keep - 1].name
+    assert document["resumed"] == []
+
+
+def test_scores_stand_beside_the_most_frequent_class() -> None:
+    targets = np.array([0, 0, 0, 1, 2, 2])
+    scores = score_predictions(targets, np.array([0, 0, 1, 1, 2, 0]), groups=np.arange(6))
+    lines = written(show.score_lines, scores, 0.5)
+    assert lines[0].startswith("Score     accuracy 66.7 % on 6 untouched examples (95 % interval ")
+    assert lines[0].endswith("the most frequent class alone: 50.0 %")
+    assert "balanced accuracy" in lines[1]
+    assert "macro F1" in lines[1]
+    document = show.score_json(scores[0])
+    assert document == {
+        "metric": "accuracy",
+        "value": scores[0].value,
+        "low": scores[0].low,
+        "high": scores[0].high,
+        "n": 6,
+    }
+
+
+def test_each_class_has_precision_recall_and_support() -> None:
+    targets, said = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
+    lines = written(show.class_table, ["yes", "no"], class_scores(targets, said, 2))
+    assert lines[1].split() == ["yes", "100.0", "%", "66.7", "%", "80.0", "%", "3"]
+    assert lines[2].split() == ["no", "50.0", "%", "100.0", "%", "66.7", "%", "1"]
