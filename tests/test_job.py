@@ -83,10 +83,12 @@ def test_going_on_keeps_to_the_epochs_that_were_done_when_time_had_run_out(job: 
     assert job.fit(tmp_path / "model", *options, err=interrupting("Refit")).status == 130
     plan = json.loads((tmp_path / "model" / "plan.json").read_text())
     assert plan["decisions"]["epochs_done_at_1"]["value"] == 3
-    plan["decisions"]["epochs"]["value"] = 9  # as if the budget had ended the training after 3 of 9
+    # As if the budget had ended the training after 3 of 9 epochs.
+    plan["decisions"]["epochs"] = {"value": 9, "reason": "there was time for 9"}
     (tmp_path / "model" / "plan.json").write_text(json.dumps(plan))
     outcome = job.fit(tmp_path / "model", *options, "--json")
     assert outcome.status == 0, outcome.err
+    assert outcome.json["reasons"]["epochs"] == "there was time for 9"
     assert len(outcome.json["history"]) == 1 + 3
     resumed = {entry["stage"]: entry["items_reused"] for entry in outcome.json["resumed"]}
     assert resumed["training"] == 3
