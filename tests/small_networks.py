@@ -126,9 +126,17 @@ def head_for(chain: Chain, keep: int, *, seed: int = 5, **options: object) -> He
     return Head(block.layout, width(block), CLASSES, **options)  # type: ignore[arg-type] (those of Head)
 
 
-def graft_of(chain: Chain, keep: int, freeze: int, *, tune_norms: bool = False, **options: object) -> Graft:
+def graft_of(
+    chain: Chain,
+    keep: int,
+    freeze: int,
+    *,
+    tune_norms: bool = False,
+    drop: bool = False,
+    **options: object,
+) -> Graft:
     """A graft with a head of random weights."""
-    return Graft(chain, keep, freeze, head_for(chain, keep, **options), tune_norms=tune_norms)
+    return Graft(chain, keep, freeze, head_for(chain, keep, **options), tune_norms=tune_norms, drop=drop)
 
 
 def material_of(backbone: Backbone, data: Data, root: Path, **settings: object) -> Material:

@@ -45,7 +45,7 @@ def test_frozen_blocks_keep_every_bit_and_the_others_change(
 ) -> None:
     freeze = data.draw(st.integers(0, keep))
     chain = chain_of(dropout=dropout)
-    graft = graft_of(chain, keep, freeze, tune_norms=tune_norms)
+    graft = graft_of(chain, keep, freeze, tune_norms=tune_norms, drop=True)
     frozen, body, head, original = kept(graft.frozen), kept(graft.body), kept(graft.head), kept(chain.network)
     assert ("network.blocks.0.norm.num_batches_tracked" in frozen) == (freeze >= 2)
     steps(graft)
@@ -68,7 +68,7 @@ def test_frozen_blocks_are_in_eval_mode_and_in_no_optimiser_whatever_is_called(
     keep: int, data: st.DataObject, modes: list[bool]
 ) -> None:
     freeze = data.draw(st.integers(1, keep))
-    graft = graft_of(chain_of(dropout=0.5), keep, freeze)
+    graft = graft_of(chain_of(dropout=0.5), keep, freeze, drop=True)
     for mode in modes:
         graft.train(mode)
     assert graft.frozen is not None
@@ -84,7 +84,7 @@ def test_frozen_blocks_are_in_eval_mode_and_in_no_optimiser_whatever_is_called(
 
 def test_dropout_is_off_in_the_frozen_part_and_on_in_the_rest():
     chain = chain_of(dropout=0.5)
-    graft = graft_of(chain, CUTS, 2).train()
+    graft = graft_of(chain, CUTS, 2, drop=True).train()
     assert graft.frozen is not None
     x = example_maps(6, seed=2)
     with torch.no_grad():
@@ -93,6 +93,14 @@ def test_dropout_is_off_in_the_frozen_part_and_on_in_the_rest():
         state = graft.frozen(x)
         first, second = graft.from_state(state), graft.from_state(state)
     assert not torch.equal(first, second)
+
+
+def test_nothing_is_dropped_in_trainable_blocks_unless_asked():
+    graft = graft_of(chain_of(dropout=0.5), CUTS, 2).train()
+    x = example_maps(6, seed=2)
+    with torch.no_grad():
+        assert torch.equal(graft(x), graft(x))
+        assert torch.equal(graft(x), graft.eval()(x))
 
 
 def test_a_weight_that_a_frozen_block_shares_with_a_trainable_one_stays():

@@ -126,7 +126,7 @@ def test_frozen_is_frozen_after_training_and_after_going_on_from_a_checkpoint(
     path = tmp_path_factory.mktemp("work") / "training.safetensors"
 
     def new() -> Graft:
-        return graft_of(chain, keep, freeze, tune_norms=tune_norms, dropout=dropout)
+        return graft_of(chain, keep, freeze, tune_norms=tune_norms, drop=True, dropout=dropout)
 
     undisturbed = new()
     before = kept(undisturbed)
@@ -156,7 +156,7 @@ def test_frozen_is_frozen_after_training_and_after_going_on_from_a_checkpoint(
 def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_bits(tmp_path: Path) -> None:
     chain, path = backbone(0.4).chain, tmp_path / "training.safetensors"
     source = Held(chain, 1)
-    undisturbed = graft_of(chain, CUTS, 1)
+    undisturbed = graft_of(chain, CUTS, 1, drop=True)
     fitted(undisturbed, source)
 
     def die(epoch: Epoch) -> None:
@@ -165,10 +165,10 @@ def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_bits(tmp_path
 
     def in_another_process() -> None:
         torch.set_num_threads(1)
-        fitted(graft_of(chain, CUTS, 1), source, checkpoint=path, advance=die)
+        fitted(graft_of(chain, CUTS, 1, drop=True), source, checkpoint=path, advance=die)
 
     killed(in_another_process)
-    resumed = graft_of(chain, CUTS, 1)
+    resumed = graft_of(chain, CUTS, 1, drop=True)
     history = fitted(resumed, source, checkpoint=path)
     assert history.resumed == 2
     assert differing(kept(resumed), kept(undisturbed)) == set()
