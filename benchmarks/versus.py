@@ -28,7 +28,7 @@ from paired import Difference, Judged, compare, mean_score
 OURS, LOGISTIC, LOOP = "Topgraft", "logistic regression", "last block, plain loop"
 METHODS = (OURS, LOGISTIC, LOOP)
 TASKS = ("clipart", "glosses")
-BUDGET = 150.0
+BUDGET = 300.0
 PACKAGES = ("topgraft", "torch", "timm", "transformers", "scikit-learn", "numpy")
 MARGIN = -1.0
 """Points that the interval's lower end must lie above."""
