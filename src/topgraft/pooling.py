@@ -17,9 +17,9 @@ def pool(state: State, layout: str) -> Tensor:
     Parameters
     ----------
     state
-        At a cut; its first activation is pooled, in its own precision.
+        At a cut. Each of its activations is pooled, in its own precision, and the results stand side by side.
     layout
-        Of the activation, see :class:`topgraft.chain.Block`.
+        Of the activations, see :class:`topgraft.chain.Block`.
 
     Returns
     -------
@@ -33,11 +33,19 @@ def pool(state: State, layout: str) -> Tensor:
     >>> pool(State((torch.tensor([[[[1.0, 3.0]]]]),)), "map")
     tensor([[2., 3.]])
     """
-    x = state.tensors[0].float()
+    parts = [
+        _pool(tensor, one, state.inputs.get("attention_mask"))
+        for tensor, one in zip(state.tensors, layout.split("+"), strict=True)
+        if tensor.is_floating_point()
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _pool(x: Tensor, layout: str, mask: Tensor | None) -> Tensor:
+    x = x.float()
     if layout == "vector":
         return x
     if layout == "tokens":
-        mask = state.inputs.get("attention_mask")
         if mask is None or mask.shape[1] != x.shape[1]:
             return torch.cat([x.mean(1), x.amax(1), x[:, 0]], 1)
         real = mask.bool().unsqueeze(-1)
@@ -53,13 +61,13 @@ def pool(state: State, layout: str) -> Tensor:
 
 def width(block: Block) -> int:
     """Number of features that :func:`pool` gives after a block."""
-    if block.layout == "vector":
-        return block.shape[0]
-    if block.layout == "tokens":
-        return 3 * block.shape[-1]
-    channels, places = (
-        (block.shape[-1], block.shape[:-1])
-        if block.layout == "map_last"
-        else (block.shape[0], block.shape[1:])
-    )
+    return sum(_width(s, one) for s, one in zip(block.shapes, block.layout.split("+"), strict=True))
+
+
+def _width(shape: tuple[int, ...], layout: str) -> int:
+    if layout == "vector":
+        return shape[0]
+    if layout == "tokens":
+        return 3 * shape[-1]
+    channels, places = (shape[-1], shape[:-1]) if layout == "map_last" else (shape[0], shape[1:])
     return channels if all(p == 1 for p in places) else 2 * channels

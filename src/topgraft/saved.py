@@ -99,7 +99,6 @@ def describe(
             "licence": backbone.licence,
             "points": [point.to_json() for point in backbone.chain.points],
             "output_layer": anatomy.output.module if anatomy.output is not None else "",
-            "live": anatomy.live,
             "inputs": shapes,
             "input_order": list(anatomy.inputs),
         },
@@ -199,7 +198,6 @@ def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, t
         example,
         output_layer=backbone["output_layer"],
         points=points,
-        live=bool(backbone.get("live", False)),
     )
     shape, block = document["head"], chain.blocks[int(document["keep"]) - 1]
     classes = tuple(str(c) for c in document["classes"])

@@ -1,7 +1,8 @@
 """Networks as chains of blocks: finding, proving and running the parts."""
 
 from topgraft.chain.chain import Block, Chain, Refused
-from topgraft.chain.replay import Point, Segment
+from topgraft.chain.point import Point
+from topgraft.chain.replay import Segment
 from topgraft.chain.state import Inputs, State
 
 __all__ = ["Block", "Chain", "Inputs", "Point", "Refused", "Segment", "State"]

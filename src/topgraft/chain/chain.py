@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from topgraft.chain.replay import Point, Segment, Shape, pruned
+from topgraft.chain.point import Point, Shape
+from topgraft.chain.replay import Segment, Skip, pruned
 from topgraft.chain.state import Inputs
 
 
@@ -25,10 +26,11 @@ class Block:
     kind
         The class of its main module.
     shape
-        Sizes of the state after it, without the batch; -1 where the inputs' length decides.
+        Sizes of the state's main activation after it, without the batch; -1 where the inputs' length decides.
     layout
         ``map`` (batch, channels, height, width), ``map_last`` (channels last), ``tokens`` (batch, steps,
-        channels) or ``vector`` (batch, channels).
+        channels) or ``vector`` (batch, channels). Where several activations cross the cut, one word each with
+        ``+`` between them.
     parameters
         How many numbers in it can train.
     macs
@@ -37,6 +39,8 @@ class Block:
         Whether the rest of the network gives the network's own output from the state after this block.
     difference
         The largest difference found in doing so, relative to the output's scale.
+    others
+        Sizes of the state's further activations, where several cross.
     """
 
     index: int
@@ -48,6 +52,12 @@ class Block:
     macs: int
     verified: bool
     difference: float
+    others: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Sizes of every activation of the state, the main one first."""
+        return (self.shape, *self.others)
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,48 @@ class Refused:
 
     block: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Called:
+    """A call of a module, placed among the blocks.
+
+    Parameters
+    ----------
+    module, nth
+        Its name, and the so-manieth call.
+    begins, ends
+        The blocks in which it begins and ends.
+    until
+        The last block that uses something which the call itself must make anew, since it is not part of a
+        state (a bias that follows from positions alone); 0 if there is nothing.
+    skip
+        What stands for it where it is left out.
+    children
+        The calls inside it.
+    """
+
+    module: str
+    nth: int
+    begins: int
+    ends: int
+    until: int
+    skip: Skip
+    children: tuple[Called, ...]
+
+    def left_out(self, start: int, last: int) -> Iterator[Called]:
+        """The outermost calls that the part from cut ``start`` to block ``last`` does not run."""
+        if self.begins > last or (self.ends <= start and self.until <= start):
+            yield self
+        else:
+            for child in self.children:
+                yield from child.left_out(start, last)
+
+    def all(self) -> Iterator[Called]:
+        """The call and those inside it."""
+        yield self
+        for child in self.children:
+            yield from child.all()
 
 
 @dataclass(frozen=True)
@@ -69,40 +121,44 @@ class Anatomy:
     ----------
     count
         Number of blocks.
-    calls
-        Per module that can be left out: the blocks that call it.
-    shapes
-        Per such module: the shapes of what it gives.
+    root
+        The call of the network itself, with those inside it.
     reads
-        Per parameter and buffer: the blocks that read it; it belongs to the first of them.
+        Per parameter and buffer: the blocks that need it; it belongs to the first of them.
     inputs
         Per input of the network its shape, in the order of its forward.
     points
         Per block the point of its end.
     output
         The point just before the old output layer, if there is one.
-    live
-        Whether modules without parameters run in every part, since some give what follows from the inputs
-        alone (rotary positions).
     """
 
     count: int
-    calls: Mapping[str, frozenset[int]]
-    shapes: Mapping[str, Any]
+    root: Called
     reads: Mapping[str, frozenset[int]]
     inputs: Mapping[str, Shape]
     points: tuple[Point, ...]
     output: Point | None
-    live: bool = False
 
     def segment(self, network: nn.Module, start: int, stop: int | None, *, whole: bool = False) -> Segment:
         """The part from cut ``start`` to cut ``stop``; with ``whole`` through the old output layer."""
         last = stop if stop is not None else self.count + (2 if whole or self.output is None else 1)
         inside = frozenset(range(start + 1, last + 1))
-        skip = {name: self.shapes[name] for name, blocks in self.calls.items() if not blocks & inside}
+        out: dict[str, dict[int, Skip]] = {}
+        for child in self.root.children:
+            for call in child.left_out(start, last):
+                out.setdefault(call.module, {})[call.nth] = call.skip
+        gone = {id(c) for child in self.root.children for o in child.left_out(start, last) for c in o.all()}
+        running = {c.module for c in self.root.all() if id(c) not in gone}
         absent = [name for name, blocks in self.reads.items() if not blocks & inside]
+        sometimes = {
+            name: skips
+            for name, skips in out.items()
+            if name in running or len({repr(s) for s in skips.values()}) > 1
+        }
+        never = {name: skips[min(skips)] for name, skips in out.items() if name not in sometimes}
         return Segment(
-            pruned(network, skip=skip, absent=absent),
+            pruned(network, skip=never, absent=absent, sometimes=sometimes),
             self.points,
             start,
             stop,
@@ -146,7 +202,6 @@ class Chain:
         *,
         output_layer: str | None = None,
         points: Sequence[Point] | None = None,
-        live: bool = False,
     ) -> Chain:
         """Turn a network into a chain and check every cut.
 
@@ -162,8 +217,6 @@ class Chain:
             network's output.
         points
             The cuts of an earlier chain of the same network, which are then taken without checking again.
-        live
-            As the anatomy of that earlier chain has it.
 
         Raises
         ------
@@ -172,7 +225,7 @@ class Chain:
         """
         from topgraft.chain.making import make
 
-        blocks, anatomy, refused = make(network, example, output_layer=output_layer, points=points, live=live)
+        blocks, anatomy, refused = make(network, example, output_layer=output_layer, points=points)
         return cls(network, blocks, anatomy, refused)
 
     def __len__(self) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from topgraft.chain.record import Call, Recording, tensors_in
-from topgraft.chain.replay import Point
+from topgraft.chain.nesting import tensors_in
+from topgraft.chain.record import Call, Recording
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _OUTPUT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LazyLinear)
@@ -32,7 +32,7 @@ class Layout:
 
     groups: list[Group]
     tail: list[Call]
-    output_layer: Call | None
+    output_layers: list[Call]
 
 
 def has_parameters(module: nn.Module) -> bool:
@@ -69,31 +69,62 @@ def holds_blocks(module: nn.Module) -> bool:
     return False
 
 
-def units(call: Call, output_layer: str | None) -> list[Call]:
+def units(call: Call, output_layers: Sequence[str] = ()) -> list[Call]:
     """The calls that a chain is made of: lists are opened, and so is what holds a list of blocks."""
-    holds_output = output_layer is not None and output_layer.startswith(f"{call.name}.")
+    holds_output = any(name.startswith(f"{call.name}.") for name in output_layers)
     if call.children and (
         not call.name or holds_output or isinstance(call.module, _CONTAINERS) or holds_blocks(call.module)
     ):
-        return [unit for child in call.children for unit in units(child, output_layer)]
+        return [unit for child in call.children for unit in units(child, output_layers)]
     return [call]
 
 
-def find_output_layer(recording: Recording, asked: str | None) -> str | None:
-    """The name of the old output layer: as asked, else the linear layer whose output the network gives.
+def find_output_layers(recording: Recording, asked: str | None) -> list[str]:
+    """Names of the old output layer, or of several whose outputs are taken together.
 
-    Without parameters it may be followed by more (a softmax); ``""`` says that there is none.
+    As asked (``""`` says that there is none); else the linear layers from which alone the network's output is
+    made, by functions without parameters (a softmax, the mean over two heads).
     """
     if asked is not None:
-        return asked or None
-    last = next((t for _, t in tensors_in(recording.root.output)), None)
-    if last is None or last.ndim != 2:
-        return None
-    with_parameters = [c for c in recording.calls() if has_parameters(c.module) and not c.children]
-    if not with_parameters:
-        return None
-    final = max(with_parameters, key=lambda c: c.end)
-    return final.name if isinstance(final.module, _OUTPUT_LAYERS) else None
+        return [asked] if asked else []
+    output = next(iter(recording.root.left.values()), None)
+    if output is None or len(recording.flow.values[output].shape) != 2:
+        return []
+    made_by: dict[int, Call] = {}
+    for call in recording.calls():
+        if isinstance(call.module, _OUTPUT_LAYERS) and not call.children:
+            made_by |= dict.fromkeys(call.left.values(), call)
+    found: dict[str, Call] = {}
+    todo, seen = [output], set[int]()
+    while todo:
+        number = todo.pop()
+        value = recording.flow.values[number]
+        if number in seen:
+            continue
+        seen.add(number)
+        if number in made_by:
+            found[made_by[number].name] = made_by[number]
+        elif value.reads or not value.made_from or value.shape[-1:] != recording.flow.values[output].shape[-1:]:
+            return []
+        else:
+            todo += value.made_from
+    return sorted(found, key=lambda name: found[name].start)
+
+
+_BLOCKS = ("block", "layer", "cell", "transformer", "stage", "encoder", "expert")
+
+
+def is_listed_block(call: Call, root: nn.Module) -> bool:
+    """Whether a call's module is one of a list that the network calls its blocks, layers or cells.
+
+    Examples
+    --------
+    An element of ``stages.1.blocks`` is, one of ``mixer.conv_kxk`` is not, nor is a plain layer.
+    """
+    *outer, _ = call.name.split(".")
+    names = [n for n in outer if not n.isdigit()]
+    inside = next(call.module.children(), None) is not None
+    return inside and _is_listed(call, root) and bool(names) and any(w in names[-1].casefold() for w in _BLOCKS)
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -136,9 +167,9 @@ def layout(recording: Recording, output_layer: str | None = None) -> Layout:
         before it (a norm that opens a part of the network joins the block after it); everything before the
         first list of blocks is one block (the stem).
     """
-    name = find_output_layer(recording, output_layer)
-    calls = units(recording.root, name)
-    out = next((i for i, c in enumerate(calls) if c.name == name), len(calls))
+    names = find_output_layers(recording, output_layer)
+    calls = units(recording.root, names)
+    out = next((i for i, c in enumerate(calls) if c.name in names), len(calls))
     body = calls[:out]
     listed = [
         i for i, c in enumerate(body) if has_parameters(c.module) and _is_listed(c, recording.root.module)
@@ -171,31 +202,7 @@ def layout(recording: Recording, output_layer: str | None = None) -> Layout:
         waiting = []
     if not groups:
         groups, waiting = [Group(waiting or [recording.root])], []
-    return Layout(groups, waiting, calls[out] if out < len(calls) else None)
-
-
-def boundary(group: Group, following: Group | None) -> list[Point]:
-    """Where the cut after a block can lie, best first.
-
-    The beginning of the next block is best, so that what is computed in between (adding positions) belongs
-    to this block; where that would change the state's form (flattening), the end of this block is.
-    """
-    last = group.calls[-1]
-    points: list[Point] = []
-    exits = [(p, t) for p, t in tensors_in(last.output) if t.is_floating_point()]
-    leave = Point(last.name, "exit", last.nth, (exits[0][0],)) if exits else None
-    enter = None
-    if following is not None:
-        first = following.calls[0]
-        entries = [(p, t) for p, t in tensors_in((first.args, first.kwargs)) if t.is_floating_point()]
-        if entries:
-            enter = Point(first.name, "enter", first.nth, (entries[0][0],))
-            if leave is not None and entries[0][1].ndim != exits[0][1].ndim:
-                return [leave, enter]
-            points.append(enter)
-    if leave is not None:
-        points.append(leave)
-    return points
+    return Layout(groups, waiting, [c for c in calls[out:] if c.name in names])
 
 
 def block_name(group: Group, recording: Recording) -> str:

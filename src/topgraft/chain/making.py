@@ -12,10 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topgraft.chain.chain import Anatomy, Block, Refused
-from topgraft.chain.find import Group, Layout, block_name, boundary, has_parameters, layout
-from topgraft.chain.record import Call, evaluating, record, take, tensors_in
-from topgraft.chain.replay import Dim, Point, Shape
+from topgraft.chain.chain import Anatomy, Block, Called, Refused
+from topgraft.chain.crossing import CannotCross, Crossed, Graph
+from topgraft.chain.find import Group, Layout, block_name, has_parameters, is_listed_block, layout
+from topgraft.chain.flow import Value
+from topgraft.chain.nesting import flattened, rebuilt, take, tensors_in
+from topgraft.chain.point import Dim, Place, Point, Shape
+from topgraft.chain.record import Call, evaluating, record
+from topgraft.chain.replay import Skip
 from topgraft.chain.state import Inputs, State
 from topgraft.errors import TopgraftError
 
@@ -44,14 +48,27 @@ class Pair:
                 f"{type(network).__name__} calls other modules when the batch size or the length changes, so "
                 "its blocks can't be told. A network whose path does not depend on them is needed."
             )
+        if len(self.first.flow.values) != len(self.second.flow.values):
+            raise TopgraftError(
+                f"{type(network).__name__} computes otherwise when the batch size or the length changes, so that "
+                "its blocks can't be told. A network whose path does not depend on them is needed."
+            )
         self.sizes = (_batch_and_length(inputs), _batch_and_length(grown))
         self.input_shapes = {name: self.shape(t, grown[name]) for name, t in inputs.items()}
         self.twin = {id(a): b for a, b in zip(self.first.calls(), self.second.calls(), strict=True)}
+        output = next(iter(self.first.root.left.values()), None)
+        if output is None:
+            raise TopgraftError(f"{type(network).__name__} gives no tensor that depends on its inputs")
+        self.graph = Graph(self.first, output, self.of_value)
 
-    def shape(self, first: Tensor, second: Tensor) -> Shape:
+    def shape(self, first: Tensor | Value, second: Tensor | Value) -> Shape:
         """The shape of a tensor that was seen in both recordings."""
         dims = tuple(self._dim(a, b) for a, b in zip(first.shape, second.shape, strict=True))
         return Shape(dims, first.dtype)
+
+    def of_value(self, number: int) -> Shape:
+        """The shape of a value."""
+        return self.shape(self.first.flow.values[number], self.second.flow.values[number])
 
     def _dim(self, a: int, b: int) -> Dim:
         (batch_a, length_a), (batch_b, length_b) = self.sizes
@@ -77,12 +94,23 @@ class Pair:
                 return call.end, call.macs_after, call
         raise TopgraftError(f"this network has no module {point.module!r} that is called {point.nth} times")
 
-    def state_shape(self, point: Point) -> Shape:
-        """The shape of the first activation at a point."""
-        _, _, call = self.moment(point)
-        twin = self.twin[id(call)]
-        held = [(c.args, c.kwargs) if point.when == "enter" else c.output for c in (call, twin)]
-        return self.shape(take(held[0], point.paths[0]), take(held[1], point.paths[0]))
+    def state_shapes(self, point: Point) -> list[Shape]:
+        """The shapes of the activations at a point, as the network has them."""
+        return [self._shape_at(places[0]) for places in point.places]
+
+    def _shape_at(self, place: Place) -> Shape:
+        if place.when == "input":
+            return self.input_shapes[place.module]
+        call = next(c for c in self.first.calls() if (c.name, c.nth) == (place.module, place.nth))
+        if place.when == "op":
+            number = next(
+                v.index
+                for v in self.first.flow.values
+                if (v.call, v.op, v.path) == (call.index, place.op, place.path)
+            )
+            return self.of_value(number)
+        held = [(c.args, c.kwargs) if place.when == "enter" else c.output for c in (call, self.twin[id(call)])]
+        return self.shape(take(held[0], place.path), take(held[1], place.path))
 
 
 def by_name(network: nn.Module, example: Tensor | Inputs | Sequence[Tensor]) -> dict[str, Tensor]:
@@ -94,7 +122,7 @@ def by_name(network: nn.Module, example: Tensor | Inputs | Sequence[Tensor]) -> 
     ['input']
     """
     if isinstance(example, Mapping):
-        inputs = dict(example)
+        inputs = flattened(example)
     else:
         given = [example] if isinstance(example, Tensor) else list(example)
         names = [
@@ -135,54 +163,64 @@ def _pairwise(a: Any, b: Any, shape: Any) -> Any:
     if isinstance(a, Tensor):
         return shape(a, b)
     if isinstance(a, Mapping):
-        return {key: _pairwise(item, b[key], shape) for key, item in a.items()}
+        changed = copy.copy(a)
+        for key, item in a.items():
+            changed[key] = _pairwise(item, b[key], shape)  # type: ignore[index] (a copy that can be changed)
+        return changed
     if isinstance(a, (tuple, list)):
-        items = [_pairwise(x, y, shape) for x, y in zip(a, b, strict=True)]
-        return items if isinstance(a, list) else tuple(items)
+        return rebuilt(a, [_pairwise(x, y, shape) for x, y in zip(a, b, strict=True)])
     return a
 
 
-def anatomy(pair: Pair, found: Layout, points: Sequence[Point], *, live: bool) -> Anatomy:
-    """Sort calls and reads by the cuts between which they fall.
-
-    With ``live``, modules without parameters run everywhere: some give what follows from the inputs alone.
-    """
+def anatomy(pair: Pair, found: Layout, points: Sequence[Point]) -> Anatomy:
+    """Sort calls and reads by the cuts between which they fall."""
+    graph = pair.graph
     moments = [pair.moment(p)[0] for p in points]
     before_output = None
-    if (layer := found.output_layer) is not None:
-        entry = next(p for p, t in tensors_in((layer.args, layer.kwargs)) if t.is_floating_point())
-        before_output = Point(layer.name, "enter", layer.nth, (entry,))
+    if found.output_layers:
+        layer = found.output_layers[0]
+        before_output = graph.crossed("enter", layer).point
         moments.append(layer.start)
+    last = len(points) + 2
 
-    def block_at(moment: int) -> int:
-        return 1 + sum(m <= moment for m in moments)
+    def block_at(moment: float) -> int:
+        return last if moment == inf else 1 + sum(m <= moment for m in moments)
 
-    calls: dict[str, set[int]] = {}
-    shapes: dict[str, Any] = {}
-    everywhere: set[str] = set()
-    units = [c for group in found.groups for c in group.calls] + found.tail
-    for call in [*units, *([layer] if layer is not None else [])]:
-        if live and not has_parameters(call.module):
-            everywhere |= {f"{call.name}.{own}" for own, _ in call.module.named_buffers()}
-            continue
-        calls.setdefault(call.name, set()).add(block_at(call.start))
-        shapes[call.name] = pair.shapes(call)
-    calls.pop("", None)
-    reads: dict[str, frozenset[int]] = {
-        name: frozenset() for name, _ in (*pair.network.named_parameters(), *pair.network.named_buffers())
+    def placed(call: Call) -> Called:
+        inner: dict[str, int] = {}
+        children = tuple(placed(child) for child in call.children)
+        for child in children:
+            for one in child.all():
+                inner[one.module] = inner.get(one.module, 0) + 1
+        until = graph.runs_until[call.index]
+        return Called(
+            call.name,
+            call.nth,
+            begins=block_at(call.start),
+            ends=1 + sum(m < call.end for m in moments),
+            until=block_at(until) if until else 0,
+            skip=Skip(pair.shapes(call), inner),
+            children=children,
+        )
+
+    reads: dict[str, set[int]] = {
+        name: set() for name, _ in (*pair.network.named_parameters(), *pair.network.named_buffers())
     }
-    reads |= {name: frozenset(block_at(m) for m in times) for name, times in pair.first.uses.items()}
-    reads |= {name: frozenset(range(1, len(points) + 3)) for name in everywhere}
-    reads |= {other: reads[name] for other, name in _shared(pair.network).items()}
+    for name, times in pair.first.uses.items():
+        reads[name] |= {block_at(m) for m in times}
+    for value in graph.values:
+        if value.reads and not graph.is_data[value.index] and (until := graph.until[value.index]):
+            for name in value.reads:
+                reads[name] |= set(range(block_at(value.time), block_at(until) + 1))
+    blocks = {name: frozenset(some) for name, some in reads.items()}
+    blocks |= {other: blocks[name] for other, name in _shared(pair.network).items()}
     return Anatomy(
         count=len(points),
-        calls={name: frozenset(blocks) for name, blocks in calls.items()},
-        shapes=shapes,
-        reads=reads,
+        root=placed(pair.first.root),
+        reads=blocks,
         inputs=pair.input_shapes,
         points=tuple(points),
         output=before_output,
-        live=live,
     )
 
 
@@ -230,16 +268,16 @@ def _states(
 ) -> tuple[dict[Point, State], Tensor]:
     """The state at every point, each copied before the network can change it in place, and the output."""
     states: dict[Point, State] = {}
-    whole = anatomy(pair, found, points, live=False).segment(pair.network, 0, None, whole=True)
+    whole = anatomy(pair, found, points).segment(pair.network, 0, None, whole=True)
     with torch.no_grad(), evaluating(whole):
         output = whole(inputs, tap=lambda k, s: states.__setitem__(points[k - 1], s.map(torch.clone)))
     return states, output
 
 
-def _proof(pair: Pair, found: Layout, point: Point, runs: _Runs, *, live: bool) -> tuple[float, str]:
+def _proof(pair: Pair, found: Layout, point: Point, runs: _Runs) -> tuple[float, str]:
     """How far the rest of the network, run from the state, is from the network's output; why it failed."""
     try:
-        rest = anatomy(pair, found, [point], live=live).segment(pair.network, 1, None, whole=True)
+        rest = anatomy(pair, found, [point]).segment(pair.network, 1, None, whole=True)
         with torch.no_grad(), evaluating(rest):
             got = rest(runs.batch[point])
     except Exception as error:  # noqa: BLE001 (the network's own code may fail in any way: that is the finding)
@@ -250,66 +288,101 @@ def _proof(pair: Pair, found: Layout, point: Point, runs: _Runs, *, live: bool) 
 
 def _gives_output(pair: Pair, found: Layout) -> bool:
     """Whether the output follows from what enters the output layer that was found, and from nothing else."""
-    point = anatomy(pair, found, [], live=False).output
-    assert point is not None
+    try:
+        point = anatomy(pair, found, []).output
+    except CannotCross:
+        return False
+    if point is None or len(point.places) != 1:
+        return False
     batch, output = _states(pair, found, [point], pair.inputs)
-    runs = _Runs(batch, batch, batch, output)
-    return any(_proof(pair, found, point, runs, live=live)[0] <= TOLERANCE for live in (False, True))
+    return _proof(pair, found, point, _Runs(batch, batch, batch, output))[0] <= TOLERANCE
 
 
-def _choose(pair: Pair, found: Layout, *, live: bool) -> tuple[list[Point], list[float], list[Refused]]:
+def _options(pair: Pair, group: Group, following: Group | None) -> tuple[list[Crossed], str]:
+    """Where the cut after a block can lie, best first; why not, where it can't.
+
+    The beginning of the next block is best, so that what is computed in between (adding positions) belongs to
+    this block, unless less crosses at the end of this block, or the same in a form that the block gave.
+    """
+    moments = [("enter", following.calls[0])] if following is not None else []
+    found: list[Crossed] = []
+    reason = "no part of the network begins or ends here"
+    for when, call in [*moments, ("exit", group.calls[-1])]:
+        try:
+            found.append(pair.graph.crossed(when, call))
+        except CannotCross as problem:
+            reason = str(problem)
+    if len(found) == 2:
+        before, after = found[1], found[0]
+        if before.size < after.size or (before.size > after.size and _dims(pair, before) != _dims(pair, after)):
+            found.reverse()
+        elif before.size == after.size and _dims(pair, before) != _dims(pair, after):
+            found.reverse()
+    return found, reason
+
+
+def _ends_a_block(pair: Pair, group: Group, crosseds: Sequence[Crossed]) -> bool:
+    """Inside a block of the network's own lists several activations cross: that is no place for a cut."""
+    single = any(len(crossed.values) == 1 for crossed in crosseds)
+    return single or any(is_listed_block(call, pair.network) for call in group.calls)
+
+
+def _dims(pair: Pair, crossed: Crossed) -> list[int]:
+    return [len(pair.graph.values[v].shape) for v in crossed.values]
+
+
+def _choose(pair: Pair, found: Layout) -> tuple[list[Point], list[float], list[Refused]]:
     groups: list[Group | None] = [*found.groups, None]
-    options = {
-        i: [p for p in boundary(group, following) if _is_batch_first(pair.state_shape(p))]
-        for i, (group, following) in enumerate(zip(found.groups, groups[1:], strict=True))
-    }
-    every = sorted({p for ps in options.values() for p in ps}, key=lambda p: pair.moment(p)[0])
-    batch, output = _states(pair, found, every, pair.inputs)
-    again, _ = _states(pair, found, every, pair.inputs)
-    alone, _ = _states(pair, found, every, {n: t[:1] for n, t in pair.inputs.items()})
+    options = [_options(pair, g, after) for g, after in zip(found.groups, groups[1:], strict=True)]
+    every = {crossed.point: crossed for crosseds, _ in options for crossed in crosseds}
+    ordered = sorted(every, key=lambda p: pair.moment(p)[0])
+    batch, output = _states(pair, found, ordered, pair.inputs)
+    again, _ = _states(pair, found, ordered, pair.inputs)
+    alone, _ = _states(pair, found, ordered, {n: t[:1] for n, t in pair.inputs.items()})
     runs = _Runs(batch, again, alone, output)
     points: list[Point] = []
     gaps: list[float] = []
     refused: list[Refused] = []
-    for i, group in enumerate(found.groups):
+    for group, (crosseds, why) in zip(found.groups, options, strict=True):
         reasons = []
-        for point in options[i]:
-            gap, why = _check(pair, found, point, runs, live=live)
+        if crosseds and not _ends_a_block(pair, group, crosseds):
+            continue
+        for crossed in crosseds:
+            gap, reason = _check(pair, found, crossed.point, runs)
             if gap <= TOLERANCE:
-                points.append(point)
+                points.append(crossed.point)
                 gaps.append(gap)
                 break
-            reasons.append(why)
+            reasons.append(reason)
         else:
-            why = reasons[0] if reasons else "nothing that is batch first comes out of it"
-            refused.append(Refused(block_name(group, pair.first), why))
+            refused.append(Refused(block_name(group, pair.first), reasons[0] if reasons else why))
     return points, gaps, refused
 
 
-def _is_batch_first(shape: Shape) -> bool:
-    return len(shape.dims) > 1 and shape.dims[0] == Dim(1, batch=1)
-
-
-def _check(pair: Pair, found: Layout, point: Point, runs: _Runs, *, live: bool) -> tuple[float, str]:
-    gap, why = _proof(pair, found, point, runs, live=live)
+def _check(pair: Pair, found: Layout, point: Point, runs: _Runs) -> tuple[float, str]:
+    gap, why = _proof(pair, found, point, runs)
     if gap > TOLERANCE:
         return gap, why
-    state = runs.batch[point].tensors[0]
-    if (twice := difference(runs.again[point].tensors[0], state)) > 0:
+    states = runs.batch[point].tensors
+    if (twice := _apart(runs.again[point].tensors, states)) > 0:
         return inf, f"two runs differ (by {twice:.1e})"
-    apart = difference(runs.alone[point].tensors[0], state[:1])
+    apart = _apart(runs.alone[point].tensors, [t[:1] for t in states])
     if apart > TOLERANCE and not _equal_in_fp64(pair, found, point):
         return inf, f"an example alone differs from the same in a batch (by {apart:.1e})"
     return gap, ""
 
 
+def _apart(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    return max(difference(x, y) for x, y in zip(a, b, strict=True))
+
+
 def _equal_in_fp64(pair: Pair, found: Layout, point: Point) -> bool:
     double = copy.deepcopy(pair.network).double()
     inputs = {n: t.double() if t.is_floating_point() else t for n, t in pair.inputs.items()}
-    whole = anatomy(pair, found, [point], live=False).segment(double, 0, 1)
+    whole = anatomy(pair, found, [point]).segment(double, 0, 1)
     with torch.no_grad(), evaluating(whole):
         batch, alone = whole(inputs), whole({n: t[:1] for n, t in inputs.items()})
-    return difference(alone.tensors[0], batch.tensors[0][:1]) <= TOLERANCE_FP64
+    return _apart(alone.tensors, [t[:1] for t in batch.tensors]) <= TOLERANCE_FP64
 
 
 def make(
@@ -318,20 +391,15 @@ def make(
     *,
     output_layer: str | None,
     points: Sequence[Point] | None,
-    live: bool = False,
 ) -> tuple[list[Block], Anatomy, list[Refused]]:
     """Blocks, anatomy and refused cuts of a network, see :meth:`topgraft.chain.chain.Chain.of`."""
     pair = Pair(network, by_name(network, example))
     found = layout(pair.first, output_layer)
-    if output_layer is None and found.output_layer is not None and not _gives_output(pair, found):
+    if output_layer is None and found.output_layers and not _gives_output(pair, found):
         found = layout(pair.first, "")
     refused: list[Refused] = []
     if points is None:
-        points, gaps, refused = _choose(pair, found, live=False)
-        if refused:
-            tried_live = _choose(pair, found, live=True)
-            if len(tried_live[0]) > len(points):
-                live, (points, gaps, refused) = True, tried_live
+        points, gaps, refused = _choose(pair, found)
         if not points:
             tried = "; ".join(f"{r.block}: {r.reason}" for r in refused[:5])
             raise TopgraftError(
@@ -339,7 +407,7 @@ def make(
             )
     else:
         gaps = [0.0] * len(points)
-    body = anatomy(pair, found, points, live=live)
+    body = anatomy(pair, found, points)
     return _blocks(pair, found, body, gaps), body, refused
 
 
@@ -357,21 +425,26 @@ def _blocks(pair: Pair, found: Layout, body: Anatomy, gaps: Sequence[float]) -> 
     for index, point in enumerate(body.points, start=1):
         mine = Group([c for c in units if moments[index - 1] <= c.start < moments[index]] or [units[-1]])
         main = next((c for c in mine.calls if has_parameters(c.module)), mine.calls[0])
-        shape = pair.state_shape(point)
+        shapes = [s.of_state() for s in pair.state_shapes(point)]
         blocks.append(
             Block(
                 index=index,
                 name=block_name(mine, pair.first),
                 kind=type(main.module).__name__,
-                shape=tuple(-1 if d.length else d.factor for d in shape.dims[1:]),
-                layout=_layout(shape),
+                shape=_sizes(shapes[0]),
+                layout="+".join(_layout(shape) for shape in shapes),
                 parameters=sizes.get(index, 0),
                 macs=(macs[index] - macs[index - 1]) // batch,
                 verified=True,
                 difference=gaps[index - 1],
+                others=tuple(_sizes(shape) for shape in shapes[1:]),
             )
         )
     return blocks
+
+
+def _sizes(shape: Shape) -> tuple[int, ...]:
+    return tuple(-1 if d.length else d.factor for d in shape.dims[1:])
 
 
 def _layout(shape: Shape) -> str:

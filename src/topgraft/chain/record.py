@@ -9,17 +9,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-Path = tuple[Any, ...]
-"""Where a tensor sits inside nested tuples, lists and dictionaries: one index or key a level."""
+from topgraft.chain.flow import Flow, Watch
+from topgraft.chain.nesting import Path, nested
 
+__all__ = ["Call", "Recording", "evaluating", "record"]
 
 @dataclass
 class Call:
-    """One call of one module, with the moments at which it began and ended (counts of events)."""
+    """One call of one module, with the moments at which it began and ended (counts of events).
 
+    ``entered`` and ``left`` tell which values it was given and gave, by their paths.
+    """
+
+    index: int
     name: str
     nth: int
     module: nn.Module
@@ -31,6 +35,8 @@ class Call:
     macs_after: int = 0
     output: Any = None
     children: list[Call] = field(default_factory=list)
+    entered: dict[Path, int] = field(default_factory=dict)
+    left: dict[Path, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -45,11 +51,14 @@ class Recording:
         For each parameter and buffer the moments at which a torch function read it.
     macs
         Multiply-adds of the whole run.
+    flow
+        The values of the run, and what each was made from.
     """
 
     root: Call
     uses: dict[str, list[int]]
     macs: int
+    flow: Flow
 
     def calls(self) -> Iterator[Call]:
         """Every call, outer before inner, in the order in which they began."""
@@ -58,55 +67,6 @@ class Recording:
             call = todo.pop()
             yield call
             todo.extend(reversed(call.children))
-
-
-def tensors_in(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """Every tensor inside nested tuples, lists and dictionaries, with its path.
-
-    Examples
-    --------
-    >>> [path for path, _ in tensors_in({"a": (torch.zeros(1), 3), "b": torch.ones(2)})]
-    [('a', 0), ('b',)]
-    """
-    if isinstance(value, Tensor):
-        yield path, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from tensors_in(item, (*path, key))
-    elif isinstance(value, (tuple, list)):
-        for index, item in enumerate(value):
-            yield from tensors_in(item, (*path, index))
-
-
-def take(value: Any, path: Path) -> Any:
-    """What sits at ``path`` inside ``value``."""
-    for step in path:
-        value = value[step]
-    return value
-
-
-def put(value: Any, path: Path, new: Any) -> Any:
-    """A copy of ``value`` with ``new`` at ``path``; containers on the way keep their type where they can."""
-    if not path:
-        return new
-    if isinstance(value, Mapping):
-        return {**value, path[0]: put(value[path[0]], path[1:], new)}
-    items = list(value)
-    items[path[0]] = put(items[path[0]], path[1:], new)
-    return items if isinstance(value, list) else tuple(items)
-
-
-class _Reads(TorchFunctionMode):
-    def __init__(self, names: Mapping[int, str], now: Callable[[], int]) -> None:
-        super().__init__()
-        self.names, self.now = names, now
-        self.uses: dict[str, list[int]] = {}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for _, tensor in tensors_in((args, kwargs or {})):
-            if name := self.names.get(id(tensor)):
-                self.uses.setdefault(name, []).append(self.now())
-        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -163,7 +123,10 @@ def record(network: nn.Module, inputs: Mapping[str, Tensor]) -> Recording:
     def enter(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             nth = counts[name] = counts.get(name, 0) + 1
-            call = Call(name, nth, module, tick(), args, kwargs, macs_before=flops.get_total_flops() // 2)
+            index = len(finished) + len(stack)
+            call = Call(index, name, nth, module, 0, args, kwargs, macs_before=flops.get_total_flops() // 2)
+            call.entered = watch.values_in((args, kwargs))
+            call.start = tick()
             if stack:
                 stack[-1].children.append(call)
             stack.append(call)
@@ -171,12 +134,16 @@ def record(network: nn.Module, inputs: Mapping[str, Tensor]) -> Recording:
         return hook
 
     def leave(_module: nn.Module, _args: Any, output: Any) -> None:
-        call = stack.pop()
+        call = stack[-1]
+        call.left = watch.values_in(output, call.entered.values())
+        stack.pop()
         call.end, call.output, call.macs_after = tick(), output, flops.get_total_flops() // 2
         finished.append(call)
 
     names = {id(tensor): name for name, tensor in (*network.named_parameters(), *network.named_buffers())}
-    reads = _Reads(names, tick)
+    watch = Watch(names, tick, lambda: stack[-1].index if stack else -1)
+    for name, tensor in inputs.items():
+        watch.add_input(name, tensor)
     with ExitStack() as undo:
         for name, module in network.named_modules():
             undo.callback(module.register_forward_pre_hook(enter(name), with_kwargs=True).remove)
@@ -185,9 +152,9 @@ def record(network: nn.Module, inputs: Mapping[str, Tensor]) -> Recording:
         undo.enter_context(_without_gradients(network))
         undo.enter_context(torch.no_grad())
         undo.enter_context(flops)
-        undo.enter_context(reads)
-        network(**inputs)
-    recording = Recording(finished[-1], reads.uses, flops.get_total_flops() // 2)
+        undo.enter_context(watch)
+        network(**nested(inputs))
+    recording = Recording(finished[-1], watch.uses, flops.get_total_flops() // 2, watch.flow)
     _add_reads_that_torch_hides(network, recording)
     return recording
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,78 +19,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from topgraft.chain.record import Path, put, take, tensors_in
+from topgraft.chain.flow import gives_tensors
+from topgraft.chain.nesting import mapped, nested, put, take, tensors_in
+from topgraft.chain.point import Place, Point, Shape
 from topgraft.chain.state import Inputs, State
 
 Tap = Callable[[int, State], None]
 """Called with the number of the cut and the state there."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A moment of the run at which a cut lies: the ``nth`` call of a module begins or ends.
-
-    ``paths`` lead to the tensors of the state: inside ``(args, kwargs)`` for ``enter``, inside the output
-    for ``exit``.
-    """
-
-    module: str
-    when: str
-    nth: int
-    paths: tuple[Path, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The point as plain JSON."""
-        return {
-            "module": self.module,
-            "when": self.when,
-            "nth": self.nth,
-            "paths": [list(p) for p in self.paths],
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Point:
-        """The point that :meth:`to_json` wrote."""
-        if value["when"] not in ("enter", "exit"):
-            raise ValueError(f"a cut lies where a module is entered or left, not {value['when']!r}")
-        paths = tuple(tuple(p) for p in value["paths"])
-        return cls(str(value["module"]), str(value["when"]), int(value["nth"]), paths)
-
-
-@dataclass(frozen=True)
-class Dim:
-    """A size as a multiple of the batch size and of the inputs' length: ``factor * batch**b * length**l``."""
-
-    factor: int
-    batch: int = 0
-    length: int = 0
-
-    def size(self, batch: int, length: int) -> int:
-        """The size for a batch of ``batch`` examples of ``length`` steps.
-
-        Examples
-        --------
-        >>> Dim(12, batch=1).size(batch=3, length=7)
-        36
-        """
-        return self.factor * (batch if self.batch else 1) * (length if self.length else 1)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a tensor as the batch and the length vary, and whether it holds whole numbers."""
-
-    dims: tuple[Dim, ...]
-    dtype: torch.dtype
-
-    def poison(self, like: Tensor, batch: int, length: int) -> Tensor:
-        """Not-a-numbers of this shape on the device and in the precision of ``like``; one number in all."""
-        if self.dtype.is_floating_point or self.dtype.is_complex:
-            one = torch.full((), float("nan"), dtype=like.dtype, device=like.device)
-        else:
-            one = torch.zeros((), dtype=self.dtype, device=like.device)
-        return one.expand(tuple(d.size(batch, length) for d in self.dims))
 
 
 class _Stop(Exception):
@@ -103,6 +41,7 @@ class _Run:
     start: int
     stop: int | None
     cuts: int
+    places: Mapping[int, tuple[tuple[Place, ...], ...]]
     state: State | None
     carried: Inputs
     inputs: Inputs
@@ -111,66 +50,119 @@ class _Run:
     length: int
     tap: Tap | None
     counts: dict[str, int] = field(default_factory=dict)
+    frames: list[tuple[str, int]] = field(default_factory=list)
+    ops: dict[tuple[str, int], int] = field(default_factory=dict)
+    held: dict[Place, Tensor] = field(default_factory=dict)
+    busy: bool = False
     result: State | None = None
 
-    def at(self, cut: int, held: Any, paths: tuple[Path, ...]) -> Any:
-        """Put the stored state in, hand the state out, or stop."""
-        if cut < self.start:
-            return held
-        if cut == self.start and self.state is not None:
-            for path, tensor in zip(paths, self.state.tensors, strict=True):
-                held = put(held, path, tensor)
-            return held
-        state = State(tuple(take(held, path) for path in paths), self.carried)
+    def pass_by(self, places: Iterable[tuple[int, int, Place]], held: Any) -> Any:
+        """Put tensors of the stored state in, and hold those of later cuts.
+
+        ``places`` are those of this event, each with its cut and its number in the state.
+        """
+        self.busy = True
+        try:
+            for cut, number, place in places:
+                if cut == self.start and self.state is not None:
+                    held = put(held, place.path, place.restored(self.state.tensors[number]))
+            for cut, _, place in places:
+                if cut > self.start or self.state is None:
+                    self.held[place] = take(held, place.path)
+        finally:
+            self.busy = False
+        return held
+
+    def at(self, cut: int) -> None:
+        """A cut is reached: hand the state out, or stop."""
+        if cut < self.start or (cut == self.start and self.state is not None):
+            return
+        self.busy = True
+        state = State(tuple(one[0].stored(self.held[one[0]]) for one in self.places[cut]), self.carried)
         if self.tap is not None and cut <= self.cuts:
             self.tap(cut, state)
+        self.busy = False
         if cut == self.stop:
             self.result = state
             raise _Stop
-        return held
 
 
 _RUN: ContextVar[_Run | None] = ContextVar("topgraft_run", default=None)
 
 
-def _count(name: str, when: str) -> int:
-    run = _RUN.get()
-    if run is None:
-        return 0
-    key = f"{when} {name}"
-    run.counts[key] = run.counts.get(key, 0) + 1
-    return run.counts[key]
+@dataclass
+class _Events:
+    """What happens when a module is entered and left in a segment."""
+
+    name: str
+    places: dict[tuple[str, int], list[tuple[int, int, Place]]] = field(default_factory=dict)
+    cuts: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    frames: bool = False
+
+    def on_enter(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        run = _RUN.get()
+        if run is None:
+            return None
+        nth = run.counts[self.name] = run.counts.get(self.name, 0) + 1
+        key = ("enter", nth)
+        held: Any = (args, kwargs)
+        if key in self.places:
+            held = run.pass_by(self.places[key], held)
+        for cut in self.cuts.get(key, ()):
+            run.at(cut)
+        if self.frames:
+            run.frames.append((self.name, nth))
+        return held
+
+    def on_exit(self, _module: nn.Module, _args: Any, output: Any) -> Any:
+        run = _RUN.get()
+        if run is None:
+            return None
+        if self.frames:
+            run.frames.pop()
+        key = ("exit", run.counts[self.name])
+        if key in self.places:
+            output = run.pass_by(self.places[key], output)
+        for cut in self.cuts.get(key, ()):
+            run.at(cut)
+        return output
 
 
-def _on_enter(
-    points: Sequence[tuple[int, Point]],
-    _module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    nth = _count(points[0][1].module, "enter")
-    run = _RUN.get()
-    if run is None:
-        return None
-    held: Any = (args, kwargs)
-    for cut, point in points:
-        if point.nth == nth:
-            held = run.at(cut, held, point.paths)
-    return held
+class _Functions(TorchFunctionMode):
+    """Counts the torch functions that the network's own code calls, where a state lies between modules."""
+
+    def __init__(self, run: _Run, places: Mapping[tuple[str, int, int], list[tuple[int, int, Place]]]) -> None:
+        super().__init__()
+        self.run, self.places = run, places
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        run = self.run
+        if run.busy or not run.frames or not gives_tensors(result):
+            return result
+        frame = run.frames[-1]
+        op = run.ops[frame] = run.ops.get(frame, -1) + 1
+        here = self.places.get((*frame, op))
+        return result if here is None else run.pass_by(here, result)
 
 
-def _on_exit(points: Sequence[tuple[int, Point]], _module: nn.Module, _args: Any, output: Any) -> Any:
-    nth = _count(points[0][1].module, "exit")
-    run = _RUN.get()
-    if run is None:
-        return None
-    for cut, point in points:
-        if point.nth == nth:
-            output = run.at(cut, output, point.paths)
-    return output
+@dataclass(frozen=True)
+class Skip:
+    """One call that is left out.
+
+    Parameters
+    ----------
+    shapes
+        What it gives, with shapes in place of tensors.
+    inside
+        How often the call calls each module inside it.
+    """
+
+    shapes: Any
+    inside: Mapping[str, int] = field(default_factory=dict)
 
 
-def skipped(original: nn.Module, shapes: Any) -> nn.Module:
+def skipped(original: nn.Module, skip: Skip) -> nn.Module:
     """What stands where a block was that does not belong to a part: poison of the right shape, at no cost.
 
     It is still of the original's class, with the original's settings and methods, since the network around
@@ -183,31 +175,39 @@ def skipped(original: nn.Module, shapes: Any) -> nn.Module:
             state[name] = type(value)()
     state["_non_persistent_buffers_set"] = set()
     stub.__dict__.update(state)
-    stub.__dict__["forward"] = partial(_give_poison, shapes)
+    stub.__dict__["forward"] = partial(_give_poison, skip)
     stub.__dict__["extra_repr"] = partial(str, "not in this part")
     return stub
 
 
-def _give_poison(shapes: Any, *_args: Any, **_kwargs: Any) -> Any:
+def _give_poison(given: Skip, *_args: Any, **_kwargs: Any) -> Any:
     run = _RUN.get()
     if run is None:
         raise RuntimeError("A part of a chain runs through its segment, not by itself.")
-    return _poisoned(shapes, run)
+    for name, calls in given.inside.items():
+        run.counts[name] = run.counts.get(name, 0) + calls
+    run.busy = True
+    poison = mapped(given.shapes, lambda leaf: _poisoned(leaf, run))
+    run.busy = False
+    return poison
+
+
+def _poisoned(leaf: Any, run: _Run) -> Any:
+    return leaf.poison(run.like, run.batch, run.length) if isinstance(leaf, Shape) else leaf
 
 
 def _is_skipped(module: nn.Module) -> bool:
-    return isinstance(vars(module).get("forward"), partial)
+    forward = vars(module).get("forward")
+    return isinstance(forward, partial) and forward.func is _give_poison
 
 
-def _poisoned(shapes: Any, run: _Run) -> Any:
-    if isinstance(shapes, Shape):
-        return shapes.poison(run.like, run.batch, run.length)
-    if isinstance(shapes, dict):
-        return {key: _poisoned(item, run) for key, item in shapes.items()}
-    if isinstance(shapes, (tuple, list)):
-        items = [_poisoned(item, run) for item in shapes]
-        return items if isinstance(shapes, list) else tuple(items)
-    return shapes
+def _sometimes(module: nn.Module, name: str, skips: Mapping[int, Skip], *args: Any, **kwargs: Any) -> Any:
+    """A module that is called in several blocks: poison where it is called before the part."""
+    run = _RUN.get()
+    skip = None if run is None else skips.get(run.counts.get(name, 0))
+    if skip is not None:
+        return _give_poison(skip)
+    return type(module).forward(module, *args, **kwargs)
 
 
 class Segment(nn.Module):
@@ -245,17 +245,35 @@ class Segment(nn.Module):
         self.input_shapes = dict(input_shapes)
         self._last = stop if stop is not None else (len(points) + 1 if output is not None else None)
         cuts = list(enumerate(points, start=1)) + ([(len(points) + 1, output)] if output is not None else [])
-        present = dict(network.named_modules())
-        wanted: dict[tuple[str, str], list[tuple[int, Point]]] = {}
-        for cut, point in cuts:
-            if cut >= start and (self._last is None or cut <= self._last):
-                wanted.setdefault((point.module, point.when), []).append((cut, point))
-        for (name, when), here in wanted.items():
-            module = present[name]
-            if when == "enter":
-                module.register_forward_pre_hook(partial(_on_enter, here), with_kwargs=True)
-            else:
-                module.register_forward_hook(partial(_on_exit, here))
+        wanted = [(c, p) for c, p in cuts if c >= start and (self._last is None or c <= self._last)]
+        self._places = {cut: point.places for cut, point in wanted}
+        self._ops: dict[tuple[str, int, int], list[tuple[int, int, Place]]] = {}
+        self._given: list[tuple[int, int, Place]] = []
+        events: dict[str, _Events] = {}
+        for cut, point in wanted:
+            at = events.setdefault(point.module, _Events(point.module))
+            at.cuts.setdefault((point.when, point.nth), []).append(cut)
+            for number, place in ((n, p) for n, one in enumerate(point.places) for p in one):
+                here = (cut, number, place)
+                if place.when == "op":
+                    self._ops.setdefault((place.module, place.nth, place.op), []).append(here)
+                elif place.when == "input":
+                    self._given.append(here)
+                else:
+                    at = events.setdefault(place.module, _Events(place.module))
+                    at.places.setdefault((place.when, place.nth), []).append(here)
+        self._listen(events)
+
+    def _listen(self, events: dict[str, _Events]) -> None:
+        """Hooks on the modules where something happens; on all where functions between modules matter."""
+        for name, module in self.network.named_modules():
+            if self._ops and not _is_skipped(module):
+                events.setdefault(name, _Events(name)).frames = True
+            elif name not in events and not _sometimes_skipped(module):
+                continue
+            at = events.setdefault(name, _Events(name))
+            module.register_forward_pre_hook(at.on_enter, with_kwargs=True)
+            module.register_forward_hook(at.on_exit)
 
     def extra_repr(self) -> str:
         """The part's place in its chain."""
@@ -283,7 +301,8 @@ class Segment(nn.Module):
         run = self._run(given, tap)
         token = _RUN.set(run)
         try:
-            output = self.network(**run.inputs)
+            with _Functions(run, self._ops) if self._ops else nullcontext():
+                output = self.network(**nested(run.inputs))
         except _Stop:
             output = None
         finally:
@@ -303,9 +322,21 @@ class Segment(nn.Module):
         if not isinstance(given, State):
             carried = {n: t for n, t in given.items() if not t.is_floating_point()}
             batch, like = int(next(iter(given.values())).shape[0]), self._like(given)
-            return _Run(
-                self.start, self._last, self._cuts, None, carried, given, like, batch, _length(carried), tap
+            run = _Run(
+                self.start,
+                self._last,
+                self._cuts,
+                self._places,
+                None,
+                carried,
+                given,
+                like,
+                batch,
+                _length(carried),
+                tap,
             )
+            run.inputs = self._with_given(run)
+            return run
         carried, like = dict(given.inputs), given.tensors[0]
         length = _length(carried)
         inputs = {
@@ -313,7 +344,21 @@ class Segment(nn.Module):
             for name, shape in self.input_shapes.items()
             if name in carried or shape.dtype.is_floating_point
         }
-        return _Run(self.start, self._last, self._cuts, given, carried, inputs, like, len(given), length, tap)
+        run = _Run(
+            self.start, self._last, self._cuts, self._places, given, carried, inputs, like, len(given), length, tap
+        )
+        run.inputs = self._with_given(run)
+        return run
+
+    def _with_given(self, run: _Run) -> Inputs:
+        """The inputs, those that belong to a state put in or held."""
+        inputs = dict(run.inputs)
+        for cut, number, place in self._given:
+            if cut == run.start and run.state is not None:
+                inputs[place.module] = place.restored(run.state.tensors[number])
+        for _, _, place in self._given:
+            run.held[place] = inputs[place.module]
+        return inputs
 
     def _like(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """A tensor whose device and floating-point precision the poison takes."""
@@ -332,11 +377,17 @@ def first_tensor(output: Any) -> Tensor:
     return next(tensor for _, tensor in tensors_in(output))
 
 
+def _sometimes_skipped(module: nn.Module) -> bool:
+    forward = vars(module).get("forward")
+    return isinstance(forward, partial) and forward.func is _sometimes
+
+
 def pruned(
     network: nn.Module,
     *,
-    skip: Mapping[str, Any],
+    skip: Mapping[str, Skip],
     absent: Iterable[str],
+    sometimes: Mapping[str, Mapping[int, Skip]] | None = None,
 ) -> nn.Module:
     """A copy of the module tree that shares parameters and buffers and lacks what is skipped.
 
@@ -345,16 +396,21 @@ def pruned(
     network
         The original; it is not changed.
     skip
-        Module names that become what :func:`skipped` makes, each with the shapes of its output.
+        Module names that become what :func:`skipped` makes.
     absent
         Parameters and buffers by name that this part never reads in earnest; poison stands in their place.
+    sometimes
+        Module names of which just some calls are left out, by their number.
     """
     memo: dict[int, Any] = {id(t): t for t in (*network.parameters(), *network.buffers())}
     result = copy.deepcopy(network, memo)
     by_id: dict[int, Any] = {}
     modules = dict(result.named_modules(remove_duplicate=False))
-    for name, shapes in skip.items():
-        by_id[id(modules[name])] = skipped(modules[name], shapes)
+    for name, left_out in skip.items():
+        by_id[id(modules[name])] = skipped(modules[name], left_out)
+    for name, by_call in (sometimes or {}).items():
+        module = modules[name]
+        module.__dict__["forward"] = partial(_sometimes, module, name, dict(by_call))
     for module in list(modules.values()):
         for child_name, child in list(module._modules.items()):
             if child is not None and id(child) in by_id:

@@ -39,6 +39,6 @@ class State:
     def to(self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> State:
         """The state with activations in ``dtype``, and everything on ``device``."""
         return State(
-            tuple(t.to(dtype=dtype, device=device) for t in self.tensors),
+            tuple(t.to(dtype=dtype if t.is_floating_point() else None, device=device) for t in self.tensors),
             {name: t.to(device=device) for name, t in self.inputs.items()},
         )
