@@ -163,6 +163,19 @@ class Graph:
             return True
         return self.runs_until[call.index] > time and self.runs(self.parent.get(call.index), time)
 
+    @cached_property
+    def _written(self) -> set[int]:
+        """Numbers of values whose memory a function changes later."""
+        return {s for v in self.values if v.kind == CHANGED and v.name for s in v.made_from}
+
+    def is_written(self, call: Call) -> bool:
+        """Whether what a call gives is changed in place after it."""
+        last = self.inside[call.index]
+        return any(
+            any(not call.index <= self.values[c].call <= last for c in self.consumers[v] if self.values[c].kind == CHANGED)
+            for v in self._written.intersection(call.left.values())
+        )
+
     def crossed(self, when: str, call: Call) -> Crossed:
         """The smallest state at the beginning (``enter``) or end (``exit``) of a call.
 
@@ -186,7 +199,7 @@ class Graph:
 
     def _is_free(self, value: Value, time: float) -> bool:
         """Whether the network's own code makes the value anew from others when the rest is replayed."""
-        if value.kind not in (FUNCTION, CHANGED) or value.reads:
+        if value.kind not in (FUNCTION, CHANGED) or value.reads or value.index in self._handed_through(time):
             return False
         return value.call < 0 or self.runs(self.calls[value.call], time)
 
@@ -205,25 +218,22 @@ class Graph:
         if len(region) == len(live) and not problems:
             return live
         graph = nx.DiGraph()
-        # Searched from the end, so that among equal cuts the one nearest the moment is found.
         for v in region:
-            if v in problems:
-                graph.add_edge((v, "in"), (v, "out"))
-            else:
-                graph.add_edge((v, "in"), (v, "out"), capacity=self.values[v].numel)
+            capacity = {} if v in problems else {"capacity": self.values[v].numel}
+            graph.add_edge((v, "in"), (v, "out"), **capacity)
             sources = [s for s in self.values[v].made_from if s in region]
             if not (self._is_free(self.values[v], time) and sources):
-                graph.add_edge((v, "out"), "begin")
+                graph.add_edge("begin", (v, "in"))
             else:
                 for source in sources:
-                    graph.add_edge((v, "out"), (source, "in"))
+                    graph.add_edge((source, "out"), (v, "in"))
         for v in live:
-            graph.add_edge("end", (v, "in"))
+            graph.add_edge((v, "out"), "end")
         try:
-            _, (near, _) = nx.minimum_cut(graph, "end", "begin")
+            _, (far, near) = nx.minimum_cut(graph, "begin", "end")  # the cut that is nearest to the end
         except nx.NetworkXUnbounded:
             raise CannotCross("; ".join(dict.fromkeys(problems[v] for v in problems))) from None
-        return [v for v in region if (v, "in") in near and (v, "out") not in near]
+        return [v for v in region if (v, "in") in far and (v, "out") in near]
 
     def _in_its_form(self, value: int, time: float, entered: Call | None) -> int:
         """Back over functions that only change the form, to what a block gave."""
@@ -282,6 +292,10 @@ class Graph:
                 return True
             call = self.parent.get(call.index)
         return False
+
+    def _handed_through(self, time: float) -> set[int]:
+        """Values that calls which do not run hand out as they got them (what drops nothing, an identity)."""
+        return {v for call in self.left_out(time) for v in call.left.values() if v in call.entered.values()}
 
     def left_out(self, time: float) -> list[Call]:
         """The outermost calls that do not run when the run is replayed from ``time`` on, in their order."""

@@ -48,8 +48,28 @@ def _elements(container: nn.Module) -> Iterable[nn.Module]:
             yield child
 
 
+_LISTS = ("block", "layer", "cell", "transformer", "stage", "encoder", "branches")
+"""What networks call their lists of blocks."""
+
+
+def _is_named_as_list(name: str) -> bool:
+    return any(word in name.casefold() for word in _LISTS)
+
+
+def _is_composite(module: nn.Module) -> bool:
+    return next(module.children(), None) is not None
+
+
+def _is_block(module: nn.Module) -> bool:
+    """Whether a module has two layers with weights at least, as residual and attention blocks have."""
+    weights = [m for m in module.modules() if any(p.ndim > 1 for p in m._parameters.values() if p is not None)]
+    return len(weights) > 1
+
+
 def holds_blocks(module: nn.Module) -> bool:
-    """Whether a list of blocks hangs below: elements that are modules with parts, all of one class.
+    """Whether a list of blocks hangs below, or children that are numbered like one.
+
+    The list is called one (``blocks``, ``layers``), or its elements are modules with parts, all of one class.
 
     Examples
     --------
@@ -58,24 +78,40 @@ def holds_blocks(module: nn.Module) -> bool:
     >>> holds_blocks(nn.TransformerEncoder(layer, 2)), holds_blocks(layer)
     (True, False)
     """
-    for child in module.children():
+    numbered: dict[tuple[str, type], int] = {}
+    for name, child in module.named_children():
         if isinstance(child, _CONTAINERS):
             elements = [e for e in _elements(child) if has_parameters(e)]
-            composite = [e for e in elements if any(True for _ in e.children())]
-            if composite and len({type(e) for e in elements}) == 1:
+            composite = [e for e in elements if _is_composite(e)]
+            if composite and (_is_named_as_list(name) or len({type(e) for e in elements}) == 1):
                 return True
         elif holds_blocks(child):
             return True
-    return False
+        elif (stem := name.rstrip("0123456789")) != name and _is_block(child):
+            numbered[stem, type(child)] = numbered.get((stem, type(child)), 0) + 1
+    return any(count > 1 for count in numbered.values())
 
 
-def units(call: Call, output_layers: Sequence[str] = ()) -> list[Call]:
-    """The calls that a chain is made of: lists are opened, and so is what holds a list of blocks."""
+def holds_named_blocks(module: nn.Module) -> bool:
+    """Whether a list hangs below that is called one of blocks, and holds such."""
+    return any(
+        (isinstance(child, _CONTAINERS) and _is_named_as_list(name) and any(_is_block(e) for e in _elements(child)))
+        or holds_named_blocks(child)
+        for name, child in module.named_children()
+    )
+
+
+def units(call: Call, root: nn.Module, output_layers: Sequence[str] = ()) -> list[Call]:
+    """The calls that a chain is made of: lists are opened, and so is what holds a list of blocks.
+
+    An element of a list is opened only if it holds a list that is called one of blocks: other lists inside
+    blocks are their branches.
+    """
     holds_output = any(name.startswith(f"{call.name}.") for name in output_layers)
-    if call.children and (
-        not call.name or holds_output or isinstance(call.module, _CONTAINERS) or holds_blocks(call.module)
-    ):
-        return [unit for child in call.children for unit in units(child, output_layers)]
+    is_container = isinstance(call.module, _CONTAINERS)
+    holds = holds_named_blocks if call.name and _is_listed(call, root) else holds_blocks
+    if call.children and (not call.name or holds_output or is_container or holds(call.module)):
+        return [unit for child in call.children for unit in units(child, root, output_layers)]
     return [call]
 
 
@@ -111,9 +147,6 @@ def find_output_layers(recording: Recording, asked: str | None) -> list[str]:
     return sorted(found, key=lambda name: found[name].start)
 
 
-_BLOCKS = ("block", "layer", "cell", "transformer", "stage", "encoder", "expert")
-
-
 def is_listed_block(call: Call, root: nn.Module) -> bool:
     """Whether a call's module is one of a list that the network calls its blocks, layers or cells.
 
@@ -121,10 +154,9 @@ def is_listed_block(call: Call, root: nn.Module) -> bool:
     --------
     An element of ``stages.1.blocks`` is, one of ``mixer.conv_kxk`` is not, nor is a plain layer.
     """
-    *outer, _ = call.name.split(".")
-    names = [n for n in outer if not n.isdigit()]
-    inside = next(call.module.children(), None) is not None
-    return inside and _is_listed(call, root) and bool(names) and any(w in names[-1].casefold() for w in _BLOCKS)
+    names = [n for n in call.name.split(".")[:-1] if not n.isdigit()]
+    listed = bool(names) and _is_named_as_list(names[-1]) and _is_listed(call, root)
+    return listed and _is_block(call.module)
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -168,7 +200,7 @@ def layout(recording: Recording, output_layer: str | None = None) -> Layout:
         first list of blocks is one block (the stem).
     """
     names = find_output_layers(recording, output_layer)
-    calls = units(recording.root, names)
+    calls = units(recording.root, recording.root.module, names)
     out = next((i for i, c in enumerate(calls) if c.name in names), len(calls))
     body = calls[:out]
     listed = [

@@ -199,7 +199,7 @@ def anatomy(pair: Pair, found: Layout, points: Sequence[Point]) -> Anatomy:
             begins=block_at(call.start),
             ends=1 + sum(m < call.end for m in moments),
             until=block_at(until) if until else 0,
-            skip=Skip(pair.shapes(call), inner),
+            skip=Skip(pair.shapes(call), inner, written=graph.is_written(call)),
             children=children,
         )
 
@@ -301,34 +301,33 @@ def _gives_output(pair: Pair, found: Layout) -> bool:
 def _options(pair: Pair, group: Group, following: Group | None) -> tuple[list[Crossed], str]:
     """Where the cut after a block can lie, best first; why not, where it can't.
 
-    The beginning of the next block is best, so that what is computed in between (adding positions) belongs to
-    this block, unless less crosses at the end of this block, or the same in a form that the block gave.
+    Best is where the fewest activations cross, in the form that the block's last part with parameters gives;
+    then where they are smallest; then the latest, the beginning of the next block, so that what is computed in
+    between (adding positions) belongs to this block.
     """
-    moments = [("enter", following.calls[0])] if following is not None else []
+    main = next((c for c in reversed(group.calls) if has_parameters(c.module)), group.calls[-1])
+    moments = [("exit", c) for c in group.calls if c.index in (group.calls[-1].index, main.index)][::-1]
+    if following is not None:
+        moments.insert(0, ("enter", following.calls[0]))
     found: list[Crossed] = []
     reason = "no part of the network begins or ends here"
-    for when, call in [*moments, ("exit", group.calls[-1])]:
+    for when, call in moments:
         try:
             found.append(pair.graph.crossed(when, call))
         except CannotCross as problem:
             reason = str(problem)
-    if len(found) == 2:
-        before, after = found[1], found[0]
-        if before.size < after.size or (before.size > after.size and _dims(pair, before) != _dims(pair, after)):
-            found.reverse()
-        elif before.size == after.size and _dims(pair, before) != _dims(pair, after):
-            found.reverse()
-    return found, reason
+    form = _dims(pair, found[-1]) if found else []
+    return sorted(found, key=lambda c: (len(c.values), _dims(pair, c) != form, c.size)), reason
+
+
+def _dims(pair: Pair, crossed: Crossed) -> list[int]:
+    return [len(pair.graph.values[v].shape) for v in crossed.values]
 
 
 def _ends_a_block(pair: Pair, group: Group, crosseds: Sequence[Crossed]) -> bool:
     """Inside a block of the network's own lists several activations cross: that is no place for a cut."""
     single = any(len(crossed.values) == 1 for crossed in crosseds)
     return single or any(is_listed_block(call, pair.network) for call in group.calls)
-
-
-def _dims(pair: Pair, crossed: Crossed) -> list[int]:
-    return [len(pair.graph.values[v].shape) for v in crossed.values]
 
 
 def _choose(pair: Pair, found: Layout) -> tuple[list[Point], list[float], list[Refused]]:

@@ -156,10 +156,13 @@ class Skip:
         What it gives, with shapes in place of tensors.
     inside
         How often the call calls each module inside it.
+    written
+        Whether the network later changes what the call gives in place, so that it needs memory of its own.
     """
 
     shapes: Any
     inside: Mapping[str, int] = field(default_factory=dict)
+    written: bool = False
 
 
 def skipped(original: nn.Module, skip: Skip) -> nn.Module:
@@ -188,6 +191,8 @@ def _give_poison(given: Skip, *_args: Any, **_kwargs: Any) -> Any:
         run.counts[name] = run.counts.get(name, 0) + calls
     run.busy = True
     poison = mapped(given.shapes, lambda leaf: _poisoned(leaf, run))
+    if given.written:
+        poison = mapped(poison, lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf)
     run.busy = False
     return poison
 
