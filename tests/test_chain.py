@@ -242,7 +242,7 @@ def test_a_chain_is_cut_by_slices():
     assert chain[:99].stop == 4
 
 
-def test_a_cut_that_more_than_the_state_crosses_is_refused():
+def test_everything_that_crosses_a_cut_is_in_the_state():
     class Skips(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -255,13 +255,20 @@ def test_a_cut_that_more_than_the_state_crosses_is_refused():
             return self.blocks[3](third + first)  # around blocks 1 and 2
 
     chain = Chain.of(Skips().eval(), torch.randn(4, 5))
-    # the sum enters block 3, so that the cut before it holds
-    assert [b.name for b in chain] == ["blocks.0", "blocks.1", "blocks.3"]
-    assert [r.block for r in chain.refused] == ["blocks.1"]
+    # the sum enters block 3, so that one activation crosses before it
+    assert [(b.name, b.layout) for b in chain] == [
+        ("blocks.0", "vector"),
+        ("blocks.1", "vector+vector"),
+        ("blocks.2", "vector"),
+        ("blocks.3", "vector"),
+    ]
+    assert chain.blocks[1].shapes == ((5,), (5,))
     with torch.no_grad():
         x = torch.randn(3, 5)
         for k in range(1, len(chain) + 1):
             assert torch.equal(chain[k:](chain[:k](x)), chain.network(x))
+            for middle in range(k + 1, len(chain)):
+                assert torch.equal(chain[middle:](chain[k:middle](chain[:k](x))), chain.network(x))
 
 
 def test_a_network_whose_examples_depend_on_each_other_is_refused():
@@ -301,7 +308,7 @@ def test_a_network_that_differs_from_run_to_run_is_refused():
         (torch.randn(1, 5), "at least two examples"),
         (torch.randn(4, 6), "does not run on input"),
         ([torch.randn(4, 5), torch.randn(4, 5)], "2 inputs given; Sequential takes input"),
-        ({"inputs": torch.randn(4, 5)}, "does not run on inputs"),
+        ({"inputs": torch.randn(4, 5)}, "does not run on input"),
     ],
 )
 def test_an_example_that_does_not_fit_gets_a_message(example, says):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import re
+from fractions import Fraction
 
 from topgraft.chain import Chain
 from topgraft.errors import TopgraftError, did_you_mean
 
 AUTO = "auto"
+_SHARE = re.compile(r"[+-]?\d{1,9}(\.\d{1,9})?", re.ASCII)
+_COUNT = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_DECIMAL = re.compile(r"0?\.\d{1,9}|1\.0+", re.ASCII)
 
 
 def resolve_keep(given: str | int, chain: Chain, source: str) -> int | None:
@@ -16,8 +21,9 @@ def resolve_keep(given: str | int, chain: Chain, source: str) -> int | None:
     Parameters
     ----------
     given
-        ``auto``, a count, a share such as ``60%`` (rounded, at least 1), a block's name (up to and with it;
-        the name of a stage means its last block), or ``all``.
+        ``auto``, a count, a share of the number of blocks such as ``60%`` (rounded to the nearest count,
+        halves up, at least 1), a block's name (up to and with it; the name of a stage means its last block),
+        or ``all``. A name that is a number is a count.
     chain
         Of the backbone.
     source
@@ -34,9 +40,124 @@ def resolve_keep(given: str | int, chain: Chain, source: str) -> int | None:
 def resolve_freeze(given: str | int, chain: Chain, source: str, keep: int) -> int | None:
     """The number of blocks that ``freeze`` means, of ``keep`` kept ones; ``None`` for ``auto``.
 
-    As :func:`resolve_keep`; a share is of the kept blocks, ``all`` means all kept ones, 0 is allowed.
+    As :func:`resolve_keep`; a share is of the kept blocks, ``all`` means all kept ones, and 0 is allowed: a
+    share over 0 % freezes at least one block, so that it never turns into a mere initialiser by rounding.
     """
     return _resolve("freeze", given, chain, source, most=keep, least=0)
+
+
+def resolve_shown(
+    keep: str | int | None, freeze: str | int | None, chain: Chain, source: str
+) -> tuple[int | None, int | None]:
+    """Keep and freeze where no data can decide: each a number, or ``None`` where it was not given.
+
+    Parameters
+    ----------
+    keep, freeze
+        As for :func:`resolve_keep` and :func:`resolve_freeze`; with freeze alone, every block is kept.
+    chain, source
+        Of the backbone.
+
+    Raises
+    ------
+    TopgraftError
+        As they do, and for ``auto``.
+    """
+    for option, given in (("keep", keep), ("freeze", freeze)):
+        if given is not None and str(given).strip() == AUTO:
+            raise TopgraftError(
+                f"{option}={AUTO} is decided on data, as `topgraft fit` does; `topgraft layers` has none.\n"
+                f"{_valid(option, chain, 1 if option == 'keep' else 0, len(chain))}"
+            )
+    if freeze is None:
+        return None if keep is None else resolve_keep(keep, chain, source), None
+    kept = resolve_keep("all" if keep is None else keep, chain, source)
+    return kept, resolve_freeze(freeze, chain, source, kept or len(chain))
+
+
+def share_of(share: str, most: int) -> int | None:
+    """How many of ``most`` blocks a share is, rounded, halves up, at least 1 of a share over 0 %.
+
+    Parameters
+    ----------
+    share
+        Such as ``60%`` or ``12.5 %``.
+    most
+        All of them.
+
+    Returns
+    -------
+    int or None
+        ``None`` if it is no share from 0 % to 100 %.
+
+    Examples
+    --------
+    >>> share_of("60%", 18), share_of("50 %", 3), share_of("0.1%", 18), share_of("0%", 18)
+    (11, 2, 1, 0)
+    >>> share_of("130%", 18), share_of("half", 18)
+    (None, None)
+    """
+    number = share.strip().removesuffix("%").rstrip()
+    if not share.strip().endswith("%") or not _SHARE.fullmatch(number):
+        return None
+    value = Fraction(number) / 100
+    if not 0 <= value <= 1:
+        return None
+    return max(1, math.floor(value * most + Fraction(1, 2))) if value else 0
+
+
+def share_in_words(given: str | int, most: int, blocks: str = "blocks") -> str:
+    """What a share came to, or nothing for what is no share.
+
+    Parameters
+    ----------
+    given
+        For keep or freeze.
+    most
+        All that the share is of.
+    blocks
+        What they are.
+
+    Examples
+    --------
+    >>> share_in_words("60%", 18)
+    '60 % of 18 blocks is 11'
+    >>> share_in_words("50%", 11, "kept blocks"), share_in_words("7", 11)
+    ('50 % of 11 kept blocks is 6', '')
+    """
+    count = share_of(str(given), most)
+    if count is None:
+        return ""
+    return f"{str(given).strip().removesuffix('%').rstrip()} % of {most} {blocks} is {count}"
+
+
+def named(chain: Chain, count: int) -> str:
+    """A number of blocks with the name of the last, such as ``13 (to blocks.5.0)``.
+
+    Examples
+    --------
+    ``keep 13 of 18 (to blocks.5.0)`` is printed wherever keep or freeze appears.
+    """
+    return f"{count} (to {chain.blocks[count - 1].name})" if count else "0"
+
+
+def fate(index: int, keep: int | None, freeze: int | None) -> str:
+    """What becomes of a block: ``frozen``, ``trained`` or ``dropped``.
+
+    Just ``kept`` where freeze is not given, and nothing where keep isn't either.
+
+    Examples
+    --------
+    >>> [fate(index, 2, 1) for index in (1, 2, 3)], fate(1, 2, None), fate(1, None, None)
+    (['frozen', 'trained', 'dropped'], 'kept', '')
+    """
+    if keep is None:
+        return ""
+    if index > keep:
+        return "dropped"
+    if freeze is None:
+        return "kept"
+    return "frozen" if index <= freeze else "trained"
 
 
 def _resolve(
@@ -48,22 +169,45 @@ def _resolve(
         return None
     if word == "all":
         return most
-    share = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", word)
-    if share:
-        value = float(share[1])
-        if value > 100:
-            raise TopgraftError(f"{option}={word} is more than all. Give a share from 0% to 100%.")
-        return max(least if value == 0 else 1, round(value / 100 * most))
-    if re.fullmatch(r"[+-]?\d+", word):
+    if word.endswith("%"):
+        return _share(option, word, chain, source, most=most, least=least)
+    if _COUNT.fullmatch(word):
         return _in_range(option, int(word), chain, source, most=most, least=least)
     inside = [i for i, name in enumerate(names, start=1) if name == word or name.startswith(f"{word}.")]
     if not inside:
+        meant = f" A share has a percent sign: {100 * float(word):g}%." if _DECIMAL.fullmatch(word) else ""
         raise TopgraftError(
-            f"{option}={word} is no block of {source}.{did_you_mean(word, names)} "
+            f"{option}={word} is no block of {source}.{meant or did_you_mean(word, names)} "
             f"`topgraft layers {source}` lists all {len(chain)}."
         )
     count = names.index(word) + 1 if word in names else inside[-1]
     return _in_range(option, count, chain, source, most=most, least=least)
+
+
+def _share(option: str, word: str, chain: Chain, source: str, *, most: int, least: int) -> int:
+    count = share_of(word, most)
+    number = word.removesuffix("%").rstrip()
+    kept = " that are kept" if option == "freeze" and most < len(chain) else ""
+    of = f"the {most} blocks{kept} of {source}"
+    if count is not None and count >= least:
+        return count
+    if count == 0:
+        problem = f"none of {of}"
+    elif _SHARE.fullmatch(number):
+        problem = f"{'less than none' if number.startswith('-') else 'more than all'} of {of}"
+    else:
+        problem = f"no share of {of}"
+    raise TopgraftError(f"{option}={word} is {problem}.\n{_valid(option, chain, least, most)}")
+
+
+def _valid(option: str, chain: Chain, least: int, most: int) -> str:
+    share = (
+        "a share of the kept blocks from 0% to 100%" if option == "freeze" else "a share over 0% up to 100%"
+    )
+    return (
+        f"Give {least} to {most}, {share}, such as 60%, or a block's name; "
+        f'the last one is "{chain.blocks[most - 1].name}".'
+    )
 
 
 def _in_range(option: str, count: int, chain: Chain, source: str, *, most: int, least: int) -> int:
@@ -81,13 +225,3 @@ def _in_range(option: str, count: int, chain: Chain, source: str, *, most: int, 
         f"{option}={count} is {than} {what}.\n"
         f'Give {least} to {most}, a share such as 60%, or a block\'s name; the last one is "{last}".'
     )
-
-
-def named(chain: Chain, count: int) -> str:
-    """A number of blocks with the name of the last, such as ``13 (to blocks.5.0)``.
-
-    Examples
-    --------
-    ``keep 13 of 18 (to blocks.5.0)`` is printed wherever keep or freeze appears.
-    """
-    return f"{count} (to {chain.blocks[count - 1].name})" if count else "0"

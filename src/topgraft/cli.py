@@ -112,32 +112,26 @@ def _read(
 def layers(
     backbone: Annotated[str, typer.Argument(help="timm/NAME, hf/NAME-or-folder, torchvision/NAME, …")],
     weights: options.WeightsOption = "none",
+    keep: options.ShownKeep = None,
+    freeze: options.ShownFreeze = None,
+    svg: options.Svg = None,
     *,
-    why: Annotated[bool, typer.Option("--why", help="List the cuts that were refused.")] = False,
+    why: options.Why = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Show a network as a chain of blocks: names, output shapes, parameters, share of the work.
+    """Show a network as a chain of blocks, and where keep and freeze fall.
 
     Example: topgraft layers timm/tf_efficientnet_lite0
     """
     del debug
-    from topgraft.backbones import load
-    from topgraft.show import chain_rows, chain_table
+    from topgraft.layers import run_layers
 
-    found = load(backbone, weights=weights)
-    console = _console(json=json, quiet=quiet)
-    refused = [{"block": r.block, "reason": r.reason} for r in found.chain.refused]
+    shown = _console(json=json, quiet=quiet or json)
+    document = run_layers(backbone, weights, keep=keep, freeze=freeze, svg=svg, why=why, console=shown)
     if json:
-        _say_json({"backbone": backbone, "blocks": chain_rows(found.chain), "refused": refused})
-        return
-    chain_table(console, found.chain)
-    console.text()
-    tail = f"; {len(refused)} cuts were refused (--why)" if refused and not why else ""
-    console.text(f"{backbone}: {len(found.chain)} blocks, every cut checked to compute the same{tail}")
-    for entry in refused if why else []:
-        console.text(f"  {entry['block']}: {entry['reason']}")
+        _say_json(document)
 
 
 @app.command()

@@ -11,7 +11,7 @@ import torch
 
 from topgraft import search
 from topgraft.advise import DepthAdvice
-from topgraft.choices import named, resolve_freeze, resolve_keep
+from topgraft.choices import named, resolve_freeze, resolve_keep, share_in_words
 from topgraft.console import counted, duration, percent, size
 from topgraft.evidence import Evidence
 from topgraft.features.sources import Source
@@ -53,7 +53,9 @@ class Job(Underway):
         for note in evidence.notes:
             console.line("Note", note)
         asked = resolve_keep(self.settings.keep, chain, source)
-        keep = plan.decide("keep", lambda: (asked, "as asked") if asked else (advice.keep, advice.reason))
+        share = share_in_words(self.settings.keep, len(chain))
+        as_asked = f"as asked ({share})" if share else "as asked"
+        keep = plan.decide("keep", lambda: (asked, as_asked) if asked else (advice.keep, advice.reason))
         console.line("Advice", *self._said_of_depth(advice, asked))
         material = search.Material(
             backbone=ready.backbone,
@@ -90,7 +92,8 @@ class Job(Underway):
             f"keep {advice.keep} of {len(chain)} (to {chain.blocks[advice.keep - 1].name}): {advice.reason}"
         ]
         if asked is not None:
-            said.append(f"You decided: keep {named(chain, asked)}.")
+            share = share_in_words(self.settings.keep, len(chain))
+            said.append(f"You decided: keep {named(chain, asked)}{f': {share}' if share else ''}.")
         elif self.plan.is_repeat:
             said.append(f"The plan says: keep {named(chain, self.plan.decisions['keep']['value'])}.")
         return said
@@ -101,13 +104,15 @@ class Job(Underway):
         """Decide how many blocks to freeze, and train if any block or hidden layer is to be trained."""
         chain, console, plan = self.ready.backbone.chain, self.console, self.plan
         asked = resolve_freeze(self.settings.freeze, chain, self.ready.backbone.source, keep)
+        share = share_in_words(self.settings.freeze, keep, "kept blocks")
+        as_asked = f"as asked ({share})" if share else "as asked"
         candidate = asked if asked is not None else search.right_most_third(keep)
         if plan.is_repeat and "freeze" in plan.decisions:
             candidate = int(plan.decisions["freeze"]["value"])
         head_trains = search.head_trains(material)
         if candidate == keep and not head_trains:
             plan.decide(
-                "freeze", lambda: (keep, "as asked, so that only the head is new: the probe's solution")
+                "freeze", lambda: (keep, f"{as_asked}, so that only the head is new: the probe's solution")
             )
             console.line("Freeze", f"{named(chain, keep)} of {keep}: {plan.reason('freeze')}")
             return search.frozen_graft(material, keep), None, keep
@@ -119,7 +124,8 @@ class Job(Underway):
         graft, trial = self._trial(material, keep, candidate, source, epochs, from_start=asked is None)
         better, why = search.is_better(trial, evidence, material.validation)
         freeze = plan.decide(
-            "freeze", lambda: self._freeze_of(asked, candidate, keep, better=better, why=why)
+            "freeze",
+            lambda: self._freeze_of(asked, as_asked, candidate, keep, better=better, why=why),
         )
         console.line("Freeze", f"{named(chain, freeze)} of {named(chain, keep)}: {plan.reason('freeze')}")
         if freeze != candidate:
@@ -192,10 +198,10 @@ class Job(Underway):
 
     @staticmethod
     def _freeze_of(
-        asked: int | None, candidate: int, keep: int, *, better: bool, why: str
+        asked: int | None, as_asked: str, candidate: int, keep: int, *, better: bool, why: str
     ) -> tuple[int, str]:
         if asked is not None:
-            return asked, f"as asked; {why}"
+            return asked, f"{as_asked}; {why}"
         return (candidate, why) if better else (keep, f"{why}, so nothing but the head is trained")
 
     def _forecast(

@@ -32,8 +32,16 @@ HeldOut = Annotated[float, typer.Option(help="Share kept untouched for the final
 Precision = Annotated[str, typer.Option(help="Of the frozen part: fp32 or bf16.")]
 BatchSize = Annotated[int, typer.Option(help="Examples in a step.")]
 Budget = Annotated[float, typer.Option(help="Seconds for the whole.")]
-Keep = Annotated[str, typer.Option(help="auto, a count, a share (60%), a block's name, or all.")]
-Freeze = Annotated[str, typer.Option(help="auto, 0, a count, a share of the kept, a block's name, or all.")]
+_KEEP = "a count, a share of the number of blocks (60%: rounded, at least 1), a block's name, or all."
+_FREEZE = "0, a count, a share of the kept blocks (50%), a block's name, or all."
+Keep = Annotated[str, typer.Option(help=f"auto, {_KEEP}")]
+Freeze = Annotated[str, typer.Option(help=f"auto, {_FREEZE}")]
+ShownKeep = Annotated[str | None, typer.Option("--keep", help=f"Show where it falls: {_KEEP}")]
+ShownFreeze = Annotated[str | None, typer.Option("--freeze", help=f"Show where it falls: {_FREEZE}")]
+Svg = Annotated[Path | None, typer.Option("--svg", help="File to write: the chain as a picture.")]
+Why = Annotated[
+    bool, typer.Option("--why", help="How each cut was checked, and why cuts were refused that were tried.")
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to make; default: NAME.topgraft.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace a finished run.")]
 PlanOption = Annotated[Path | None, typer.Option(help="plan.json of a run to repeat.")]

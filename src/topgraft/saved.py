@@ -15,7 +15,7 @@ from topgraft.backbones import open_preprocess, rebuild
 from topgraft.backbones.preprocess import Preprocess
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Chain, Point
-from topgraft.chain.replay import Dim, Shape
+from topgraft.chain.point import Dim, Shape
 from topgraft.data.types import MODALITIES
 from topgraft.errors import TopgraftError
 from topgraft.features.engine import PRECISIONS

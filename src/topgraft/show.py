@@ -10,7 +10,8 @@ import numpy as np
 from topgraft.advise import DepthAdvice
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Chain
-from topgraft.console import Console, bar, percent
+from topgraft.choices import fate
+from topgraft.console import Console, bar, counted, percent
 from topgraft.data.types import Data
 from topgraft.evidence import Evidence
 from topgraft.score import ClassScore, Score
@@ -41,7 +42,7 @@ def data_lines(console: Console, data: Data, *, untouched: str = "") -> None:
 
 
 def chain_rows(chain: Chain) -> list[dict[str, Any]]:
-    """The fixed form of ``layers --json``: one entry a block."""
+    """The blocks in the fixed form of ``layers --json``: one entry each."""
     share, total = chain.share_of_work(), 0.0
     rows = []
     for block, part in zip(chain, share, strict=True):
@@ -52,6 +53,7 @@ def chain_rows(chain: Chain) -> list[dict[str, Any]]:
                 "name": block.name,
                 "kind": block.kind,
                 "shape": list(block.shape),
+                "shapes": [list(shape) for shape in block.shapes],
                 "parameters": block.parameters,
                 "macs": block.macs,
                 "share": part,
@@ -63,24 +65,90 @@ def chain_rows(chain: Chain) -> list[dict[str, Any]]:
     return rows
 
 
-def chain_table(console: Console, chain: Chain) -> None:
-    """The chain as a table."""
+def chain_json(source: str, chain: Chain, keep: int | None, freeze: int | None) -> dict[str, Any]:
+    """The fixed form of ``layers --json``; keep and freeze are ``null`` where they were not given."""
+    return {
+        "backbone": source,
+        "blocks": chain_rows(chain),
+        "refused": [{"block": cut.block, "reason": cut.reason} for cut in chain.refused],
+        "keep": keep,
+        "freeze": freeze,
+    }
+
+
+def chain_table(
+    console: Console,
+    chain: Chain,
+    keep: int | None = None,
+    freeze: int | None = None,
+    *,
+    why: bool = False,
+) -> None:
+    """The chain as a table; with keep, what becomes of each block, and with ``why`` how far a cut is off."""
     rows = [
         [
             str(r["index"]),
             r["name"],
             r["kind"],
-            "×".join("n" if s == -1 else str(s) for s in r["shape"]),
+            " + ".join(_sizes(shape) for shape in r["shapes"]),
             f"{r['parameters']:,}",
             f"{r['macs'] / 1e6:,.1f}",
             percent(r["share"], 1),
             percent(r["cumulative"], 1),
-            "equal" if r["verified"] else f"differs by {r['difference']:.1e}",
+            _checked(r, why=why),
+            fate(r["index"], keep, freeze),
         ]
         for r in chain_rows(chain)
     ]
     header = ["keep", "block", "kind", "output", "parameters", "M mult-adds", "work", "up to here", "cut"]
-    console.table(header, rows, left=(1, 2, 8))
+    shown = len(header) + (keep is not None)
+    console.table([*header, ""][:shown], [row[:shown] for row in rows], left=(1, 2, 8, 9))
+
+
+def chain_why(console: Console, chain: Chain) -> None:
+    """Where several activations cross, which ones; then the cuts that were refused, with the reasons."""
+    crossed = [b for b in chain if b.others]
+    if crossed:
+        console.text()
+        console.text("Several activations cross the cuts after these blocks:")
+    for block in crossed:
+        words = block.layout.split("+")
+        each = [f"{word} {_sizes(shape)}" for word, shape in zip(words, block.shapes, strict=True)]
+        console.text(f"  {block.name}: {' + '.join(each)}")
+    console.text()
+    if not chain.refused:
+        console.text("No cut was refused.")
+        return
+    console.text(
+        f"{counted(len(chain.refused), 'cut')} that {_were(chain)} tried and refused, with the reason:"
+    )
+    for cut in chain.refused:
+        console.text(f"  {cut.block}: {cut.reason}")
+
+
+def chain_summary(console: Console, source: str, chain: Chain, *, why: bool = False) -> None:
+    """How many blocks, whether every cut of them holds, and how many were refused."""
+    equal = sum(block.verified for block in chain)
+    cuts = "every cut" if equal == len(chain) else f"{equal} of {len(chain)} cuts"
+    console.text(f"{source}: {counted(len(chain), 'block')}, {cuts} checked to compute the same")
+    if chain.refused and not why:
+        console.text(
+            f"{counted(len(chain.refused), 'cut')} {_were(chain)} tried and refused; --why lists them"
+        )
+
+
+def _were(chain: Chain) -> str:
+    return "was" if len(chain.refused) == 1 else "were"
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return "×".join("n" if s == -1 else str(s) for s in shape)
+
+
+def _checked(row: dict[str, Any], *, why: bool) -> str:
+    if not row["verified"]:
+        return f"differs by {row['difference']:.1e}"
+    return f"equal, difference {row['difference']:.1e}" if why else "equal"
 
 
 def evidence_table(console: Console, chain: Chain, evidence: Evidence, advice: DepthAdvice) -> None:

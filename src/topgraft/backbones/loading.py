@@ -50,6 +50,7 @@ def load_backbone(
         found.network,
         given if given is not None else example_of(found.preprocess),
         output_layer=None if layers is None else layers[0] if layers else "",
+        gradients=False,  # they are compared at the cut that is used, before anything is trained from it
     )
     if report is None:
         report = report_of(found, name, allow_missing=allow_missing, chain=chain)

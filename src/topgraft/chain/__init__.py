@@ -1,6 +1,7 @@
 """Networks as chains of blocks: finding, proving and running the parts."""
 
-from topgraft.chain.chain import Block, Chain, Refused
+from topgraft.chain.block import Block, Refused
+from topgraft.chain.chain import Chain
 from topgraft.chain.point import Point
 from topgraft.chain.replay import Segment
 from topgraft.chain.state import Inputs, State

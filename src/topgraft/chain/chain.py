@@ -2,169 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 from torch import Tensor, nn
 
-from topgraft.chain.point import Point, Shape
-from topgraft.chain.replay import Segment, Skip, pruned
+from topgraft.chain.anatomy import Anatomy
+from topgraft.chain.block import Block, Refused
+from topgraft.chain.point import Point
+from topgraft.chain.replay import Segment
 from topgraft.chain.state import Inputs
-
-
-@dataclass(frozen=True)
-class Block:
-    """One link of a chain.
-
-    Parameters
-    ----------
-    index
-        1 is nearest the input; "keep N" keeps blocks 1 to N.
-    name
-        The name that it has in the original network.
-    kind
-        The class of its main module.
-    shape
-        Sizes of the state's main activation after it, without the batch; -1 where the inputs' length decides.
-    layout
-        ``map`` (batch, channels, height, width), ``map_last`` (channels last), ``tokens`` (batch, steps,
-        channels) or ``vector`` (batch, channels). Where several activations cross the cut, one word each with
-        ``+`` between them.
-    parameters
-        How many numbers in it can train.
-    macs
-        Multiply-adds for one example (of the example's length).
-    verified
-        Whether the rest of the network gives the network's own output from the state after this block.
-    difference
-        The largest difference found in doing so, relative to the output's scale.
-    others
-        Sizes of the state's further activations, where several cross.
-    """
-
-    index: int
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    layout: str
-    parameters: int
-    macs: int
-    verified: bool
-    difference: float
-    others: tuple[tuple[int, ...], ...] = ()
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Sizes of every activation of the state, the main one first."""
-        return (self.shape, *self.others)
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A cut that was tried and does not hold, with the reason."""
-
-    block: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Called:
-    """A call of a module, placed among the blocks.
-
-    Parameters
-    ----------
-    module, nth
-        Its name, and the so-manieth call.
-    begins, ends
-        The blocks in which it begins and ends.
-    until
-        The last block that uses something which the call itself must make anew, since it is not part of a
-        state (a bias that follows from positions alone); 0 if there is nothing.
-    skip
-        What stands for it where it is left out.
-    children
-        The calls inside it.
-    """
-
-    module: str
-    nth: int
-    begins: int
-    ends: int
-    until: int
-    skip: Skip
-    children: tuple[Called, ...]
-
-    def left_out(self, start: int, last: int) -> Iterator[Called]:
-        """The outermost calls that the part from cut ``start`` to block ``last`` does not run."""
-        if self.begins > last or (self.ends <= start and self.until <= start):
-            yield self
-        else:
-            for child in self.children:
-                yield from child.left_out(start, last)
-
-    def all(self) -> Iterator[Called]:
-        """The call and those inside it."""
-        yield self
-        for child in self.children:
-            yield from child.all()
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """Which blocks call which modules and read which tensors.
-
-    Blocks are numbered from 1; ``count + 1`` is what comes between the last block and the old output layer
-    (pooling), ``count + 2`` the output layer and what follows it.
-
-    Parameters
-    ----------
-    count
-        Number of blocks.
-    root
-        The call of the network itself, with those inside it.
-    reads
-        Per parameter and buffer: the blocks that need it; it belongs to the first of them.
-    inputs
-        Per input of the network its shape, in the order of its forward.
-    points
-        Per block the point of its end.
-    output
-        The point just before the old output layer, if there is one.
-    """
-
-    count: int
-    root: Called
-    reads: Mapping[str, frozenset[int]]
-    inputs: Mapping[str, Shape]
-    points: tuple[Point, ...]
-    output: Point | None
-
-    def segment(self, network: nn.Module, start: int, stop: int | None, *, whole: bool = False) -> Segment:
-        """The part from cut ``start`` to cut ``stop``; with ``whole`` through the old output layer."""
-        last = stop if stop is not None else self.count + (2 if whole or self.output is None else 1)
-        inside = frozenset(range(start + 1, last + 1))
-        out: dict[str, dict[int, Skip]] = {}
-        for child in self.root.children:
-            for call in child.left_out(start, last):
-                out.setdefault(call.module, {})[call.nth] = call.skip
-        gone = {id(c) for child in self.root.children for o in child.left_out(start, last) for c in o.all()}
-        running = {c.module for c in self.root.all() if id(c) not in gone}
-        absent = [name for name, blocks in self.reads.items() if not blocks & inside]
-        sometimes = {
-            name: skips
-            for name, skips in out.items()
-            if name in running or len({repr(s) for s in skips.values()}) > 1
-        }
-        never = {name: skips[min(skips)] for name, skips in out.items() if name not in sometimes}
-        return Segment(
-            pruned(network, skip=never, absent=absent, sometimes=sometimes),
-            self.points,
-            start,
-            stop,
-            input_shapes=self.inputs,
-            output=None if whole else self.output,
-        )
 
 
 class Chain:
@@ -202,6 +49,7 @@ class Chain:
         *,
         output_layer: str | None = None,
         points: Sequence[Point] | None = None,
+        gradients: bool = True,
     ) -> Chain:
         """Turn a network into a chain and check every cut.
 
@@ -217,6 +65,9 @@ class Chain:
             network's output.
         points
             The cuts of an earlier chain of the same network, which are then taken without checking again.
+        gradients
+            Whether gradients are compared too: in train mode, with the beginning frozen, those of the rest
+            must be those of the whole network. It takes several times as long as all else.
 
         Raises
         ------
@@ -225,7 +76,9 @@ class Chain:
         """
         from topgraft.chain.making import make
 
-        blocks, anatomy, refused = make(network, example, output_layer=output_layer, points=points)
+        network, blocks, anatomy, refused = make(
+            network, example, output_layer=output_layer, points=points, gradients=gradients
+        )
         return cls(network, blocks, anatomy, refused)
 
     def __len__(self) -> int:
@@ -261,7 +114,15 @@ class Chain:
 
     def names_of(self, upto: int) -> set[str]:
         """Names, in the network's own state dict, of what the first ``upto`` blocks own."""
-        return {name for name, block in self.owner_of().items() if block <= upto}
+        second = self._second_names
+        return {n for n, block in self.owner_of().items() if block <= upto and n not in second}
+
+    @cached_property
+    def _second_names(self) -> frozenset[str]:
+        """Further names of parameters that the network's own state dict does not have."""
+        known = self.network.state_dict().keys()
+        every = [n for n, _ in self.network.named_parameters(remove_duplicate=False)]
+        return frozenset(n for n in every if n not in known)
 
     def share_of_work(self) -> list[float]:
         """Per block its share of the multiply-adds of all blocks, 0 to 1."""

@@ -2,8 +2,8 @@
 
 The run is a graph of values. At a moment everything that was made before and is needed after crosses it; what
 the network's own code makes anew at no cost when the rest is replayed (constants, masks that follow from the
-inputs, views and sums between blocks) need not be stored. What is left is a smallest vertex cut, weighed by size
-(Ford & Fulkerson 1956).
+inputs, views and sums between blocks) need not be stored. What is left is a smallest vertex cut, weighed by
+size (Ford & Fulkerson 1956).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from topgraft.chain.point import Place, Point, Shape
 from topgraft.chain.record import Call, Recording
 
 FORMS = frozenset(
-    "view reshape flatten unflatten permute transpose movedim moveaxis swapaxes swapdims squeeze unsqueeze "
-    "contiguous view_as t __get__ to".split()
+    {"view", "reshape", "flatten", "unflatten", "permute", "transpose", "movedim", "squeeze", "unsqueeze"}
+    | {"contiguous", "view_as", "t", "__get__", "to"}
 )
 """Functions that give the same numbers in another form."""
 
@@ -33,7 +33,7 @@ class Crossed:
     Parameters
     ----------
     values
-        Numbers of the values that make up the state, the latest first.
+        Numbers of the values that make up the state, the largest first, the latest of equal ones.
     point
         The moment and where each of the values is put in.
     size
@@ -68,7 +68,7 @@ class Graph:
         self.parent = {child.index: call for call in self.calls for child in call.children}
         self.output, self.shape = output, shape
         self._left_out: dict[float, list[Call]] = {}
-        self.asked = recording.flow.read_by_python
+        self.asked = recording.flow.asked
         self.consumers: list[list[int]] = [[] for _ in self.values]
         for value in self.values:
             for source in value.made_from:
@@ -112,7 +112,7 @@ class Graph:
     @cached_property
     def last_use(self) -> list[float]:
         """Per value the time of its last use on the way to the output."""
-        last = [max((self.values[c].time for c in self.uses(v.index)), default=0) for v in self.values]
+        last = [float(max((self.values[c].time for c in self.uses(v.index)), default=0)) for v in self.values]
         last[self.output] = inf
         return last
 
@@ -172,7 +172,11 @@ class Graph:
         """Whether what a call gives is changed in place after it."""
         last = self.inside[call.index]
         return any(
-            any(not call.index <= self.values[c].call <= last for c in self.consumers[v] if self.values[c].kind == CHANGED)
+            any(
+                not call.index <= self.values[c].call <= last
+                for c in self.consumers[v]
+                if self.values[c].kind == CHANGED
+            )
             for v in self._written.intersection(call.left.values())
         )
 
@@ -185,14 +189,22 @@ class Graph:
             If what crosses can't be stored or put in again.
         """
         time = call.start if when == "enter" else call.end
+        for asked in self.asked:
+            decides = asked.time < time and self.is_data[asked.value]
+            if decides and self.runs(self.calls[asked.call] if asked.call >= 0 else None, time):
+                raise CannotCross(f"code before it goes by the numbers of an activation ({asked.line})")
         live = [
             v.index
             for v in self.values
-            if v.time <= time and self.is_data[v.index] and v.index in self.needed and self.last_use[v.index] > time
+            if v.time <= time
+            and self.is_data[v.index]
+            and v.index in self.needed
+            and self.last_use[v.index] > time
         ]
         entered = call if when == "enter" else None
         chosen = self._smallest(live, time, entered)
-        chosen = sorted({self._in_its_form(v, time, entered) for v in chosen}, reverse=True)
+        chosen = list({self._in_its_form(v, time, entered) for v in chosen})
+        chosen.sort(key=lambda v: (self.values[v].numel, v), reverse=True)
         places = tuple(self._places(v, time, entered) for v in chosen)
         size = sum(self.values[v].numel for v in chosen)
         return Crossed(tuple(chosen), Point(call.name, when, call.nth, places), size)
@@ -243,7 +255,9 @@ class Graph:
             if len(sources) != 1 or self.values[sources[0]].numel != now.numel:
                 break
             now = self.values[sources[0]]
-            if len(now.shape) != len(self.values[value].shape) and not self._problem(now.index, time, entered):
+            if len(now.shape) != len(self.values[value].shape) and not self._problem(
+                now.index, time, entered
+            ):
                 best = now.index
         return best
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from topgraft.chain.nesting import tensors_in
 from topgraft.chain.record import Call, Recording
+from topgraft.chain.recurrent import Layered
 
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, Layered)
 _OUTPUT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LazyLinear)
 
 
@@ -62,7 +63,9 @@ def _is_composite(module: nn.Module) -> bool:
 
 def _is_block(module: nn.Module) -> bool:
     """Whether a module has two layers with weights at least, as residual and attention blocks have."""
-    weights = [m for m in module.modules() if any(p.ndim > 1 for p in m._parameters.values() if p is not None)]
+    weights = [
+        m for m in module.modules() if any(p.ndim > 1 for p in m._parameters.values() if p is not None)
+    ]
     return len(weights) > 1
 
 
@@ -95,7 +98,11 @@ def holds_blocks(module: nn.Module) -> bool:
 def holds_named_blocks(module: nn.Module) -> bool:
     """Whether a list hangs below that is called one of blocks, and holds such."""
     return any(
-        (isinstance(child, _CONTAINERS) and _is_named_as_list(name) and any(_is_block(e) for e in _elements(child)))
+        (
+            isinstance(child, _CONTAINERS)
+            and _is_named_as_list(name)
+            and any(_is_block(e) for e in _elements(child))
+        )
         or holds_named_blocks(child)
         for name, child in module.named_children()
     )
@@ -140,11 +147,16 @@ def find_output_layers(recording: Recording, asked: str | None) -> list[str]:
         seen.add(number)
         if number in made_by:
             found[made_by[number].name] = made_by[number]
-        elif value.reads or not value.made_from or value.shape[-1:] != recording.flow.values[output].shape[-1:]:
+        elif (
+            value.reads or not value.made_from or value.shape[-1:] != recording.flow.values[output].shape[-1:]
+        ):
             return []
         else:
             todo += value.made_from
-    return sorted(found, key=lambda name: found[name].start)
+    names = sorted(found, key=lambda name: found[name].start)
+    with_parameters = [c for c in recording.calls() if has_parameters(c.module) and not c.children]
+    last = {c.name for c in with_parameters if names and c.start >= found[names[0]].start}
+    return names if last == set(names) else []
 
 
 def is_listed_block(call: Call, root: nn.Module) -> bool:
@@ -154,7 +166,10 @@ def is_listed_block(call: Call, root: nn.Module) -> bool:
     --------
     An element of ``stages.1.blocks`` is, one of ``mixer.conv_kxk`` is not, nor is a plain layer.
     """
-    names = [n for n in call.name.split(".")[:-1] if not n.isdigit()]
+    owner = call.name.rpartition(".")[0]
+    if owner and isinstance(root.get_submodule(owner), Layered):
+        return True
+    names = [n for n in owner.split(".") if not n.isdigit()]
     listed = bool(names) and _is_named_as_list(names[-1]) and _is_listed(call, root)
     return listed and _is_block(call.module)
 
@@ -240,9 +255,13 @@ def layout(recording: Recording, output_layer: str | None = None) -> Layout:
 def block_name(group: Group, recording: Recording) -> str:
     """The name that the block has in the network.
 
-    That of its first part with parameters (``conv_stem`` for ``conv_stem`` and ``bn1``), or of the list that
+    That of the last block of the network's own lists in it, if there is one; else that of its first part
+    with parameters (``conv_stem`` for ``conv_stem`` and ``bn1``), or of the list that
     holds just its parts (``features.0`` for ``features.0.0`` and ``features.0.1``).
     """
+    root = recording.root.module
+    if listed := [c.name for c in group.calls if is_listed_block(c, root)]:
+        return listed[-1]
     names = [c.name for c in group.calls if has_parameters(c.module)] or [group.calls[0].name]
     parents = {n.rpartition(".")[0] for n in names}
     if len(names) > 1 and len(parents) == 1 and (parent := parents.pop()):

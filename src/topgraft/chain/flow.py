@@ -1,14 +1,16 @@
 """Which values of a run were made from which: the graph that tells what crosses a moment.
 
-A value is what one torch function gave, or an input of the network. Tensors are watched where Python code calls
-torch functions, so that a value has a place in the network's own code: the so-manieth function called directly
-in the so-manieth call of a module.
+A value is what one torch function gave, or an input of the network. Tensors are watched where Python code
+calls torch functions, so that a value has a place in the network's own code: the so-manieth function called
+directly in the so-manieth call of a module.
 """
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -67,6 +69,28 @@ class Value:
         return int(torch.Size(self.shape).numel())
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Python code asked for the numbers of a value (``if``, ``.item()``), and may have gone by them.
+
+    Parameters
+    ----------
+    value
+        Its number.
+    time
+        When.
+    call
+        Number of the call in whose own code; -1 outside all.
+    line
+        File and line.
+    """
+
+    value: int
+    time: int
+    call: int
+    line: str
+
+
 @dataclass
 class Flow:
     """The values of one run, each made from earlier ones.
@@ -75,15 +99,15 @@ class Flow:
     ----------
     values
         In the order of their making.
-    read_by_python
-        Values whose numbers Python code asked for (``if``, ``.item()``), with the line that did.
+    asked
+        Where Python code went by numbers.
     """
 
     values: list[Value] = field(default_factory=list)
-    read_by_python: dict[int, str] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
 
 
-_ASKS = {"item", "__bool__", "__int__", "__float__", "__index__", "tolist", "numpy", "__contains__", "__len__"}
+_ASKS = {"item", "__bool__", "__int__", "__float__", "__index__", "__contains__", "tolist", "numpy", "equal"}
 
 
 class Watch(TorchFunctionMode):
@@ -150,8 +174,7 @@ class Watch(TorchFunctionMode):
         result = func(*args, **kwargs)
         op = self._ops[frame] = self._ops.get(frame, -1) + gives_tensors(result)
         if name in _ASKS:
-            for source in sources:
-                self.flow.read_by_python.setdefault(source, "")
+            self.flow.asked += [Asked(source, self.now(), frame, _line()) for source in sources]
         time = self.now()
         for tensor, version in zip(given, versions, strict=True):
             if _version(tensor) != version and id(tensor) not in self.names:
@@ -183,7 +206,9 @@ class Watch(TorchFunctionMode):
     ) -> int:
         index = len(self.flow.values)
         self.flow.values.append(
-            Value(index, kind, name, time, call, op, path, made_from, reads, tuple(tensor.shape), tensor.dtype)
+            Value(
+                index, kind, name, time, call, op, path, made_from, reads, tuple(tensor.shape), tensor.dtype
+            )
         )
         self._known[id(tensor)] = (index, _version(tensor))
         self._alive.append(tensor)
@@ -198,12 +223,21 @@ def gives_tensors(result: Any) -> bool:
     return next(tensors_in(result), None) is not None
 
 
+def _line() -> str:
+    """The file and line of the network's code that called a torch function."""
+    for frame in reversed(traceback.extract_stack()):
+        folder = PurePath(frame.filename).parts
+        if "torch" not in folder and "topgraft" not in folder[:-1]:
+            return f"{PurePath(frame.filename).name}, line {frame.lineno}"
+    return "unknown"
+
+
 def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
 def _memory(tensor: Tensor) -> int:
     try:
-        return tensor.untyped_storage()._cdata
+        return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # sparse and other kinds have no one storage
         return id(tensor)

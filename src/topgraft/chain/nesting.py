@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -44,12 +44,18 @@ def put(value: Any, path: Path, new: Any) -> Any:
         return new
     inner = put(value[path[0]], path[1:], new)
     if isinstance(value, Mapping):
-        changed = copy.copy(value)
-        changed[path[0]] = inner  # type: ignore[index] (a mapping that a network gives can be changed)
-        return changed
+        return changed(value, {path[0]: inner})
     items = list(value)
     items[path[0]] = inner
     return rebuilt(value, items)
+
+
+def changed(mapping: Any, items: Mapping[Any, Any]) -> Any:
+    """A copy of a mapping, of its own type, with other items."""
+    result = copy.copy(mapping)
+    for key, item in items.items():
+        result[key] = item
+    return result
 
 
 def rebuilt(like: Any, items: list[Any]) -> Any:
@@ -60,12 +66,9 @@ def rebuilt(like: Any, items: list[Any]) -> Any:
 
 
 def mapped(value: Any, change: Any) -> Any:
-    """The same nesting with ``change`` applied to every leaf; types of containers are kept where they can be."""
+    """The same nesting with ``change`` applied to every leaf; containers keep their types."""
     if isinstance(value, Mapping):
-        changed = copy.copy(value)
-        for key, item in value.items():
-            changed[key] = mapped(item, change)  # type: ignore[index] (as above)
-        return changed
+        return changed(value, {key: mapped(item, change) for key, item in value.items()})
     if isinstance(value, (tuple, list)):
         return rebuilt(value, [mapped(item, change) for item in value])
     return change(value)
@@ -93,3 +96,21 @@ def nested(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
             inner = inner.setdefault(step, {})
         inner[last] = tensor
     return result
+
+
+def by_names(given: Mapping[str, Any], names: Collection[str]) -> dict[str, Tensor]:
+    """Inputs by the dotted ``names`` of a network, also where it has one dictionary whose content is given.
+
+    Examples
+    --------
+    >>> import torch
+    >>> list(by_names({"image": torch.zeros(1)}, ["batch.image"]))
+    ['batch.image']
+    """
+    flat = flattened(given)
+    outer = {name.split(".")[0] for name in names}
+    if len(outer) == 1 and not flat.keys() <= set(names):
+        prefixed = {f"{next(iter(outer))}.{name}": tensor for name, tensor in flat.items()}
+        if prefixed.keys() <= set(names):
+            return prefixed
+    return flat

@@ -63,7 +63,7 @@ class Place:
         return tensor if self.fold == 1 else tensor.unflatten(0, (-1, self.fold))
 
     def restored(self, tensor: Tensor) -> Tensor:
-        """A copy of a state's tensor, as the network had it; a copy, since the network may change it in place."""
+        """A copy of a state's tensor as the network had it, which the network may change in place."""
         if self.fold != 1:
             tensor = tensor.flatten(0, 1)
         return (tensor.movedim(0, self.axis) if self.axis else tensor).clone()

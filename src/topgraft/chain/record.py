@@ -16,6 +16,7 @@ from topgraft.chain.nesting import Path, nested
 
 __all__ = ["Call", "Recording", "evaluating", "record"]
 
+
 @dataclass
 class Call:
     """One call of one module, with the moments at which it began and ended (counts of events).

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from topgraft.chain.flow import gives_tensors
-from topgraft.chain.nesting import mapped, nested, put, take, tensors_in
+from topgraft.chain.nesting import by_names, mapped, nested, put, take, tensors_in
 from topgraft.chain.point import Place, Point, Shape
 from topgraft.chain.state import Inputs, State
 
@@ -131,7 +131,9 @@ class _Events:
 class _Functions(TorchFunctionMode):
     """Counts the torch functions that the network's own code calls, where a state lies between modules."""
 
-    def __init__(self, run: _Run, places: Mapping[tuple[str, int, int], list[tuple[int, int, Place]]]) -> None:
+    def __init__(
+        self, run: _Run, places: Mapping[tuple[str, int, int], list[tuple[int, int, Place]]]
+    ) -> None:
         super().__init__()
         self.run, self.places = run, places
 
@@ -201,7 +203,8 @@ def _poisoned(leaf: Any, run: _Run) -> Any:
     return leaf.poison(run.like, run.batch, run.length) if isinstance(leaf, Shape) else leaf
 
 
-def _is_skipped(module: nn.Module) -> bool:
+def is_skipped(module: nn.Module) -> bool:
+    """Whether :func:`skipped` made the module."""
     forward = vars(module).get("forward")
     return isinstance(forward, partial) and forward.func is _give_poison
 
@@ -272,7 +275,7 @@ class Segment(nn.Module):
     def _listen(self, events: dict[str, _Events]) -> None:
         """Hooks on the modules where something happens; on all where functions between modules matter."""
         for name, module in self.network.named_modules():
-            if self._ops and not _is_skipped(module):
+            if self._ops and not is_skipped(module):
                 events.setdefault(name, _Events(name)).frames = True
             elif name not in events and not _sometimes_skipped(module):
                 continue
@@ -325,6 +328,7 @@ class Segment(nn.Module):
                 raise TypeError(f"this network takes several inputs ({names}): give them by name")
             given = {next(iter(self.input_shapes)): given}
         if not isinstance(given, State):
+            given = by_names(given, self.input_shapes)
             carried = {n: t for n, t in given.items() if not t.is_floating_point()}
             batch, like = int(next(iter(given.values())).shape[0]), self._like(given)
             run = _Run(
@@ -350,7 +354,17 @@ class Segment(nn.Module):
             if name in carried or shape.dtype.is_floating_point
         }
         run = _Run(
-            self.start, self._last, self._cuts, self._places, given, carried, inputs, like, len(given), length, tap
+            self.start,
+            self._last,
+            self._cuts,
+            self._places,
+            given,
+            carried,
+            inputs,
+            like,
+            len(given),
+            length,
+            tap,
         )
         run.inputs = self._with_given(run)
         return run
@@ -424,7 +438,7 @@ def pruned(
     for full in absent:
         owner_name, _, own = full.rpartition(".")
         owner = remaining.get(owner_name)
-        if owner is None or _is_skipped(owner):
+        if owner is None or is_skipped(owner):
             continue
         tensor = owner._parameters.pop(own, None)
         if tensor is None:

@@ -1,0 +1,164 @@
+"""Two recordings of a network, of different batch sizes and lengths, and what follows from both."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from topgraft.chain.crossing import Graph
+from topgraft.chain.flow import Value
+from topgraft.chain.nesting import changed, flattened, rebuilt, take
+from topgraft.chain.point import Dim, Place, Point, Shape
+from topgraft.chain.record import Call, Recording, record
+from topgraft.chain.state import Inputs
+from topgraft.errors import TopgraftError
+
+
+class Pair:
+    """Two recordings of a network, of different batch sizes and lengths, and what follows from both."""
+
+    def __init__(self, network: nn.Module, inputs: Inputs) -> None:
+        grown = _grown(inputs)
+        self.network = network
+        self.inputs = inputs
+        try:
+            self.first, self.second = record(network, inputs), record(network, grown)
+        except TopgraftError:
+            raise
+        except Exception as error:
+            given = ", ".join(f"{n} {tuple(t.shape)}" for n, t in inputs.items())
+            raise TopgraftError(f"{type(network).__name__} does not run on {given}: {error}") from error
+        paths = [[c.name for c in r.calls()] for r in (self.first, self.second)]
+        if paths[0] != paths[1] or len(self.first.flow.values) != len(self.second.flow.values):
+            raise TopgraftError(_says_where_it_forks(network, self.first))
+        self.sizes = (_batch_and_length(inputs), _batch_and_length(grown))
+        self.input_shapes = {name: self.shape(t, grown[name]) for name, t in inputs.items()}
+        self.twin = {id(a): b for a, b in zip(self.first.calls(), self.second.calls(), strict=True)}
+        output = next(iter(self.first.root.left.values()), None)
+        if output is None:
+            raise TopgraftError(f"{type(network).__name__} gives no tensor that depends on its inputs")
+        self.graph = Graph(self.first, output, self.of_value)
+
+    def shape(self, first: Tensor | Value, second: Tensor | Value) -> Shape:
+        """The shape of a tensor that was seen in both recordings."""
+        dims = tuple(self._dim(a, b) for a, b in zip(first.shape, second.shape, strict=True))
+        return Shape(dims, first.dtype)
+
+    def of_value(self, number: int) -> Shape:
+        """The shape of a value."""
+        return self.shape(self.first.flow.values[number], self.second.flow.values[number])
+
+    def _dim(self, a: int, b: int) -> Dim:
+        (batch_a, length_a), (batch_b, length_b) = self.sizes
+        if a == b:
+            return Dim(a)
+        for batch, length in ((1, 0), (0, 1), (1, 1)):
+            unit_a = (batch_a if batch else 1) * (length_a if length else 1)
+            unit_b = (batch_b if batch else 1) * (length_b if length else 1)
+            if a % unit_a == 0 and a // unit_a * unit_b == b:
+                return Dim(a // unit_a, batch, length)
+        return Dim(a)
+
+    def shapes(self, call: Call) -> Any:
+        """The shapes of what a call gives, in the same nesting."""
+        return _pairwise(call.output, self.twin[id(call)].output, self.shape)
+
+    def moment(self, point: Point) -> tuple[int, int, Call]:
+        """When a point lies in the first recording, the multiply-adds until then, and its call."""
+        for call in self.first.calls():
+            if call.name == point.module and call.nth == point.nth:
+                if point.when == "enter":
+                    return call.start, call.macs_before, call
+                return call.end, call.macs_after, call
+        raise TopgraftError(f"this network has no module {point.module!r} that is called {point.nth} times")
+
+    def state_shapes(self, point: Point) -> list[Shape]:
+        """The shapes of the activations at a point, as the network has them."""
+        return [self._shape_at(places[0]) for places in point.places]
+
+    def _shape_at(self, place: Place) -> Shape:
+        if place.when == "input":
+            return self.input_shapes[place.module]
+        call = next(c for c in self.first.calls() if (c.name, c.nth) == (place.module, place.nth))
+        if place.when == "op":
+            number = next(
+                v.index
+                for v in self.first.flow.values
+                if (v.call, v.op, v.path) == (call.index, place.op, place.path)
+            )
+            return self.of_value(number)
+        held = [
+            (c.args, c.kwargs) if place.when == "enter" else c.output for c in (call, self.twin[id(call)])
+        ]
+        return self.shape(take(held[0], place.path), take(held[1], place.path))
+
+
+def _says_where_it_forks(network: nn.Module, recording: Recording) -> str:
+    lines = ", ".join(dict.fromkeys(asked.line for asked in recording.flow.asked))
+    where = f" It goes by the numbers of its inputs or activations in {lines}." if lines else ""
+    return (
+        f"{type(network).__name__} computes otherwise for another batch, so that its blocks can't be told."
+        f"{where} A network whose path is the same for every batch is needed."
+    )
+
+
+def by_name(network: nn.Module, example: Tensor | Inputs | Sequence[Tensor]) -> dict[str, Tensor]:
+    """The example by the names of the network's own forward.
+
+    Examples
+    --------
+    >>> sorted(by_name(nn.Linear(2, 1), torch.zeros(3, 2)))
+    ['input']
+    """
+    parameters = inspect.signature(network.forward).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if isinstance(example, Mapping):
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        required = [p.name for p in parameters if p.default is p.empty and p.name in names]
+        if len(required) == 1 and not takes_any and not set(example) & set(names):
+            inputs = flattened({required[0]: example})
+        else:
+            inputs = flattened(example)
+    else:
+        given = [example] if isinstance(example, Tensor) else list(example)
+        if len(given) > len(names):
+            raise TopgraftError(
+                f"{len(given)} inputs given; {type(network).__name__} takes {', '.join(names)}"
+            )
+        inputs = dict(zip(names, given, strict=False))
+    sizes = {t.shape[0] for t in inputs.values() if t.ndim}
+    if len(sizes) != 1 or min(sizes) < 2:
+        shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in inputs.items())
+        raise TopgraftError(f"example: {shapes}; expected a batch of at least two examples, batch first")
+    return inputs
+
+
+def _batch_and_length(inputs: Inputs) -> tuple[int, int]:
+    batch = int(next(iter(inputs.values())).shape[0])
+    lengths = [int(t.shape[1]) for t in inputs.values() if not t.is_floating_point() and t.ndim > 1]
+    return batch, lengths[0] if lengths else 1
+
+
+def _grown(inputs: Inputs) -> dict[str, Tensor]:
+    """One example more, and three steps more where the inputs are sequences of whole numbers."""
+    longer = {
+        n: torch.cat([t, t[:, -1:].expand(-1, 3, *t.shape[2:])], 1)
+        if not t.is_floating_point() and t.ndim > 1
+        else t
+        for n, t in inputs.items()
+    }
+    return {n: torch.cat([t, t[:1]]) for n, t in longer.items()}
+
+
+def _pairwise(a: Any, b: Any, shape: Any) -> Any:
+    if isinstance(a, Tensor):
+        return shape(a, b)
+    if isinstance(a, Mapping):
+        return changed(a, {key: _pairwise(item, b[key], shape) for key, item in a.items()})
+    if isinstance(a, (tuple, list)):
+        return rebuilt(a, [_pairwise(x, y, shape) for x, y in zip(a, b, strict=True)])
+    return a
