@@ -227,7 +227,7 @@ class Graph:
         if not live:
             raise CannotCross("nothing that depends on the examples crosses here")
         problems = {v: why for v in region if (why := self._problem(v, time, entered))}
-        if len(region) == len(live) and not problems:
+        if len(region) == 1 and not problems:
             return live
         graph = nx.DiGraph()
         for v in region:

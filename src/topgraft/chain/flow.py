@@ -108,6 +108,14 @@ class Flow:
 
 
 _ASKS = {"item", "__bool__", "__int__", "__float__", "__index__", "__contains__", "tolist", "numpy", "equal"}
+_SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"} | {
+    "new_zeros",
+    "new_ones",
+    "new_full",
+    "new_empty",
+    "new_tensor",
+}
+"""Functions that go by the shape of what they are given, not by its numbers."""
 
 
 class Watch(TorchFunctionMode):
@@ -169,7 +177,8 @@ class Watch(TorchFunctionMode):
         reads = tuple(dict.fromkeys(self.names[id(t)] for t in given if id(t) in self.names))
         for read in reads:
             self.uses.setdefault(read, []).append(self.now())
-        sources = tuple(dict.fromkeys(v for t in given if (v := self._value_of(t)) is not None))
+        looked_at = () if name in _SHAPE_ONLY else given
+        sources = tuple(dict.fromkeys(v for t in looked_at if (v := self._value_of(t)) is not None))
         versions = [_version(t) for t in given]
         result = func(*args, **kwargs)
         op = self._ops[frame] = self._ops.get(frame, -1) + gives_tensors(result)
