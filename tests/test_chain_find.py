@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from topgraft.chain.find import (
     block_name,
-    boundary,
-    find_output_layer,
+    find_output_layers,
     has_parameters,
     holds_blocks,
+    holds_named_blocks,
+    is_listed_block,
     layout,
 )
 from topgraft.chain.record import Recording, record
@@ -51,8 +52,7 @@ def test_pooling_stays_outside_so_that_maps_can_be_pooled_by_the_head():
     found = layout(recording)
     assert [[c.name for c in g.calls] for g in found.groups] == [["0", "1"]]
     assert [c.name for c in found.tail] == ["2", "3"]
-    assert found.output_layer is not None
-    assert found.output_layer.name == "4"
+    assert [c.name for c in found.output_layers] == ["4"]
 
 
 def test_everything_before_the_first_list_of_blocks_is_the_stem():
@@ -79,13 +79,32 @@ def test_everything_before_the_first_list_of_blocks_is_the_stem():
 
 def test_the_output_layer_is_found_asked_for_or_denied():
     recording = recorded(maps(), example_maps())
-    assert find_output_layer(recording, None) == "fc"
-    assert find_output_layer(recording, "") is None
-    assert find_output_layer(recording, "blocks.2") == "blocks.2"
+    assert find_output_layers(recording, None) == ["fc"]
+    assert find_output_layers(recording, "") == []
+    assert find_output_layers(recording, "blocks.2") == ["blocks.2"]
     headless = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
-    assert find_output_layer(recorded(headless, torch.randn(2, 4)), None) is None
+    assert find_output_layers(recorded(headless, torch.randn(2, 4)), None) == []
     sequence = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    assert find_output_layer(recorded(sequence, torch.randn(2, 3, 4)), None) is None
+    assert find_output_layers(recorded(sequence, torch.randn(2, 3, 4)), None) == []
+
+
+class TwoHeads(nn.Module):
+    """Two output layers whose outputs are averaged, or one whose output is added to something else."""
+
+    def __init__(self, *, adds: bool = False) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        self.head, self.other, self.adds = nn.Linear(4, 4), nn.Linear(4, 4), adds
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = torch.tanh(block(x))
+        return x + self.head(x) if self.adds else ((self.head(x) + self.other(x)) / 2).softmax(1)
+
+
+def test_two_heads_that_are_averaged_are_the_output_layer_and_a_residual_one_is_not():
+    assert find_output_layers(recorded(TwoHeads(), torch.randn(2, 4)), None) == ["head", "other"]
+    assert find_output_layers(recorded(TwoHeads(adds=True), torch.randn(2, 4)), None) == []
 
 
 def test_what_holds_a_list_of_blocks_is_told_from_a_block():
@@ -96,25 +115,80 @@ def test_what_holds_a_list_of_blocks_is_told_from_a_block():
     assert not has_parameters(nn.Sequential(nn.ReLU()))
 
 
-def test_the_boundary_is_the_beginning_of_the_next_block_then_the_end_of_this_one():
-    found = layout(recorded(maps(), example_maps()))
-    points = boundary(found.groups[1], found.groups[2])
-    assert [(p.module, p.when) for p in points] == [("blocks.1", "enter"), ("blocks.0", "exit")]
-    assert [(p.module, p.when) for p in boundary(found.groups[-1], None)] == [("blocks.2", "exit")]
+class Mixer(nn.Module):
+    """A block with a list of branches inside, and maybe a list that is called one of blocks."""
+
+    def __init__(self, *, inner: bool) -> None:
+        super().__init__()
+        self.conv_kxk = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(2))
+        layer = [nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(2)]
+        self.blocks = nn.ModuleList(Pair(*two) for two in layer) if inner else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + sum(branch(x) for branch in self.conv_kxk)
+        for block in self.blocks if isinstance(self.blocks, nn.ModuleList) else ():
+            x = block(x)
+        return x
 
 
-def test_where_the_form_changes_between_blocks_the_end_of_this_one_comes_first():
-    class Flattens(nn.Module):
+class Pair(nn.Module):
+    """Two layers one after another."""
+
+    def __init__(self, a: nn.Module, b: nn.Module) -> None:
+        super().__init__()
+        self.a, self.b = a, b
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.b(torch.tanh(self.a(x)))
+
+
+class Stages(nn.Module):
+    def __init__(self, *, inner: bool) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(Mixer(inner=inner) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+
+def test_branches_inside_a_block_are_no_blocks_and_lists_of_blocks_inside_are():
+    assert not holds_named_blocks(Mixer(inner=False))
+    assert holds_named_blocks(Mixer(inner=True))
+    x = torch.randn(2, 4)
+    assert [name for name, _ in blocks_of(Stages(inner=False), x, "")] == ["stages.0", "stages.1"]
+    names = [name for name, _ in blocks_of(Stages(inner=True), x, "")]
+    assert {"stages.0.blocks.0", "stages.0.blocks.1", "stages.1.blocks.1"} <= set(names)
+    network = Stages(inner=True)
+    calls = {c.name: c for c in recorded(network, x).calls()}
+    assert is_listed_block(calls["stages.1"], network)
+    assert is_listed_block(calls["stages.1.blocks.0"], network)
+    assert not is_listed_block(calls["stages.1.conv_kxk.0"], network)
+
+
+def test_children_that_are_numbered_are_a_list():
+    class Stage(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = nn.ModuleList([nn.Conv2d(2, 3, 3), nn.Linear(27, 4)])
+            self.b1, self.b2 = (Pair(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(2))
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.layers[1](self.layers[0](x).flatten(1))
+            return self.b2(self.b1(x))
 
-    found = layout(recorded(Flattens(), torch.randn(2, 2, 5, 5)), "")
-    points = boundary(found.groups[0], found.groups[1])
-    assert [(p.module, p.when) for p in points] == [("layers.0", "exit"), ("layers.1", "enter")]
+    assert holds_blocks(Stage())
+    network = nn.ModuleDict({"s1": Stage(), "s2": Stage()})
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.s1, self.s2 = network["s1"], network["s2"]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.s2(self.s1(x))
+
+    names = [name for name, _ in blocks_of(Network(), torch.randn(2, 4), "")]
+    assert names == ["s1.b1", "s1.b2", "s2.b1", "s2.b2"]
 
 
 def test_a_network_without_parameters_is_one_block():

@@ -10,8 +10,9 @@ from small_networks import example_maps, maps
 from torch import Tensor, nn
 
 from topgraft.chain import Chain
-from topgraft.chain.making import Pair, by_name, difference
-from topgraft.chain.replay import Dim
+from topgraft.chain.pair import Pair, by_name
+from topgraft.chain.point import Dim
+from topgraft.chain.proof import difference
 from topgraft.errors import TopgraftError
 
 
@@ -64,7 +65,7 @@ def test_a_network_whose_path_depends_on_the_batch_is_refused():
         def forward(self, x: Tensor) -> Tensor:
             return self.a(x) if len(x) % 2 else self.b(x)
 
-    with pytest.raises(TopgraftError, match="calls other modules when the batch size"):
+    with pytest.raises(TopgraftError, match="computes otherwise for another batch"):
         Chain.of(Wayward(), torch.randn(4, 3))
 
 

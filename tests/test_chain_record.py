@@ -4,12 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from small_networks import differing, example_maps, kept, maps
 from torch import Tensor, nn
 
-from topgraft.chain.record import evaluating, put, record, take, tensors_in
+from topgraft.chain.record import evaluating, record
 
 
 def test_calls_are_noted_in_order_with_their_nesting():
@@ -113,26 +111,3 @@ def test_modes_come_back_module_by_module():
     with evaluating(network):
         assert not any(m.training for m in network.modules())
     assert [m.training for m in network.modules()] == [True, True, False]
-
-
-nested = st.recursive(
-    st.just(None) | st.integers() | st.builds(lambda: torch.zeros(1)),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.lists(inner, max_size=3).map(tuple)
-        | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-
-
-@given(nested)
-def test_a_tensor_can_be_taken_from_and_put_into_any_nesting(value: object) -> None:
-    for path, tensor in list(tensors_in(value)):
-        assert take(value, path) is tensor
-        new = torch.ones(2)
-        changed = put(value, path, new)
-        assert take(changed, path) is new
-        assert take(value, path) is tensor  # a copy was changed
-        assert type(changed) is (Tensor if not path else type(value))
-        assert [p for p, _ in tensors_in(changed)] == [p for p, _ in tensors_in(value)]

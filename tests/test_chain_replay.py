@@ -4,13 +4,12 @@ import threading
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from small_networks import differing, example_maps, kept, maps
 from torch import Tensor, nn
 
-from topgraft.chain import Chain, Point, State
-from topgraft.chain.replay import Dim, Segment, Shape, first_tensor, pruned
+from topgraft.chain import Chain, State
+from topgraft.chain.point import Dim, Shape
+from topgraft.chain.replay import Segment, Skip, first_tensor, pruned
 
 
 @pytest.fixture(scope="module")
@@ -123,41 +122,11 @@ def test_precision_and_device_of_the_state_are_kept(chain):
         assert double(State((torch.randn(2, 6, 6, 6).double(),))).tensors[0].dtype == torch.float64
 
 
-@given(
-    factor=st.integers(1, 9),
-    batch=st.integers(0, 1),
-    length=st.integers(0, 1),
-    sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-)
-def test_sizes_follow_the_batch_and_the_length(
-    factor: int, batch: int, length: int, sizes: tuple[int, int]
-) -> None:
-    dim = Dim(factor, batch, length)
-    assert dim.size(*sizes) == factor * sizes[0] ** batch * sizes[1] ** length
-
-
-def test_poison_is_one_number_of_the_right_shape_and_kind():
-    shape = Shape((Dim(1, batch=1), Dim(4)), torch.float32)
-    poison = shape.poison(torch.zeros(1, dtype=torch.bfloat16), 3, 7)
-    assert (poison.shape, poison.dtype) == ((3, 4), torch.bfloat16)
-    assert bool(poison.isnan().all())
-    assert poison.untyped_storage().nbytes() == 2
-    whole = Shape((Dim(2, length=1),), torch.int64).poison(torch.zeros(1), 3, 7)
-    assert (whole.tolist(), whole.dtype) == ([0] * 14, torch.int64)
-
-
-def test_points_come_back_from_json():
-    point = Point("blocks.1", "enter", 2, ((0, 0), (1, "x")))
-    assert Point.from_json(point.to_json()) == point
-    with pytest.raises(ValueError, match="entered or left, not 'never'"):
-        Point.from_json({**point.to_json(), "when": "never"})
-
-
 def test_pruning_shares_what_stays_and_leaves_the_original_alone():
     network = maps()
     before = kept(network)
     shape = Shape((Dim(1, batch=1), Dim(6), Dim(6), Dim(6)), torch.float32)
-    result = pruned(network, skip={"blocks.0": shape}, absent=["fc.weight"])
+    result = pruned(network, skip={"blocks.0": Skip(shape)}, absent=["fc.weight"])
     assert differing(kept(network), before) == set()
     assert result.stem.weight is network.stem.weight
     assert not list(result.blocks[0].parameters())
@@ -178,3 +147,87 @@ def test_a_part_says_where_it_lies_and_what_it_holds(chain):
     assert "start=1, stop=3" in repr(part)
     assert "(stem): Conv2d(not in this part)" in repr(part)
     assert part.weights().keys() == chain.names_of(3) - chain.names_of(1)
+
+
+class Shared(nn.Module):
+    """One layer that is called in every block, as some text encoders do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.stem, self.layer = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for _ in range(3):
+            x = torch.tanh(self.layer(x))
+        return x
+
+
+def test_a_module_that_is_called_in_several_blocks_runs_in_those_of_the_part_alone():
+    network = Shared().eval()
+    chain = Chain.of(network, torch.randn(4, 3), output_layer="")
+    assert len(chain) == 4
+    x = torch.randn(5, 3)
+    with torch.no_grad():
+        wanted = network(x)
+        for k in range(1, 5):
+            part, state = chain[k:].eval(), chain[:k].eval()(x)
+            ran: list[str] = []
+
+            def linear(self: nn.Linear, x: Tensor, ran: list[str] = ran) -> Tensor:
+                ran.append("ran")
+                return nn.functional.linear(x, self.weight, self.bias)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(nn.Linear, "forward", linear)
+                assert torch.equal(part(state), wanted)
+            assert len(ran) == 4 - k
+
+
+def test_what_the_network_changes_in_place_leaves_the_state_as_it_was():
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(
+                nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 3)) for _ in range(3)
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x + 0
+            for block in self.blocks:
+                x = block(x)
+                x += 1
+            return x
+
+    network = InPlace().eval()
+    chain = Chain.of(network, torch.randn(4, 3), output_layer="")
+    x = torch.randn(5, 3)
+    with torch.no_grad():
+        for k in range(1, len(chain) + 1):
+            state = chain[:k].eval()(x)
+            before = state.map(torch.clone)
+            assert torch.equal(chain[k:].eval()(state), network(x))
+            assert torch.equal(state.tensors[0], before.tensors[0])
+
+
+def test_sequence_first_activations_are_stored_with_the_examples_first():
+    class StepsFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.TransformerEncoderLayer(4, 2, 8) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.transpose(0, 1)
+            for layer in self.layers:
+                x = layer(x)
+            return x.mean(0)
+
+    network = StepsFirst().eval()
+    chain = Chain.of(network, torch.randn(3, 5, 4), output_layer="")
+    assert chain.blocks[0].shape == (5, 4)
+    x = torch.randn(2, 5, 4)
+    with torch.no_grad():
+        state = chain[:1].eval()(x)
+        assert state.tensors[0].shape == (2, 5, 4)
+        assert torch.allclose(chain[1:].eval()(state), network(x), atol=1e-6)

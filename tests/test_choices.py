@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +11,15 @@ from small_networks import example_maps, maps
 from torch import Tensor, nn
 
 from topgraft.chain import Chain
-from topgraft.choices import named, resolve_freeze, resolve_keep
+from topgraft.choices import (
+    fate,
+    named,
+    resolve_freeze,
+    resolve_keep,
+    resolve_shown,
+    share_in_words,
+    share_of,
+)
 from topgraft.errors import TopgraftError
 
 SOURCE = "own/maps"
@@ -49,8 +60,31 @@ def test_a_count_is_itself_as_number_or_text(count: int) -> None:
 
 @given(share=st.integers(1, 100), keep=st.integers(1, 6))
 def test_a_share_is_rounded_and_at_least_one(share: int, keep: int) -> None:
-    assert resolve_keep(f"{share}%", CHAIN, SOURCE) == max(1, round(share * 6 / 100))
-    assert resolve_freeze(f"{share} %", CHAIN, SOURCE, keep) == max(1, round(share * keep / 100))
+    assert resolve_keep(f"{share}%", CHAIN, SOURCE) == max(1, (2 * share * 6 + 100) // 200)
+    assert resolve_freeze(f"{share} %", CHAIN, SOURCE, keep) == max(1, (2 * share * keep + 100) // 200)
+
+
+@given(one=st.decimals(0, 100, places=3), other=st.decimals(0, 100, places=3), most=st.integers(1, 2000))
+def test_a_larger_share_is_never_fewer_blocks_and_the_ends_are_exact(
+    one: Decimal, other: Decimal, most: int
+) -> None:
+    less, more = sorted((one, other))
+    few, many = share_of(f"{less:f}%", most), share_of(f"{more:f}%", most)
+    assert few is not None
+    assert many is not None
+    assert 0 <= few <= many <= most
+    assert (share_of("0%", most), share_of("100%", most), share_of("100.0 %", most)) == (0, most, most)
+    assert (few > 0) == (less > 0)
+    if few > 1:  # the nearest count: no other is nearer
+        assert abs(few - less / 100 * most) <= Decimal("0.5")
+
+
+@given(count=st.integers(1, 100), most=st.integers(1, 100))
+def test_half_a_block_more_is_rounded_up(count: int, most: int) -> None:
+    share = Fraction(2 * count - 1, 2 * most)
+    exact = Decimal(share.numerator) * 100 / Decimal(share.denominator)
+    if count <= most and Fraction(exact) == share * 100 and -int(exact.as_tuple().exponent) <= 9:
+        assert share_of(f"{exact:f}%", most) == count
 
 
 def test_words(chain):
@@ -60,6 +94,31 @@ def test_words(chain):
     assert resolve_freeze("all", chain, SOURCE, 4) == 4
     assert resolve_freeze("0", chain, SOURCE, 4) == 0
     assert resolve_freeze("0%", chain, SOURCE, 4) == 0
+    assert resolve_keep("0.001%", chain, SOURCE) == resolve_freeze("1%", chain, SOURCE, 4) == 1
+
+
+def test_without_data_what_is_not_given_stays_open(chain):
+    assert resolve_shown(None, None, chain, SOURCE) == (None, None)
+    assert resolve_shown("50%", None, chain, SOURCE) == (3, None)
+    assert resolve_shown("50%", "34%", chain, SOURCE) == (3, 1)
+    assert resolve_shown(None, "blocks.0", chain, SOURCE) == (6, 2)
+    assert resolve_shown("all", "0", chain, SOURCE) == (6, 0)
+    for keep, freeze in (("auto", None), (None, " auto ")):
+        with pytest.raises(TopgraftError, match="=auto is decided on data, as `topgraft fit` does"):
+            resolve_shown(keep, freeze, chain, SOURCE)
+
+
+def test_what_a_share_came_to_is_told_and_nothing_else_is():
+    assert share_in_words("60%", 18) == "60 % of 18 blocks is 11"
+    assert share_in_words(" 12.5 % ", 8, "kept blocks") == "12.5 % of 8 kept blocks is 1"
+    assert [share_in_words(given, 18) for given in (7, "7", "auto", "all", "blocks.1")] == [""] * 5
+
+
+@given(keep=st.integers(1, 6), freeze=st.integers(0, 6))
+def test_every_block_has_one_fate(keep: int, freeze: int) -> None:
+    fates = [fate(index, keep, min(freeze, keep)) for index in range(1, 7)]
+    frozen = min(freeze, keep)
+    assert fates == ["frozen"] * frozen + ["trained"] * (keep - frozen) + ["dropped"] * (6 - keep)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +142,22 @@ def test_a_blocks_name_means_up_to_and_with_it_and_a_stages_its_last(staged, nam
         ),
         ("0", "keep=0 is less than the least, 1"),
         ("-1", "keep=-1 is less than"),
-        ("101%", "more than all. Give a share from 0% to 100%"),
+        (
+            "101%",
+            r'more than all of the 6 blocks of own/maps.\nGive 1 to 6, a share over 0% up to 100%.*"blocks.4"',
+        ),
+        ("100.001%", "more than all of the 6"),
+        ("0%", "keep=0% is none of the 6 blocks of own/maps"),
+        ("0.00%", "is none of the 6"),
+        ("-5%", "keep=-5% is less than none of the 6"),
+        ("abc%", "keep=abc% is no share of the 6"),
+        ("%", "keep=% is no share of the 6"),
+        ("nan%", "is no share"),
+        ("1e1%", "is no share"),
+        ("12,5%", "is no share"),
+        ("0.6", r"keep=0.6 is no block of own/maps. A share has a percent sign: 60%. `topgraft layers"),
+        ("9" * 5000, "is no block"),
+        ("9" * 5000 + "%", "is no share"),
         ("block.3", r"keep=block.3 is no block of own/maps. Nearest: blocks.3.*`topgraft layers own/maps`"),
         ("blocks.1.conv", r"is no block of own/maps. Nearest: blocks.1"),
         ("", "is no block"),
@@ -101,6 +175,12 @@ def test_what_keep_cannot_mean_gets_the_nearest_choice(chain, given_keep, says):
         ("5", r"freeze=5 is more than the 4 blocks that are kept \(to blocks.2\).\s*Give 0 to 4"),
         ("blocks.4", r"freeze=6 is more than the 4 blocks that are kept"),
         ("9", "freeze=9 is more than the 6 blocks of own/maps"),
+        (
+            "130%",
+            r"all of the 4 blocks that are kept.\nGive 0 to 4, a share of the kept blocks from 0% to 100%",
+        ),
+        ("-1%", "freeze=-1% is less than none of the 4 blocks that are kept"),
+        ("half%", "freeze=half% is no share of the 4 blocks that are kept"),
         ("-2", "freeze=-2 is less than the least, 0"),
         ("stages", "is no block"),
     ],

@@ -67,7 +67,7 @@ def test_layers_json_has_the_fixed_form(job: Job) -> None:
     for block in blocks:
         assert block.keys() == {
             *("index", "name", "kind", "shape", "parameters", "macs", "share", "cumulative"),
-            *("verified", "difference"),
+            *("verified", "difference", "shapes"),
         }
         assert block["verified"] is True
         assert block["parameters"] > 0
@@ -209,6 +209,14 @@ def test_keep_and_freeze_take_counts_shares_names_and_all(
     document = outcome.json
     assert (document["keep"], document["freeze"]) == (keep, freeze)
     assert document["blocks"]["trained"] == list(BLOCKS[freeze:keep])
+
+
+def test_what_a_share_came_to_is_told(job: Job, tmp_path: Path) -> None:
+    said = job.fit(tmp_path / "model", "--keep", "60%", "--freeze", "50%", "--epochs", "1").out
+    assert "You decided: keep 2 (to encoder.layer.0): 60 % of 3 blocks is 2." in said
+    assert "as asked (50 % of 2 kept blocks is 1)" in said
+    decided = json.loads((tmp_path / "model" / "plan.json").read_text())
+    assert "60 % of 3 blocks is 2" in json.dumps(decided)
 
 
 def test_auto_takes_the_advice(job: Job, tmp_path: Path) -> None:

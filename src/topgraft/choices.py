@@ -187,8 +187,7 @@ def _resolve(
 def _share(option: str, word: str, chain: Chain, source: str, *, most: int, least: int) -> int:
     count = share_of(word, most)
     number = word.removesuffix("%").rstrip()
-    kept = " that are kept" if option == "freeze" and most < len(chain) else ""
-    of = f"the {most} blocks{kept} of {source}"
+    of = f"the {most} blocks that are kept" if most < len(chain) else f"the {most} blocks of {source}"
     if count is not None and count >= least:
         return count
     if count == 0:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from topgraft.chain.block import Block
+from topgraft.chain import Block
 from topgraft.choices import fate
 from topgraft.console import counted, percent
 from topgraft.errors import TopgraftError

@@ -54,10 +54,10 @@ def run_layers(
     chain_summary(console, source, chain, why=why)
     if kept is not None:
         share = share_in_words(keep or "", len(chain))
-        console.text(f"keep {named(chain, kept)} of {len(chain)}{f': {share}' if share else ''}")
+        console.text(f"keep {named(chain, kept)}{f': {share}' if share else f' of {len(chain)} blocks'}")
     if kept is not None and frozen is not None:
         share = share_in_words(freeze or "", kept, "kept blocks")
-        console.text(f"freeze {named(chain, frozen)} of {kept}{f': {share}' if share else ''}")
+        console.text(f"freeze {named(chain, frozen)}{f': {share}' if share else f' of {kept} kept blocks'}")
     if svg is not None:
         console.text(f"Drawn in {svg}")
     return chain_json(source, chain, kept, frozen)

@@ -148,7 +148,7 @@ def _sizes(shape: Sequence[int]) -> str:
 def _checked(row: dict[str, Any], *, why: bool) -> str:
     if not row["verified"]:
         return f"differs by {row['difference']:.1e}"
-    return f"equal, difference {row['difference']:.1e}" if why else "equal"
+    return f"equal, difference {row['difference']:.2g}" if why else "equal"
 
 
 def evidence_table(console: Console, chain: Chain, evidence: Evidence, advice: DepthAdvice) -> None:

@@ -74,7 +74,7 @@ class Graph:
             for source in value.made_from:
                 self.consumers[source].append(value.index)
         self.is_data = self._classify()
-        self.needed = self._ancestors(output)
+        self.needed = recording.flow.ancestors([output])
 
     def _classify(self) -> list[bool]:
         """Per value whether it depends on the examples in a way that costs something to compute again.
@@ -95,15 +95,6 @@ class Graph:
             given.append(from_given)
             data.append(from_data or (from_given and reads))
         return data
-
-    def _ancestors(self, output: int) -> set[int]:
-        found, todo = {output}, [output]
-        while todo:
-            for source in self.values[todo.pop()].made_from:
-                if source not in found:
-                    found.add(source)
-                    todo.append(source)
-        return found
 
     def uses(self, value: int) -> Iterable[int]:
         """The values that are made from this one on the way to the output."""

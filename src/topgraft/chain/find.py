@@ -153,6 +153,9 @@ def find_output_layers(recording: Recording, asked: str | None) -> list[str]:
             return []
         else:
             todo += value.made_from
+    given = [v for call in found.values() for v in call.entered.values()]
+    if any(v in made_by and made_by[v].name in found for v in recording.flow.ancestors(given)):
+        return []  # one of them goes by what another gives
     names = sorted(found, key=lambda name: found[name].start)
     with_parameters = [c for c in recording.calls() if has_parameters(c.module) and not c.children]
     last = {c.name for c in with_parameters if names and c.start >= found[names[0]].start}

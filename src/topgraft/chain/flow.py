@@ -106,6 +106,16 @@ class Flow:
     values: list[Value] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
 
+    def ancestors(self, values: Iterable[int]) -> set[int]:
+        """The values, and all from which they are made."""
+        todo = list(values)
+        found = set(todo)
+        while todo:
+            new = set(self.values[todo.pop()].made_from) - found
+            found |= new
+            todo.extend(new)
+        return found
+
 
 _ASKS = {"item", "__bool__", "__int__", "__float__", "__index__", "__contains__", "tolist", "numpy", "equal"}
 _SHAPE_ONLY = {"zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"} | {
