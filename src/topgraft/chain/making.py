@@ -120,6 +120,8 @@ def make(
                 f"no cut of {type(network).__name__} holds. Tried: {tried or 'no block was found'}"
             )
     else:
+        for point in points:
+            pair.must_have(point)
         gaps = [0.0] * len(points)
     body = anatomy(pair, found, points)
     return pair.network, _blocks(pair, found, body, gaps), body, refused

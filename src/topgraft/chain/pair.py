@@ -80,6 +80,25 @@ class Pair:
         """The shapes of the activations at a point, as the network has them."""
         return [self._shape_at(places[0]) for places in point.places]
 
+    def must_have(self, point: Point) -> None:
+        """Check that a point that was written down fits this network.
+
+        Raises
+        ------
+        TopgraftError
+            If it does not.
+        """
+        self.moment(point)
+        for place in (p for places in point.places for p in places):
+            try:
+                fits = self._shape_at(place).batch_axis == (place.axis, place.fold)
+            except (StopIteration, LookupError, TypeError):
+                fits = False
+            if not fits:
+                raise TopgraftError(f"this network has no activation at {place.when} of {place.module!r}")
+        if not point.places:
+            raise TopgraftError(f"the cut of this network at {point.when} of {point.module!r} names no activation")
+
     def _shape_at(self, place: Place) -> Shape:
         if place.when == "input":
             return self.input_shapes[place.module]
