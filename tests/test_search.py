@@ -167,12 +167,12 @@ def test_refit_takes_the_steps_that_were_found_on_everything(tmp_path):
     material = of_arrays(tmp_path, rate=0.01)
     _, trial = trial_of(material, 4, 2, epochs=3)
     source, _ = source_at(material, 4, 2)
-    graft, history = refit(material, trial, source, epochs=3, checkpoint=None, advance=None)
+    graft, history = refit(material, trial, source, checkpoint=None, advance=None)
     per_epoch = history.steps_an_epoch
     assert per_epoch == -(-len(material.targets) // 32)
     assert len(history.epochs) - 1 == -(-trial.history.best * trial.history.steps_an_epoch // per_epoch)
     assert differing(kept(graft), kept(new_graft(material, 4, 2, material.everything)))
-    again, _ = refit(material, trial, source, epochs=3, checkpoint=None, advance=None)
+    again, _ = refit(material, trial, source, checkpoint=None, advance=None)
     assert differing(kept(again), kept(graft)) == set()
 
 
@@ -227,11 +227,12 @@ def test_a_damaged_store_of_states_is_made_again(tmp_path):
         ([1] * 10, [1] * 10, False),
         ([0] * 5 + [1] * 5, [1] * 10, True),
         ([1] * 10, [0] * 5 + [1] * 5, False),
-        ([1, 0, 1, 0, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1, 1, 1], False),
+        ([1, 0, 1, 0, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1, 1, 0], False),
+        ([1, 0, 1, 0, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1, 1, 1], True),
         ([0] + [1] * 20, [1] * 21, True),
     ],
 )
-def test_a_training_is_taken_only_for_a_gain_that_is_likely_real(frozen, trained, better):
+def test_a_training_is_taken_only_for_a_gain(frozen, trained, better):
     n = len(frozen)
 
     class Cut:

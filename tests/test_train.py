@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from child_process import killed
@@ -42,6 +43,7 @@ from topgraft.train import (
     History,
     Recipe,
     evaluate,
+    keeps_up,
     parameter_groups,
     predict_logits,
     schedule,
@@ -275,18 +277,35 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not():
 # what is kept, and when it ends
 
 
-def test_the_best_weights_on_the_validation_part_are_kept():
+def test_the_last_weights_that_keep_up_on_the_validation_part_are_kept():
     chain = backbone().chain
     source, graft = Held(chain, 2), graft_of(chain, CUTS, 2)
-    history = fitted(graft, source, recipe=Recipe(epochs=6, batch_size=10, rate=0.3, patience=50))
+    right: list[Tensor] = []
+
+    def note(_: Epoch) -> None:
+        right.append(evaluate(graft, source, TARGETS, VALIDATION)[2])
+
+    recipe = Recipe(epochs=6, batch_size=10, rate=0.3, patience=50)
+    history = fitted(graft, source, recipe=recipe, advance=note)
     scores = [(e.validation_score, -e.validation_loss) for e in history.epochs]
-    assert scores[history.best] == max(scores)
+    assert scores[history.top] == max(scores)
+    assert history.top_correct == right[history.top].tolist()
+    assert history.best == max(i for i, r in enumerate(right) if keeps_up(r, right[history.top]))
     loss, score, correct = evaluate(graft, source, TARGETS, VALIDATION)
     assert (score, loss) == (scores[history.best][0], -scores[history.best][1])
-    assert history.correct == correct.tolist()
+    assert history.correct == correct.tolist() == right[history.best].tolist()
     assert not graft.training
     assert len(history.epochs) == 7
     assert history.trained == sum(p.numel() for _, p, _ in graft.trainable())
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40))
+def test_an_epoch_keeps_up_within_one_paired_standard_error(pairs: list[tuple[bool, bool]]) -> None:
+    now, top = (np.array(side, dtype=float) for side in zip(*pairs, strict=True))
+    behind = top - now
+    expected = behind.mean() <= behind.std(ddof=1) / np.sqrt(len(pairs))
+    if abs(behind.mean() - behind.std(ddof=1) / np.sqrt(len(pairs))) > 1e-6:
+        assert keeps_up(torch.tensor(now > 0), torch.tensor(top > 0)) == expected
 
 
 def test_the_start_counts_among_the_best_unless_an_epoch_is_asked_for():
@@ -301,11 +320,11 @@ def test_the_start_counts_among_the_best_unless_an_epoch_is_asked_for():
     assert differing(kept(graft), weights)
 
 
-def test_it_stops_when_nothing_gets_better_and_says_so():
+def test_it_stops_when_it_falls_behind_and_says_so():
     chain = backbone().chain
     recipe = Recipe(epochs=30, batch_size=10, rate=1.0, clip=1e9, patience=2)
     history = fitted(graft_of(chain, CUTS, 2), Held(chain, 2), recipe=recipe)
-    assert history.stopped == "no better score for 2 epochs"
+    assert history.stopped == "behind the best score for 2 epochs"
     assert len(history.epochs) - 1 == history.best + 2 < 30
 
 

@@ -162,8 +162,7 @@ def refit_on_all(
     else:
         trial = search.Trial(graft.keep, graft.freeze, history, 0.0)
         source, _ = search.source_at(everything, graft.keep, graft.freeze)
-        epochs = int(at.plan.decisions["epochs"]["value"])
-        last, _ = search.refit(everything, trial, source, epochs=epochs, checkpoint=None, advance=None)
+        last, _ = search.refit(everything, trial, source, checkpoint=None, advance=None)
     save(at.run.path, last, ready.backbone.preprocess, description)
     at.console.line(
         "Refit",

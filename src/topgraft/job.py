@@ -133,7 +133,7 @@ class Job(Underway):
                 return search.frozen_graft(material, keep), trial.history, keep
             source, _ = search.source_at(material, keep, freeze)
             graft, trial = self._trial(material, keep, freeze, source, epochs, from_start=True)
-        return self._refitted(material, graft, trial, source, epochs), trial.history, freeze
+        return self._refitted(material, graft, trial, source), trial.history, freeze
 
     def _trial(
         self,
@@ -174,7 +174,7 @@ class Job(Underway):
         return graft, trial
 
     def _refitted(
-        self, material: search.Material, graft: Graft, trial: search.Trial, source: Source, epochs: int
+        self, material: search.Material, graft: Graft, trial: search.Trial, source: Source
     ) -> Graft:
         """The graft fitted again on training and validation part together, unless that is not wanted."""
         history, count = trial.history, len(material.everything)
@@ -185,7 +185,6 @@ class Job(Underway):
                 material,
                 trial,
                 source,
-                epochs=epochs,
                 checkpoint=self.run.work / "refit.safetensors",
                 advance=lambda e: bar(1 if e.number else 0),
             )

@@ -44,7 +44,7 @@ class Recipe:
     clip
         Largest norm of the gradient.
     patience
-        Epochs without a better score on the validation part, after which training stops.
+        Epochs in a row that fall behind the best one on the validation part, after which training stops.
     seed
         Of the order and of every random choice; each epoch has its own, so that a killed run goes on exactly.
     class_weights
@@ -55,7 +55,7 @@ class Recipe:
 
     epochs: int = 10
     batch_size: int = 32
-    rate: float = 3e-4
+    rate: float = 1e-4
     decay: float = 0.9
     weight_decay: float = 0.01
     warmup: float = 0.1
@@ -87,7 +87,9 @@ class History:
     epochs
         The start and each epoch.
     best
-        Number of the epoch whose weights were kept.
+        Number of the epoch whose weights were kept: the last that keeps up with the one that scored highest.
+    top
+        Number of the epoch that scored highest; -1 where there is none.
     steps_an_epoch
         Optimiser steps in an epoch.
     trained
@@ -98,15 +100,19 @@ class History:
         Epochs that an earlier process had done.
     correct
         Per validation example, whether the best weights are right on it.
+    top_correct
+        The same for the epoch that scored highest.
     """
 
     epochs: list[Epoch] = field(default_factory=list)
     best: int = 0
+    top: int = -1
     steps_an_epoch: int = 0
     trained: int = 0
     stopped: str = ""
     resumed: int = 0
     correct: list[bool] = field(default_factory=list)
+    top_correct: list[bool] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The history as plain JSON."""
@@ -263,7 +269,7 @@ def train(
     last = min(math.ceil(most / steps_an_epoch), laid_out if epochs is None else epochs)
     for number in range(len(history.epochs), last + 1):
         if validation and number - 1 - history.best >= recipe.patience:
-            history.stopped = f"no better score for {recipe.patience} epochs"
+            history.stopped = f"behind the best score for {recipe.patience} epochs"
             break
         if deadline is not None and number > 1 and time.monotonic() > deadline:
             history.stopped = "the time given is spent"
@@ -283,6 +289,24 @@ def train(
         history.correct = evaluate(graft, source, targets, validation, loop.weights)[2].tolist()
     graft.eval()
     return history
+
+
+def keeps_up(correct: Tensor, top_correct: Tensor) -> bool:
+    """Whether an epoch's score is within one paired standard error of the highest.
+
+    The last such epoch is kept, not the highest: with few validation examples the highest is a lucky one,
+    and the rate falls to zero along the schedule, so that late weights are better settled.
+
+    Examples
+    --------
+    >>> keeps_up(torch.tensor([True, True, False]), torch.tensor([True, False, True]))
+    True
+    >>> keeps_up(torch.tensor([True, False, False, False]), torch.tensor([True, True, True, True]))
+    False
+    """
+    behind = top_correct.float() - correct.float()
+    error = float(behind.std()) / math.sqrt(len(behind)) if len(behind) > 1 else 0.0
+    return float(behind.mean()) <= error
 
 
 class _Loop:
@@ -352,20 +376,24 @@ class _Loop:
         rate: float = 0.0,
         from_start: bool = True,
     ) -> None:
-        """Score the validation part, write the epoch down, and keep the weights if they are the best."""
+        """Score the validation part, write the epoch down, keep the weights if they keep up with the best."""
         history, number = self.history, len(self.history.epochs)
-        validation_loss, score = float("nan"), float("nan")
+        validation_loss, score, correct = float("nan"), float("nan"), torch.zeros(0, dtype=torch.bool)
         if validation:
-            validation_loss, score, _ = evaluate(
+            validation_loss, score, correct = evaluate(
                 self.graft, self.source, self.targets, validation, self.weights
             )
         history.epochs.append(Epoch(number, loss, validation_loss, score, rate, seconds))
-        leader = history.epochs[history.best]
-        is_first = history.best == 0 and not from_start
-        better = (score, -validation_loss) > (leader.validation_score, -leader.validation_loss)
-        if not validation or is_first or better:
-            history.best = number
-            self.best = _weights_of(self.graft)
+        if number == 0 and not from_start:
+            return
+        if validation:
+            leader = history.epochs[history.top]
+            higher = (score, -validation_loss) > (leader.validation_score, -leader.validation_loss)
+            if history.top < 0 or higher:
+                history.top, history.top_correct = number, correct.tolist()
+            if not keeps_up(correct, torch.tensor(history.top_correct)):
+                return
+        history.best, self.best = number, _weights_of(self.graft)
 
     def save(self, path: Path) -> None:
         """Write everything that going on needs."""
