@@ -133,7 +133,7 @@ def chain_summary(console: Console, source: str, chain: Chain, *, why: bool = Fa
     console.text(f"{source}: {counted(len(chain), 'block')}, {cuts} checked to compute the same")
     if chain.refused and not why:
         console.text(
-            f"{counted(len(chain.refused), 'cut')} {_were(chain)} tried and refused; --why lists them"
+            f"{counted(len(chain.refused), 'cut')} {_were(chain)} tried and refused; --why tells the reason"
         )
 
 

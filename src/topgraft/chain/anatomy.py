@@ -9,6 +9,7 @@ from math import inf
 from torch import nn
 
 from topgraft.chain.find import Layout
+from topgraft.chain.nesting import Path
 from topgraft.chain.pair import Pair
 from topgraft.chain.point import Point, Shape
 from topgraft.chain.record import Call
@@ -141,7 +142,7 @@ def anatomy(pair: Pair, found: Layout, points: Sequence[Point]) -> Anatomy:
             begins=block_at(call.start),
             ends=1 + sum(m < call.end for m in moments),
             until=block_at(until) if until else 0,
-            skip=Skip(pair.shapes(call), inner, written=graph.is_written(call)),
+            skip=Skip(pair.shapes(call), inner, _through(call), written=graph.is_written(call)),
             children=children,
         )
 
@@ -164,6 +165,12 @@ def anatomy(pair: Pair, found: Layout, points: Sequence[Point]) -> Anatomy:
         points=tuple(points),
         output=before_output,
     )
+
+
+def _through(call: Call) -> dict[Path, Path]:
+    """Where a call gives what it was given."""
+    given = {value: path for path, value in reversed(call.entered.items())}
+    return {path: given[value] for path, value in call.left.items() if value in given}
 
 
 def _shared(network: nn.Module) -> dict[str, str]:

@@ -159,6 +159,12 @@ class Graph:
         """Numbers of values whose memory a function changes later."""
         return {s for v in self.values if v.kind == CHANGED and v.name for s in v.made_from}
 
+    def matters(self, call: Call) -> bool:
+        """Whether anything that is made in a call has a say in the output."""
+        last = self.inside[call.index]
+        made = (v for v in self.values if call.index <= v.call <= last)
+        return any(v.index in self.needed for v in made) or not call.left
+
     def is_written(self, call: Call) -> bool:
         """Whether what a call gives is changed in place after it."""
         last = self.inside[call.index]
@@ -202,7 +208,7 @@ class Graph:
 
     def _is_free(self, value: Value, time: float) -> bool:
         """Whether the network's own code makes the value anew from others when the rest is replayed."""
-        if value.kind not in (FUNCTION, CHANGED) or value.reads or value.index in self._handed_through(time):
+        if value.kind not in (FUNCTION, CHANGED) or value.reads:
             return False
         return value.call < 0 or self.runs(self.calls[value.call], time)
 
@@ -297,10 +303,6 @@ class Graph:
                 return True
             call = self.parent.get(call.index)
         return False
-
-    def _handed_through(self, time: float) -> set[int]:
-        """Values that calls which do not run hand out as they got them (what drops nothing, an identity)."""
-        return {v for call in self.left_out(time) for v in call.left.values() if v in call.entered.values()}
 
     def left_out(self, time: float) -> list[Call]:
         """The outermost calls that do not run when the run is replayed from ``time`` on, in their order."""

@@ -58,7 +58,8 @@ def gradients_apart(
     -------
     tuple of float and str
         And the name of the parameter that differs most. Both run in train mode, the frozen blocks of the
-        whole in eval mode; what is drawn at random is set to its mean.
+        whole in eval mode; what is drawn at random is set to its mean. A network that asks for more in train
+        mode than its inputs (labels) is compared in eval mode.
     """
     whole, part = copy.deepcopy(network), copy.deepcopy(rest)
     trained = {n for n, _ in part.network.named_parameters()} - frozen
@@ -80,7 +81,12 @@ def gradients_apart(
     if not trained:
         return 0.0, ""
     with torch.enable_grad(), WithoutChance():
-        first = _gradients(whole, first_tensor(whole(**nested(inputs))))
+        try:
+            first = _gradients(whole, first_tensor(whole(**nested(inputs))))
+        except Exception:  # noqa: BLE001 (the network's own code may ask for anything in train mode)
+            whole.eval()
+            part.eval()
+            first = _gradients(whole, first_tensor(whole(**nested(inputs))))
         second = _gradients(part.network, part(state))
     return _apart(first, second)
 

@@ -74,12 +74,14 @@ def _choose(pair: Pair, found: Layout, *, gradients: bool) -> tuple[list[Point],
     batch, output = states(pair, found, ordered, pair.inputs)
     again, _ = states(pair, found, ordered, pair.inputs)
     alone, _ = states(pair, found, ordered, {n: t[:1] for n, t in pair.inputs.items()})
-    runs = Runs(batch, again, alone, output)
+    runs = Runs(batch, again, alone, output, ordered)
     points: list[Point] = []
     gaps: list[float] = []
     refused: list[Refused] = []
     for group, (crosseds, why) in zip(found.groups, options, strict=True):
         reasons = []
+        if not any(pair.graph.matters(call) for call in group.calls):
+            continue
         if crosseds and not _ends_a_block(pair, group, crosseds):
             continue
         for crossed in crosseds:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from topgraft.chain.crossing import Graph
 from topgraft.chain.flow import Value
-from topgraft.chain.nesting import changed, flattened, rebuilt, take
+from topgraft.chain.nesting import changed, flattened, nested, rebuilt, take
 from topgraft.chain.point import Dim, Place, Point, Shape
-from topgraft.chain.record import Call, Recording, record
+from topgraft.chain.record import Call, Recording, evaluating, record
 from topgraft.chain.state import Inputs
 from topgraft.errors import TopgraftError
 
@@ -26,18 +26,22 @@ class Pair:
         self.network = network
         self.inputs = inputs
         try:
+            with torch.no_grad(), evaluating(network):
+                network(**nested(inputs))  # what a first run alone makes (tables of positions) is made now
             self.first, self.second = record(network, inputs), record(network, grown)
         except TopgraftError:
             raise
         except Exception as error:
             given = ", ".join(f"{n} {tuple(t.shape)}" for n, t in inputs.items())
             raise TopgraftError(f"{type(network).__name__} does not run on {given}: {error}") from error
-        paths = [[c.name for c in r.calls()] for r in (self.first, self.second)]
-        if paths[0] != paths[1] or len(self.first.flow.values) != len(self.second.flow.values):
+        if [c.name for c in self.first.calls()] != [c.name for c in self.second.calls()]:
             raise TopgraftError(_says_where_it_forks(network, self.first))
         self.sizes = (_batch_and_length(inputs), _batch_and_length(grown))
         self.input_shapes = {name: self.shape(t, grown[name]) for name, t in inputs.items()}
         self.twin = {id(a): b for a, b in zip(self.first.calls(), self.second.calls(), strict=True)}
+        self._keys = _keys(self.first)
+        twins = zip(_keys(self.second), self.second.flow.values, strict=True)
+        self._twins: dict[Any, Value] = dict(twins)
         output = next(iter(self.first.root.left.values()), None)
         if output is None:
             raise TopgraftError(f"{type(network).__name__} gives no tensor that depends on its inputs")
@@ -50,7 +54,11 @@ class Pair:
 
     def of_value(self, number: int) -> Shape:
         """The shape of a value."""
-        return self.shape(self.first.flow.values[number], self.second.flow.values[number])
+        twin = self._twins.get(self._keys[number])
+        value = self.first.flow.values[number]
+        if twin is None or len(twin.shape) != len(value.shape):
+            return Shape((), value.dtype)  # it has none in the other recording: a loop over steps, say
+        return self.shape(value, twin)
 
     def _dim(self, a: int, b: int) -> Dim:
         (batch_a, length_a), (batch_b, length_b) = self.sizes
@@ -97,7 +105,9 @@ class Pair:
             if not fits:
                 raise TopgraftError(f"this network has no activation at {place.when} of {place.module!r}")
         if not point.places:
-            raise TopgraftError(f"the cut of this network at {point.when} of {point.module!r} names no activation")
+            raise TopgraftError(
+                f"the cut of this network at {point.when} of {point.module!r} names no activation"
+            )
 
     def _shape_at(self, place: Place) -> Shape:
         if place.when == "input":
@@ -114,6 +124,17 @@ class Pair:
             (c.args, c.kwargs) if place.when == "enter" else c.output for c in (call, self.twin[id(call)])
         ]
         return self.shape(take(held[0], place.path), take(held[1], place.path))
+
+
+def _keys(recording: Recording) -> list[tuple[Any, ...]]:
+    """Per value by what it is told in another recording: its call and its place among those of its kind."""
+    seen: dict[tuple[Any, ...], int] = {}
+    keys = []
+    for value in recording.flow.values:
+        key = (value.kind, value.name, value.call, value.op, value.path)
+        seen[key] = seen.get(key, 0) + 1
+        keys.append((*key, seen[key]))
+    return keys
 
 
 def _says_where_it_forks(network: nn.Module, recording: Recording) -> str:
@@ -163,14 +184,14 @@ def _batch_and_length(inputs: Inputs) -> tuple[int, int]:
 
 
 def _grown(inputs: Inputs) -> dict[str, Tensor]:
-    """One example more, and three steps more where the inputs are sequences of whole numbers."""
+    """Twice the examples and one more, and three steps more where inputs are sequences of whole numbers."""
     longer = {
         n: torch.cat([t, t[:, -1:].expand(-1, 3, *t.shape[2:])], 1)
         if not t.is_floating_point() and t.ndim > 1
         else t
         for n, t in inputs.items()
     }
-    return {n: torch.cat([t, t[:1]]) for n, t in longer.items()}
+    return {n: torch.cat([t, t, t[:1]]) for n, t in longer.items()}
 
 
 def _pairwise(a: Any, b: Any, shape: Any) -> Any:

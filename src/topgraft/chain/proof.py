@@ -14,7 +14,7 @@ from topgraft.chain.anatomy import anatomy
 from topgraft.chain.find import Layout
 from topgraft.chain.gradients import gradients_apart
 from topgraft.chain.pair import Pair
-from topgraft.chain.point import Point
+from topgraft.chain.point import Dim, Point
 from topgraft.chain.record import evaluating
 from topgraft.chain.state import Inputs, State
 
@@ -27,6 +27,8 @@ GRADIENTS = 1e-4
 """Largest difference of gradients, relative to the largest gradient, that counts as equal in fp32."""
 GRADIENTS_FP64 = 1e-9
 """The same in fp64, asked where fp32 is too noisy to tell."""
+PADDING = 4
+"""Steps of padding that are added to see whether they matter."""
 MOST_TRIED = 6
 """A state of more activations than this is not tried without each of them: it would take long."""
 
@@ -58,6 +60,8 @@ class Runs:
     again: dict[Point, State]
     alone: dict[Point, State]
     output: Tensor
+    every: Sequence[Point] = ()
+    padded: dict[Point, State] | None = None
 
 
 def states(
@@ -85,6 +89,8 @@ def proof(pair: Pair, found: Layout, point: Point, runs: Runs) -> tuple[float, s
 
 def check(pair: Pair, found: Layout, point: Point, runs: Runs, *, gradients: bool) -> tuple[float, str]:
     """The difference at a cut; infinite, with the reason, if the cut does not hold."""
+    if any(point not in some for some in (runs.batch, runs.again, runs.alone)):
+        return inf, "another run does not pass the same functions on its way here"
     gap, why = proof(pair, found, point, runs)
     if gap > TOLERANCE:
         return gap, why
@@ -94,13 +100,55 @@ def check(pair: Pair, found: Layout, point: Point, runs: Runs, *, gradients: boo
     apart = _apart(runs.alone[point].tensors, [t[:1] for t in states])
     if apart > TOLERANCE and not _equal_in_fp64(pair, found, point):
         return inf, f"an example alone differs from the same in a batch (by {apart:.1e})"
+    if (apart := _padding_apart(pair, found, point, runs)) > TOLERANCE:
+        return inf, f"padding changes what an example gives here (by {apart:.1e})"
     if not gradients:
         return gap, ""
-    apart, where = _gradients_apart(pair, found, point, runs.batch[point])
-    if apart > GRADIENTS and _gradients_apart(*_doubled(pair, found, point))[0] > GRADIENTS_FP64:
+    try:
+        apart, where = _gradients_apart(pair, found, point, runs.batch[point])
+    except Exception as error:  # noqa: BLE001 (as in proof)
+        return inf, f"the rest of the network can't be trained from here ({type(error).__name__}: {error})"
+    if apart > GRADIENTS and not _gradients_equal_in_fp64(pair, found, point):
         said = "gradients differ from those of the whole network with its beginning frozen"
         return inf, f"{said} (by {apart:.1e} at {where})"
     return gap, ""
+
+
+def _gradients_equal_in_fp64(pair: Pair, found: Layout, point: Point) -> bool:
+    try:
+        return _gradients_apart(*_doubled(pair, found, point))[0] <= GRADIENTS_FP64
+    except RuntimeError:  # a function that fp64 lacks
+        return False
+
+
+def _padding_apart(pair: Pair, found: Layout, point: Point, runs: Runs) -> float:
+    """How much an example's own steps differ with more padding, where the network takes a mask."""
+    given = runs.batch[point].inputs
+    ids = given.get("input_ids")
+    mask = given.get("attention_mask", None if ids is None else torch.ones_like(ids))
+    if mask is None or mask.ndim != 2:
+        return 0.0
+    length = mask.shape[1]
+    if runs.padded is None:
+        longer = {
+            n: torch.cat([t, torch.zeros(len(t), PADDING, dtype=t.dtype)], 1)
+            if t.shape[1:2] == (length,)
+            else t
+            for n, t in pair.inputs.items()
+        }
+        runs.padded, _ = states(pair, found, runs.every, longer)
+    if point not in runs.padded:
+        return inf
+    real, worst = mask.bool(), 0.0
+    both = zip(runs.batch[point].tensors, runs.padded[point].tensors, strict=True)
+    for shape, (plain, padded) in zip(pair.state_shapes(point), both, strict=True):
+        dims = shape.of_state().dims
+        if any(d.length for d in dims[2:]):
+            continue  # an attention map: it is made of padding too
+        steps = len(dims) > 1 and dims[1] == Dim(1, length=1)
+        apart = difference(plain[real], padded[:, :length][real]) if steps else difference(plain, padded)
+        worst = max(worst, apart)
+    return worst
 
 
 def _gradients_apart(pair: Pair, found: Layout, point: Point, state: State) -> tuple[float, str]:
@@ -139,6 +187,9 @@ def _doubled(pair: Pair, found: Layout, point: Point) -> tuple[Pair, Layout, Poi
 
 
 def _equal_in_fp64(pair: Pair, found: Layout, point: Point) -> bool:
-    double, _, _, batch = _doubled(pair, found, point)
+    try:
+        double, _, _, batch = _doubled(pair, found, point)
+    except RuntimeError:  # a function that fp64 lacks
+        return False
     alone, _ = states(double, found, [point], {n: t[:1] for n, t in double.inputs.items()})
     return _apart(alone[point].tensors, [t[:1] for t in batch.tensors]) <= TOLERANCE_FP64

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from topgraft.chain.flow import gives_tensors
-from topgraft.chain.nesting import by_names, mapped, nested, put, take, tensors_in
+from topgraft.chain.nesting import Path, by_names, mapped, nested, put, take, tensors_in
 from topgraft.chain.point import Place, Point, Shape
 from topgraft.chain.state import Inputs, State
 
@@ -77,6 +77,10 @@ class _Run:
         """A cut is reached: hand the state out, or stop."""
         if cut < self.start or (cut == self.start and self.state is not None):
             return
+        if missed := [one[0] for one in self.places[cut] if one[0] not in self.held]:
+            if cut != self.stop:
+                return
+            raise RuntimeError(f"the run did not pass {missed[0].when} of {missed[0].module!r} on its way")
         self.busy = True
         state = State(tuple(one[0].stored(self.held[one[0]]) for one in self.places[cut]), self.carried)
         if self.tap is not None and cut <= self.cuts:
@@ -158,12 +162,15 @@ class Skip:
         What it gives, with shapes in place of tensors.
     inside
         How often the call calls each module inside it.
+    through
+        Where it gives what it was given (paths in what it gives, and into its arguments).
     written
         Whether the network later changes what the call gives in place, so that it needs memory of its own.
     """
 
     shapes: Any
     inside: Mapping[str, int] = field(default_factory=dict)
+    through: Mapping[Path, Path] = field(default_factory=dict)
     written: bool = False
 
 
@@ -171,7 +178,8 @@ def skipped(original: nn.Module, skip: Skip) -> nn.Module:
     """What stands where a block was that does not belong to a part: poison of the right shape, at no cost.
 
     It is still of the original's class, with the original's settings and methods, since the network around
-    it may ask for them; it has no parameters, buffers or submodules.
+    it may ask for them; it has no parameters, buffers or submodules. In their place are poison and further
+    stubs, since the network may look at their precision or size.
     """
     stub = type(original).__new__(type(original))
     state = dict(vars(original))
@@ -179,13 +187,22 @@ def skipped(original: nn.Module, skip: Skip) -> nn.Module:
         if name in ("_parameters", "_buffers", "_modules") or name.endswith("_hooks"):
             state[name] = type(value)()
     state["_non_persistent_buffers_set"] = set()
+    for name, tensor in (*original._parameters.items(), *original._buffers.items()):
+        state[name] = None if tensor is None else _poison_like(tensor)
+    for name, module in original._modules.items():
+        state[name] = None if module is None else skipped(module, Skip(None))
     stub.__dict__.update(state)
     stub.__dict__["forward"] = partial(_give_poison, skip)
     stub.__dict__["extra_repr"] = partial(str, "not in this part")
     return stub
 
 
-def _give_poison(given: Skip, *_args: Any, **_kwargs: Any) -> Any:
+def _poison_like(tensor: Tensor) -> Tensor:
+    fill = float("nan") if tensor.is_floating_point() else 0
+    return torch.full((), fill, dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
+
+
+def _give_poison(given: Skip, *args: Any, **kwargs: Any) -> Any:
     run = _RUN.get()
     if run is None:
         raise RuntimeError("A part of a chain runs through its segment, not by itself.")
@@ -196,6 +213,8 @@ def _give_poison(given: Skip, *_args: Any, **_kwargs: Any) -> Any:
     if given.written:
         poison = mapped(poison, lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf)
     run.busy = False
+    for out, into in given.through.items():
+        poison = put(poison, out, take((args, kwargs), into))
     return poison
 
 
@@ -214,7 +233,7 @@ def _sometimes(module: nn.Module, name: str, skips: Mapping[int, Skip], *args: A
     run = _RUN.get()
     skip = None if run is None else skips.get(run.counts.get(name, 0))
     if skip is not None:
-        return _give_poison(skip)
+        return _give_poison(skip, *args, **kwargs)
     return type(module).forward(module, *args, **kwargs)
 
 
@@ -444,7 +463,5 @@ def pruned(
         if tensor is None:
             tensor = owner._buffers.pop(own, None)
         if tensor is not None:
-            fill = float("nan") if tensor.is_floating_point() else 0
-            poison = torch.full((), fill, dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
-            owner.register_buffer(own, poison, persistent=False)
+            owner.register_buffer(own, _poison_like(tensor), persistent=False)
     return result
