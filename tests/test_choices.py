@@ -144,7 +144,7 @@ def test_a_blocks_name_means_up_to_and_with_it_and_a_stages_its_last(staged, nam
         ("-1", "keep=-1 is less than"),
         (
             "101%",
-            r'more than all of the 6 blocks of own/maps.\nGive 1 to 6, a share over 0% up to 100%.*"blocks.4"',
+            r'than all of the 6 blocks of own/maps.\nGive 1 to 6, a share over 0% up to 100%.*"blocks.4"',
         ),
         ("100.001%", "more than all of the 6"),
         ("0%", "keep=0% is none of the 6 blocks of own/maps"),

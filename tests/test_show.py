@@ -12,6 +12,7 @@ from small_networks import backbone_of, data_of_maps, example_maps, maps
 from topgraft import show
 from topgraft.advise import DepthAdvice
 from topgraft.backbones.types import Backbone
+from topgraft.chain import Refused
 from topgraft.console import Console
 from topgraft.data.types import LeftOut
 from topgraft.evidence import Evidence
@@ -80,6 +81,46 @@ def test_a_cut_that_differs_says_by_how_much(backbone: Backbone) -> None:
         backbone.chain.anatomy,
     )
     assert "differs by 2.5e-01" in written(show.chain_table, chain)[1]
+
+
+def test_the_table_shows_every_activation_and_with_why_the_difference(backbone: Backbone) -> None:
+    first, *rest = backbone.chain.blocks
+    several = replace(first, layout="map+tokens", others=((-1, 8),), difference=1.25e-7)
+    chain = type(backbone.chain)(backbone.chain.network, [several, *rest], backbone.chain.anatomy)
+    sizes = "×".join(map(str, first.shape))
+    assert f" {sizes} + n×8 " in written(show.chain_table, chain)[1]
+    assert "difference" not in "".join(written(show.chain_table, chain))
+    lines = written(show.chain_table, chain, why=True)[1:]
+    assert lines[0].endswith("equal, difference 1.2e-07")
+    assert all("equal, difference " in line for line in lines)
+    assert show.chain_rows(chain)[0]["shapes"] == [list(first.shape), [-1, 8]]
+    assert show.chain_rows(chain)[0]["shape"] == list(first.shape)
+    assert f"  {first.name}: map {sizes} + tokens n×8" in written(show.chain_why, chain)
+    assert not any("activations" in line for line in written(show.chain_why, backbone.chain))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_refused_cuts_are_counted_and_listed(backbone: Backbone, count: int) -> None:
+    own, refused = backbone.chain, [Refused(f"late.{i}", f"reason {i}") for i in range(count)]
+    chain = type(own)(own.network, own.blocks, own.anatomy, refused)
+    said = ["", "1 cut was tried and refused", "2 cuts were tried and refused"][count]
+    summary = written(show.chain_summary, "own/maps", chain)
+    assert summary[0] == f"own/maps: {len(chain)} blocks, every cut checked to compute the same"
+    assert summary[1:] == ([f"{said}; --why tells the reason"] if count else [])
+    assert len(written(show.chain_summary, "own/maps", chain, why=True)) == 1
+    listed = [f"  late.{i}: reason {i}" for i in range(count)]
+    assert written(show.chain_why, chain)[1 + (count > 0) :] == (listed or ["No cut was refused."])
+    assert show.chain_json("own/maps", chain, None, None)["refused"] == [
+        {"block": r.block, "reason": r.reason} for r in refused
+    ]
+
+
+def test_the_summary_does_not_say_that_a_cut_holds_that_does_not(backbone: Backbone) -> None:
+    blocks = [replace(b, verified=b.index > 1) for b in backbone.chain.blocks]
+    chain = type(backbone.chain)(backbone.chain.network, blocks, backbone.chain.anatomy)
+    assert (
+        f"{len(chain) - 1} of {len(chain)} cuts checked" in written(show.chain_summary, "own/maps", chain)[0]
+    )
 
 
 def test_the_evidence_has_a_row_a_depth_and_marks_the_advice(
