@@ -346,3 +346,30 @@ def test_with_the_points_of_an_earlier_chain_it_is_the_same_chain():
         (b.name, b.shape, b.parameters) for b in chain
     ]
     assert other.points == chain.points
+
+
+def test_gradients_from_a_state_are_those_with_the_beginning_frozen():
+    network = maps(dropout=0.5)
+    chain = Chain.of(network, example_maps())
+    for cut in range(1, len(chain)):
+        apart, _ = chain.gradients_apart(cut)
+        assert apart <= 1e-5
+
+
+def test_a_cut_from_which_training_would_differ_is_refused():
+    class GoesByParts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(Block(5, "layer") for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x)
+                x = x * (2 if self.training and len(list(self.blocks[0].parameters())) else 1)
+            return x
+
+    chain = Chain.of(GoesByParts().eval(), torch.randn(4, 5), output_layer="")
+    assert any("gradients differ" in r.reason for r in chain.refused)
+    unchecked = Chain.of(GoesByParts().eval(), torch.randn(4, 5), output_layer="", gradients=False)
+    assert unchecked.refused == ()
+    assert unchecked.gradients_apart(1)[0] > 1e-4

@@ -225,6 +225,8 @@ class Job(Underway):
             self._note_reuse("states", reused, reused * storing / len(material.targets))
         else:
             source, _ = search.source_at(material, keep, freeze)
+        if 0 < freeze < keep:
+            search.must_train_alike(chain, freeze)
         trial_graft = search.new_graft(material, keep, freeze, material.rows)
         one = seconds_an_example(
             trial_graft,

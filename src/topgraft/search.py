@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from topgraft.backbones.types import Backbone
-from topgraft.chain import Block
+from topgraft.chain import Block, Chain
+from topgraft.chain.proof import GRADIENTS
 from topgraft.data.types import Data
+from topgraft.errors import RunningError
 from topgraft.evidence import Evidence, Features
 from topgraft.features.engine import Engine
 from topgraft.features.passes import is_storable, mended, states
@@ -63,6 +65,23 @@ class Material:
     def everything(self) -> list[int]:
         """Training and validation part together."""
         return list(range(len(self.targets)))
+
+
+def must_train_alike(chain: Chain, freeze: int) -> None:
+    """Check on the example that training from stored states is training with ``freeze`` blocks frozen.
+
+    Raises
+    ------
+    RunningError
+        If gradients differ by more than rounding explains.
+    """
+    apart, where = chain.gradients_apart(freeze)
+    if not apart <= GRADIENTS:
+        raise RunningError(
+            f"Training from stored activations after {chain.blocks[freeze - 1].name} (--freeze {freeze}) is "
+            f"not training with these blocks frozen: gradients differ by {apart:.1e} at {where}. Another "
+            "--freeze may do."
+        )
 
 
 def right_most_third(keep: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from topgraft.chain.anatomy import Anatomy
@@ -34,9 +35,15 @@ class Chain:
     """
 
     def __init__(
-        self, network: nn.Module, blocks: Sequence[Block], anatomy: Anatomy, refused: Sequence[Refused] = ()
+        self,
+        network: nn.Module,
+        blocks: Sequence[Block],
+        anatomy: Anatomy,
+        refused: Sequence[Refused] = (),
+        *,
+        example: Inputs,
     ) -> None:
-        self.network = network
+        self.network, self.example = network, example
         self.blocks = tuple(blocks)
         self.anatomy = anatomy
         self.refused = tuple(refused)
@@ -75,11 +82,11 @@ class Chain:
             If the network does not run on the example, or no cut of it holds.
         """
         from topgraft.chain.making import make
+        from topgraft.chain.pair import by_name
 
-        network, blocks, anatomy, refused = make(
-            network, example, output_layer=output_layer, points=points, gradients=gradients
-        )
-        return cls(network, blocks, anatomy, refused)
+        inputs = by_name(network, example)
+        made = make(network, inputs, output_layer=output_layer, points=points, gradients=gradients)
+        return cls(*made, example=inputs)
 
     def __len__(self) -> int:
         """Number of blocks."""
@@ -97,6 +104,30 @@ class Chain:
         if end < start:
             raise ValueError(f"chain[{start}:{end}] ends before it begins")
         return self.anatomy.segment(self.network, start, None if part.stop is None else end)
+
+    def gradients_apart(self, cut: int) -> tuple[float, str]:
+        """How far training from stored states at a cut is from training with the blocks before it frozen.
+
+        Parameters
+        ----------
+        cut
+            1 to the number of blocks less one.
+
+        Returns
+        -------
+        tuple of float and str
+            The largest difference between gradients on the example, relative to the largest gradient, and the
+            parameter that has it; 1e-4 is the most that rounding explains in fp32.
+        """
+        from topgraft.chain.gradients import gradients_apart
+        from topgraft.chain.record import evaluating
+
+        front = self[:cut]
+        with torch.no_grad(), evaluating(front):
+            state = front(self.example)
+        rest = self.anatomy.segment(self.network, cut, None, whole=True)
+        frozen = {name for name, block in self.owner_of().items() if block <= cut}
+        return gradients_apart(self.network, rest, frozen, self.example, state)
 
     @property
     def input_names(self) -> tuple[str, ...]:

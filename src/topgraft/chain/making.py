@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from topgraft.chain.anatomy import Anatomy, anatomy
 from topgraft.chain.block import Block, Refused
 from topgraft.chain.crossing import CannotCross, Crossed
 from topgraft.chain.find import Group, Layout, block_name, has_parameters, is_listed_block, layout
 from topgraft.chain.nesting import nested
-from topgraft.chain.pair import Pair, by_name
+from topgraft.chain.pair import Pair
 from topgraft.chain.point import Point, Shape
 from topgraft.chain.proof import TOLERANCE, Runs, check, difference, proof, states, without_the_unused
 from topgraft.chain.record import evaluating
@@ -98,7 +98,7 @@ def _choose(pair: Pair, found: Layout, *, gradients: bool) -> tuple[list[Point],
 
 def make(
     network: nn.Module,
-    example: Tensor | Inputs | Sequence[Tensor],
+    inputs: Inputs,
     *,
     output_layer: str | None,
     points: Sequence[Point] | None,
@@ -108,7 +108,6 @@ def make(
 
     The network is the given one, or one that shares its parameters and has recurrent layers taken apart.
     """
-    inputs = by_name(network, example)
     pair = Pair(_taken_apart(network, inputs), inputs)
     found = layout(pair.first, output_layer)
     if output_layer is None and found.output_layers and not _gives_output(pair, found):
