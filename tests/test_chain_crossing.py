@@ -132,7 +132,7 @@ def boundaries(program: Program) -> list[tuple[Crossed | str, int]]:
         for when, later in (("enter", number), ("exit", number + 1)):
             try:
                 found.append((pair.graph.crossed(when, call), later))
-            except CannotCross as problem:
+            except CannotCross as problem:  # noqa: PERF203 (a dozen at most)
                 found.append((str(problem), later))
     return found
 
