@@ -18,6 +18,7 @@ from topgraft.errors import TopgraftError
 SVG = "{http://www.w3.org/2000/svg}"
 SIZE = 12
 WIDEST = 0.6021 * SIZE  # the advance of DejaVu Sans Mono, the widest of the fonts that are asked for
+ROOM = 5  # what must be free between two things side by side
 BLOCKS = Chain.of(maps(depth=5), example_maps()).blocks
 
 
@@ -32,7 +33,7 @@ class Box:
     what: str
 
     def overlaps(self, other: Box) -> bool:
-        apart = self.right <= other.left or other.right <= self.left
+        apart = self.right + ROOM <= other.left or other.right + ROOM <= self.left
         return not (apart or self.bottom <= other.top or other.bottom <= self.top)
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from small_networks import backbone_of, data_of_maps, example_maps, maps
 from topgraft import show
 from topgraft.advise import DepthAdvice
 from topgraft.backbones.types import Backbone
-from topgraft.chain import Refused
+from topgraft.chain import Block, Chain, Refused
 from topgraft.console import Console
 from topgraft.data.types import LeftOut
 from topgraft.evidence import Evidence
@@ -42,6 +42,11 @@ def written(what: Callable[..., None], *arguments: Any, **more: Any) -> list[str
     out = io.StringIO()
     what(Console(out), *arguments, **more)
     return out.getvalue().splitlines()
+
+
+def with_other(chain: Chain, blocks: Sequence[Block], refused: Sequence[Refused] = ()) -> Chain:
+    """The chain as if other blocks or refused cuts had been found."""
+    return Chain(chain.network, blocks, chain.anatomy, refused, example=chain.example)
 
 
 def test_the_load_report_the_input_and_the_licence_are_told(backbone: Backbone) -> None:
@@ -75,18 +80,15 @@ def test_shares_of_work_add_up(backbone: Backbone) -> None:
 
 
 def test_a_cut_that_differs_says_by_how_much(backbone: Backbone) -> None:
-    chain = type(backbone.chain)(
-        backbone.chain.network,
-        [replace(b, verified=b.index > 1, difference=0.25) for b in backbone.chain.blocks],
-        backbone.chain.anatomy,
-    )
+    blocks = [replace(b, verified=b.index > 1, difference=0.25) for b in backbone.chain]
+    chain = with_other(backbone.chain, blocks)
     assert "differs by 2.5e-01" in written(show.chain_table, chain)[1]
 
 
 def test_the_table_shows_every_activation_and_with_why_the_difference(backbone: Backbone) -> None:
     first, *rest = backbone.chain.blocks
     several = replace(first, layout="map+tokens", others=((-1, 8),), difference=1.25e-7)
-    chain = type(backbone.chain)(backbone.chain.network, [several, *rest], backbone.chain.anatomy)
+    chain = with_other(backbone.chain, [several, *rest])
     sizes = "×".join(map(str, first.shape))
     assert f" {sizes} + n×8 " in written(show.chain_table, chain)[1]
     assert "difference" not in "".join(written(show.chain_table, chain))
@@ -101,8 +103,8 @@ def test_the_table_shows_every_activation_and_with_why_the_difference(backbone: 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_refused_cuts_are_counted_and_listed(backbone: Backbone, count: int) -> None:
-    own, refused = backbone.chain, [Refused(f"late.{i}", f"reason {i}") for i in range(count)]
-    chain = type(own)(own.network, own.blocks, own.anatomy, refused)
+    refused = [Refused(f"late.{i}", f"reason {i}") for i in range(count)]
+    chain = with_other(backbone.chain, backbone.chain.blocks, refused)
     said = ["", "1 cut was tried and refused", "2 cuts were tried and refused"][count]
     summary = written(show.chain_summary, "own/maps", chain)
     assert summary[0] == f"own/maps: {len(chain)} blocks, every cut checked to compute the same"
@@ -117,7 +119,7 @@ def test_refused_cuts_are_counted_and_listed(backbone: Backbone, count: int) -> 
 
 def test_the_summary_does_not_say_that_a_cut_holds_that_does_not(backbone: Backbone) -> None:
     blocks = [replace(b, verified=b.index > 1) for b in backbone.chain.blocks]
-    chain = type(backbone.chain)(backbone.chain.network, blocks, backbone.chain.anatomy)
+    chain = with_other(backbone.chain, blocks)
     assert (
         f"{len(chain) - 1} of {len(chain)} cuts checked" in written(show.chain_summary, "own/maps", chain)[0]
     )
