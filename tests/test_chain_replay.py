@@ -231,3 +231,29 @@ def test_sequence_first_activations_are_stored_with_the_examples_first():
         state = chain[:1].eval()(x)
         assert state.tensors[0].shape == (2, 5, 4)
         assert torch.allclose(chain[1:].eval()(state), network(x), atol=1e-6)
+
+
+def test_what_points_to_modules_points_to_those_of_the_part():
+    class Pointing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.order = [self.first, self.second]
+            self.named = {"second": self.second}
+            self.run = self.first.forward
+            self.sizes = (3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.named["second"](self.order[0](x))
+
+    network = Pointing()
+    part = pruned(network, skip={}, absent=[])
+    assert part.order[0] is part.first is not network.first
+    assert part.named["second"] is part.second
+    assert part.run.__self__ is part.first
+    assert part.first.weight is network.first.weight
+    assert part.sizes is network.sizes
+    assert differing(kept(part), kept(network)) == set()
+    x = torch.randn(2, 3)
+    with torch.no_grad():
+        assert torch.equal(part(x), network(x))
