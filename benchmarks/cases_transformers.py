@@ -268,7 +268,7 @@ INPUTS: dict[str, Callable[[PretrainedConfig], dict[str, Tensor]]] = {
 }
 """Inputs of types that need other shapes, or further inputs."""
 FURTHER: dict[str, Callable[[PretrainedConfig, int], dict[str, Tensor]]] = {
-    "bros": lambda _, columns: {"bbox": torch.rand(BATCH, columns, 4, generator=_noise())},
+    "bros": lambda _, columns: {"bbox": torch.arange(4).expand(BATCH, columns, 4)},
     "udop": lambda _, columns: {"bbox": torch.zeros(BATCH, columns, 4)},
     "lxmert": lambda c, _: {
         "visual_feats": _random(5, c.visual_feat_dim),

@@ -74,9 +74,16 @@ class Subject:
         """A copy in double precision; the network and the chain share parameters there too."""
         network, inside = copy.deepcopy((self.network, self.chain.network))
         network.double(), inside.double()
-        chain = Chain(inside, self.chain.blocks, self.chain.anatomy, self.chain.refused)
+        chain = of_network(self.chain, inside)
         padded = None if self.padded is None else mapped(self.padded, as_double)
         return Subject(network, chain, mapped(self.inputs, as_double), padded)
+
+
+def of_network(chain: Chain, network: nn.Module) -> Chain:
+    """The same cuts of a copy of the chain's network."""
+    other = copy.copy(chain)
+    other.network = network
+    return other
 
 
 def as_double(tensor: Tensor) -> Tensor:
@@ -295,7 +302,7 @@ def gradients(subject: Subject, cut: int, given: Mapping[str, Any]) -> float:
         with buffers_kept(subject.network), training(subject.network, after):
             theirs = gradients_of(lambda: whole_run(subject, given)[0], mine)
     largest = max((float(g.abs().max()) for g in theirs if g is not None and g.numel()), default=0.0)
-    if largest == 0.0:
+    if largest == 0.0 and any(g is not None for g in theirs):
         return inf
     return max(_gradient_gap(a, b, largest) for a, b in zip(ours, theirs, strict=True))
 
@@ -321,6 +328,8 @@ def gradients_of(run: Callable[[], Tensor], parameters: list[nn.Parameter]) -> t
     torch.manual_seed(5)
     with torch.enable_grad():
         result = run()
+        if not result.requires_grad:  # what is left gives further outputs (a pooler), not the first
+            return (None,) * len(parameters)
         weights = torch.randn(result.numel(), generator=torch.Generator().manual_seed(6), dtype=torch.float64)
         total = (result.flatten() * weights.to(result.dtype)).sum()
         return torch.autograd.grad(total, parameters, allow_unused=True)

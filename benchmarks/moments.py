@@ -15,6 +15,8 @@ from topgraft.chain import Chain, Point
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 LISTS = ("block", "layer", "cell", "transformer", "stage", "encoder", "branches", "features")
 """What networks call their lists of blocks."""
+NUMBERED = ("s", "b")
+"""What else they call blocks that are numbered (RegNet)."""
 
 
 @dataclass
@@ -86,23 +88,49 @@ def elements(container: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]
             yield f"{name}.{key}", child
 
 
+def is_list_of_blocks(name: str) -> bool:
+    """Whether a list of this name holds blocks."""
+    return any(word in name.casefold() for word in LISTS)
+
+
+def numbered_blocks(module: nn.Module) -> set[str]:
+    """Names of children that are blocks of one class, called so, and differ by a number at the end."""
+    groups: dict[tuple[str, type], set[str]] = {}
+    for key, child in module.named_children():
+        stem = key.rstrip("0123456789")
+        called_so = stem in NUMBERED or is_list_of_blocks(stem)
+        if called_so and stem != key and not isinstance(child, CONTAINERS) and is_block(child):
+            groups.setdefault((stem, type(child)), set()).add(key)
+    return {key for keys in groups.values() if len(keys) > 1 for key in keys}
+
+
 def listed_blocks(module: nn.Module, name: str = "", *, inside: bool = False) -> list[str]:
     """Names of the innermost blocks that hang in lists called ``blocks``, ``layers``, ``cells`` and the like.
 
-    A block that itself holds such a list is opened if all with parameters in that list are blocks.
+    So do blocks of one class in a list of another name, and those that are numbered beside each other
+    (``block1``, ``block2``). A block that itself holds a list is opened if at least half of that list are
+    blocks.
     """
     found: list[str] = []
+    numbered = numbered_blocks(module)
+    only_numbered = all(
+        key in numbered for key, c in module.named_children() if any(True for _ in c.parameters())
+    )
     for key, child in module.named_children():
         full = f"{name}.{key}" if name else key
         if not isinstance(child, CONTAINERS):
-            found += listed_blocks(child, full, inside=inside)
+            within = inside or key in numbered
+            deeper_ones = listed_blocks(child, full, inside=within)
+            found += deeper_ones or ([full] if key in numbered and (not inside or only_numbered) else [])
             continue
-        if not any(word in key.casefold() for word in LISTS):
+        kinds = [type(e) for _, e in elements(child, full) if is_block(e)]
+        alike = not inside and any(kinds.count(kind) > 1 for kind in kinds)
+        if not is_list_of_blocks(key) and not alike:
             for deeper, element in elements(child, full):
                 found += listed_blocks(element, deeper, inside=inside)
             continue
         held = [(n, e) for n, e in elements(child, full) if next(e.parameters(), None) is not None]
-        if inside and not all(is_block(e) for _, e in held):
+        if inside and 2 * sum(is_block(e) for _, e in held) < len(held):
             continue
         for deeper, element in held:
             if is_block(element):

@@ -24,7 +24,7 @@ _SMALL: dict[int, str] = {
     4: """num_attention_heads num_heads n_head n_heads attention_heads encoder_attention_heads
        decoder_attention_heads num_experts num_local_experts n_routed_experts moe_num_experts
        moe_num_attention_heads swa_num_attention_heads linear_num_value_heads linear_num_heads
-       sliding_window sliding_window_size index_topk decoder_num_attention_heads
+       sliding_window sliding_window_size decoder_num_attention_heads
        encoder_num_attention_heads speech_encoder_attention_heads window_size
        num_conv_pos_embedding_groups attention_window decoder_cross_attention_heads
        decoder_self_attention_heads index_block_size index_topk_blocks d_rel num_queries""",
@@ -32,7 +32,7 @@ _SMALL: dict[int, str] = {
        num_conv_pos_embeddings chunk_size mamba_chunk_size time_step_rank laurel_rank altup_rank
        hidden_size_per_layer_input num_filters rel_extent hyper_connection_rank loop_gate_rank hc_lowrank
        local_attention attention_chunk_size""",
-    16: """head_dim d_kv d_head kv_lora_rank q_lora_rank qk_nope_head_dim v_head_dim index_head_dim
+    16: """index_topk head_dim d_kv d_head kv_lora_rank q_lora_rank qk_nope_head_dim v_head_dim index_head_dim
        linear_key_head_dim linear_value_head_dim linear_head_dim swa_head_dim kv_channels global_head_dim
        swa_v_head_dim num_mel_bins feature_size o_lora_rank dim_head attention_head_dim
        sparse_attention_head_dim num_pos_feats codebook_size codebook_dim latent_dim o_groups_rank""",
@@ -91,8 +91,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "chameleon": {"vocabulary_map": {"<image>": 3}},
     "cvt": {"depth": (1, 2, 3)},
     "dbrx": {"attn_config.rope_theta": 1e4, "attn_config.kv_n_heads": 2},
-    "deepseek_ocr2": {"text_config.mlp_layer_types": ["dense", "sparse", "sparse"]},
+    "deepseek_ocr2": {
+        "text_config.mlp_layer_types": ["dense", "sparse", "sparse"],
+        "text_config.num_experts_per_tok": 2,
+    },
     "donut-swin": {"window_size": 2},
+    "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {
         "n_routed_experts": 4,
         "n_shared_experts": 1,
@@ -105,7 +109,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "num_block_repeats": [1, 1, 2, 1, 1, 1, 1],
     },
     "ernie4_5_vl_moe": _mrope((3, 3, 2), "text_config."),
-    "esm": {"vocab_size": VOCABULARY},
+    "esm": {"vocab_size": VOCABULARY, "pad_token_id": 1, "mask_token_id": 3},
     "falcon_h1": {"mamba_d_ssm": 128},
     "funnel": {"block_sizes": [1, 1, 1], "architectures": ["FunnelModel"]},
     "glm46v": _mrope((4, 2, 2), "text_config."),
@@ -138,6 +142,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mistral4": _MLA,
     "mistral_large4": {"text_config.head_dim": 8},
     "mistral_large4_text": _MLA,
+    "moonshine": {"encoder_num_key_value_heads": 4, "decoder_num_key_value_heads": 4},
     "paddleocr_vl": _mrope((4, 2, 2), "text_config."),
     "qwen2_5_omni_thinker": _mrope((4, 2, 2), "text_config."),
     "qwen2_5_vl": _mrope((4, 2, 2), "text_config."),
@@ -210,5 +215,10 @@ WITHOUT_BATCH = ("grid_thw", "image_grid_thw", "target_sizes", "pixel_position_i
 HEEDS_NO_MASK: dict[str, str] = {
     "convbert": "its convolutions run over padding",
     "fnet": "its Fourier transform runs over padding",
+    "nystromformer": "its landmarks are means over padding too",
+    "pegasus_x": "it pads to whole blocks, whose last steps stand for no token",
+    "sam3_lite_text": "its positions are spread over the length",
+    "sam3_lite_text_text_model": "its positions are spread over the length",
+    "yoso": "its convolutions run over padding",
 }
 """Networks whose own output changes with padding, and why."""

@@ -14,7 +14,7 @@ import cases_own
 import pytest
 import torch
 from cases import enlivened
-from checks import ACTIVATION, Found, Subject, check, difference, real_steps
+from checks import ACTIVATION, Found, Subject, check, difference, of_network, real_steps
 from moments import listed_blocks, not_cut_apart
 from torch import Tensor, nn
 
@@ -74,8 +74,7 @@ def with_parts_of(subject: Subject, change: Callable[[nn.Module], None]) -> Subj
     """The same network beside a chain whose parts are made of a changed copy."""
     inside = copy.deepcopy(subject.chain.network)
     change(inside)
-    chain = subject.chain
-    return replace(subject, chain=Chain(inside, chain.blocks, chain.anatomy, chain.refused), _parts={})
+    return replace(subject, chain=of_network(subject.chain, inside), _parts={})
 
 
 def failed_checks(found: Found) -> set[str]:
