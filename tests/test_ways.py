@@ -91,7 +91,7 @@ def test_each_way_keeps_and_freezes_what_it_says(rows: Rows):
         "feature extractor": (every, every),
         "partly frozen": (every, some),
         "fewer layers kept, all frozen": (some, some),
-        "fewer layers kept, half frozen": (some, round(some / 2)),
+        "fewer layers kept, half frozen": (some, -(-some // 2)),
         "random values, all frozen (a contrast)": (every, every),
     }
     found = {name: (row.result["keep"], row.result["freeze"]) for name, row in rows.by_way.items()}
