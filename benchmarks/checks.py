@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
 import torch
+from modes import buffers_kept, only_trainable, training, without_recurrent_dropout
 from moments import Moments
 from torch import Tensor, nn
 
@@ -149,19 +149,31 @@ def states_apart(a: State, b: State) -> float:
 
 
 def whole_run(subject: Subject, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """What the network gives before its old output layer (if it has none, its output), and its output."""
+    """What the network gives before its old output layer (if it has none, its output), and its output.
+
+    Where several output layers read different parts of one activation, that activation is caught.
+    """
     point = subject.chain.anatomy.output
-    caught: list[Tensor] = []
     if point is None:
         output = next(tensors(subject.network(**inputs)))
         return output, output
+    place = point.places[0][0]
+    entered: list[Tensor] = []
+    left: list[Any] = []
     layer = subject.network.get_submodule(point.module)
-    hook = layer.register_forward_pre_hook(lambda _module, given: caught.append(given[0]))
+    hooks = [layer.register_forward_pre_hook(lambda _module, given: entered.append(given[0]))]
+    if place.when == "exit":
+        source = subject.network.get_submodule(place.module)
+        hooks.append(source.register_forward_hook(lambda _module, _given, result: left.append(result)))
     try:
         output = next(tensors(subject.network(**inputs)))
     finally:
-        hook.remove()
-    return caught[point.nth - 1], output
+        for hook in hooks:
+            hook.remove()
+    before = entered[point.nth - 1]
+    if left and isinstance(whole := left[place.nth - 1], Tensor) and whole.numel() > before.numel():
+        before = place.stored(whole)
+    return before, output
 
 
 def check(
@@ -333,55 +345,6 @@ def gradients_of(run: Callable[[], Tensor], parameters: list[nn.Parameter]) -> t
         weights = torch.randn(result.numel(), generator=torch.Generator().manual_seed(6), dtype=torch.float64)
         total = (result.flatten() * weights.to(result.dtype)).sum()
         return torch.autograd.grad(total, parameters, allow_unused=True)
-
-
-@contextmanager
-def training(network: nn.Module, names: set[str]) -> Iterator[None]:
-    """The named modules in train mode, all others in eval mode; all in eval mode afterwards."""
-    for name, module in network.named_modules(remove_duplicate=False):
-        module.training = name in names
-    try:
-        yield
-    finally:
-        network.eval()
-
-
-@contextmanager
-def only_trainable(network: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Gradients for these parameters only, for a while."""
-    before = [(p, p.requires_grad) for p in network.parameters()]
-    mine = {id(p) for p in parameters}
-    try:
-        for p, _ in before:
-            p.requires_grad_(id(p) in mine)
-        yield
-    finally:
-        for p, asked in before:
-            p.requires_grad_(asked)
-
-
-@contextmanager
-def buffers_kept(network: nn.Module) -> Iterator[None]:
-    """Running statistics as they were afterwards."""
-    before = [(b, b.clone()) for b in network.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, values in before:
-            buffer.copy_(values)
-
-
-@contextmanager
-def without_recurrent_dropout(*networks: nn.Module) -> Iterator[None]:
-    """torch's recurrent kernels draw dropout in an order of their own: it is left out."""
-    some = [(m, m.dropout) for network in networks for m in network.modules() if isinstance(m, nn.RNNBase)]
-    try:
-        for module, _ in some:
-            module.dropout = 0.0
-        yield
-    finally:
-        for module, share in some:
-            module.dropout = share
 
 
 MEASURES: Mapping[str, Callable[[Subject, int, Mapping[str, Any]], float]] = {
