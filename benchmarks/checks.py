@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf
 from typing import Any
 
 import torch
+from modes import buffers_kept, only_trainable, training, without_recurrent_dropout
 from moments import Moments
 from torch import Tensor, nn
 
-from topgraft.chain import Chain, Segment, State
+from topgraft.chain import Chain, State
 
 ACTIVATION = (1e-5, 1e-12)
 """Largest difference relative to the activation's scale, in single and in double precision."""
@@ -28,7 +29,6 @@ LEAST_GRADIENT = 1e-6
 """A gradient below this share of the largest one of the network is rounding: its own scale says nothing."""
 CUTS_WITH_GRADIENTS = 4
 """At how many cuts, spread over the chain, gradients are compared if not at all."""
-CHECKS = ("equal", "output", "alone", "twice", "gradients", "padded")
 
 
 @dataclass
@@ -61,14 +61,6 @@ class Subject:
     chain: Chain
     inputs: Mapping[str, Any]
     padded: Mapping[str, Any] | None = None
-    _parts: dict[int, tuple[Segment, Segment]] = field(default_factory=dict, repr=False)
-
-    def parts(self, cut: int) -> tuple[Segment, Segment]:
-        """``chain[:cut]`` and ``chain[cut:]`` in eval mode; those of the last cut asked for are kept."""
-        if cut not in self._parts:
-            self._parts.clear()
-            self._parts[cut] = (self.chain[:cut].eval(), self.chain[cut:].eval())
-        return self._parts[cut]
 
     def in_double(self) -> Subject:
         """A copy in double precision; the network and the chain share parameters there too."""
@@ -77,6 +69,41 @@ class Subject:
         chain = of_network(self.chain, inside)
         padded = None if self.padded is None else mapped(self.padded, as_double)
         return Subject(network, chain, mapped(self.inputs, as_double), padded)
+
+
+class At:
+    """One cut of a subject, and runs of both parts and of the whole network that several checks look at.
+
+    Parameters
+    ----------
+    subject
+        The network and its chain.
+    cut
+        Counted from 1.
+    given
+        Inputs.
+    whole
+        What the whole network gives for them, see :func:`whole_run`.
+    """
+
+    def __init__(
+        self, subject: Subject, cut: int, given: Mapping[str, Any], whole: tuple[Tensor, Tensor]
+    ) -> None:
+        self.subject, self.cut, self.given, self.whole = subject, cut, given, whole
+        self.first, self.rest = subject.chain[:cut].eval(), subject.chain[cut:].eval()
+
+    @cached_property
+    def state(self) -> State:
+        """The state at the cut."""
+        with torch.no_grad():
+            return self.first(self.given).map(torch.clone)
+
+    @cached_property
+    def alone(self) -> list[tuple[int, State]]:
+        """The states of the first and the last example alone, by their rows in the batch."""
+        with torch.no_grad():
+            rows = (0, len(self.state) - 1)
+            return [(i, self.first(mapped(self.given, lambda t, i=i: t[i : i + 1]))) for i in rows]
 
 
 def of_network(chain: Chain, network: nn.Module) -> Chain:
@@ -149,19 +176,39 @@ def states_apart(a: State, b: State) -> float:
 
 
 def whole_run(subject: Subject, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """What the network gives before its old output layer (if it has none, its output), and its output."""
+    """What the network gives before its old output layer (if it has none, its output), and its output.
+
+    Where several output layers read different parts of one activation, that activation is caught.
+    """
     point = subject.chain.anatomy.output
-    caught: list[Tensor] = []
     if point is None:
         output = next(tensors(subject.network(**inputs)))
         return output, output
+    place = point.places[0][0]
+    entered: list[Tensor] = []
+    left: list[Any] = []
     layer = subject.network.get_submodule(point.module)
-    hook = layer.register_forward_pre_hook(lambda _module, given: caught.append(given[0]))
+    hooks = [layer.register_forward_pre_hook(lambda _module, given: entered.append(given[0]))]
+    if place.when == "exit":
+        source = subject.network.get_submodule(place.module)
+        hooks.append(source.register_forward_hook(lambda _module, _given, result: left.append(result)))
     try:
         output = next(tensors(subject.network(**inputs)))
     finally:
-        hook.remove()
-    return caught[point.nth - 1], output
+        for hook in hooks:
+            hook.remove()
+    before = entered[point.nth - 1]
+    if left and isinstance(whole := left[place.nth - 1], Tensor) and whole.numel() > before.numel():
+        before = place.stored(whole)
+    return before, output
+
+
+def whole_at(subject: Subject, given: Mapping[str, Any]) -> Callable[[int], At]:
+    """The cuts of a subject, with one run of the whole network for all of them."""
+    subject.network.eval()
+    with torch.no_grad():
+        whole = whole_run(subject, given)
+    return lambda cut: At(subject, cut, given, whole)
 
 
 def check(
@@ -171,38 +218,41 @@ def check(
     found = Found()
     given = fresh(subject.inputs, 1)
     count = len(subject.chain)
-    places = range(1, count + 1)
-    can_train = [cut for cut in places if parameters_after(subject.chain, cut)]
+    can_train = [cut for cut in range(1, count + 1) if parameters_after(subject.chain, cut)]
     found.trained = can_train if all_gradients else spread(can_train, CUTS_WITH_GRADIENTS)
-    double: Subject | None = None
+    single = whole_at(subject, given)
+    double: Callable[[int], At] | None = None
 
-    def settle(cut: int, name: str, gap: float, limits: tuple[float, float]) -> None:
+    def settle(name: str, at: At) -> str:
         nonlocal double
-        limit, said = limits[0], f"{gap:.1e}"
+        limit, limit_in_double = LIMITS.get(name, ACTIVATION)
+        gap = MEASURES[name](at)
+        said = f"differs by {gap:.1e}"
         if gap > limit:
-            double = double or subject.in_double()
-            limit, gap = limits[1], MEASURES[name](double, cut, mapped(given, as_double))
+            double = double or whole_at(subject.in_double(), mapped(given, as_double))
+            limit, gap = limit_in_double, MEASURES[name](double(at.cut))
             said += f", in double precision {gap:.1e}"
             found.doubled[name] = found.doubled.get(name, 0) + 1
-        if gap > limit:
-            found.wrong.append(f"cut {cut} ({subject.chain.blocks[cut - 1].name}), {name}: differs by {said}")
         found.largest[name] = max(found.largest.get(name, 0.0), gap)
+        return said if gap > limit else ""
 
-    for cut in places:
+    for cut in range(1, count + 1):
         say(f"cut {cut} of {count}")
-        for name in CHECKS:
-            if (name == "gradients" and cut not in found.trained) or (
-                name == "padded" and subject.padded is None
-            ):
+        at = single(cut)
+        asked = {
+            "gradients": cut in found.trained,
+            "padded": subject.padded is not None,
+            "output": cut in (1, count),
+        }
+        for name in MEASURES:
+            if not asked.get(name, True):
                 continue
-            if name == "output" and cut not in (1, count):
-                continue
-            limits = GRADIENT if name == "gradients" else (0.0, 0.0) if name == "twice" else ACTIVATION
             try:
-                settle(cut, name, MEASURES[name](subject, cut, given), limits)
+                problem = settle(name, at)
             except Exception as error:  # noqa: BLE001 (whatever a part of the chain raises is a finding)
-                block = subject.chain.blocks[cut - 1].name
-                found.wrong.append(f"cut {cut} ({block}), {name}: {type(error).__name__}: {str(error)[:300]}")
+                problem = f"{type(error).__name__}: {str(error)[:300]}"
+            if problem:
+                found.wrong.append(f"cut {cut} ({subject.chain.blocks[cut - 1].name}), {name}: {problem}")
     return found
 
 
@@ -214,54 +264,45 @@ def spread(cuts: list[int], most: int) -> list[int]:
 
 
 @torch.no_grad()
-def equal(subject: Subject, cut: int, given: Mapping[str, Any]) -> float:
+def alone(at: At) -> float:
+    """How far the activations of an example are from those of the same in a batch, for two examples."""
+    return max(states_apart(own, at.state.map(lambda t, i=i: t[i : i + 1])) for i, own in at.alone)
+
+
+@torch.no_grad()
+def twice(at: At) -> float:
+    """How far two runs are from each other, with runs of other inputs between them."""
+    assert at.state is not None
+    assert at.alone
+    return states_apart(at.first(at.given), at.state)
+
+
+@torch.no_grad()
+def equal(at: At) -> float:
     """How far the rest of the chain, run from the state, is from the network.
 
-    Other examples run through the first part before the state is used: nothing but the state may be carried.
+    Other inputs ran through the first part before the state is used: nothing but the state may be carried.
     """
-    first, rest = subject.parts(cut)
-    state = first(given)
-    first(fresh(given, 2))
-    return difference(rest(state), whole_run(subject, given)[0])
+    assert at.state is not None
+    assert at.alone
+    return difference(at.rest(at.state), at.whole[0])
 
 
 @torch.no_grad()
-def output(subject: Subject, cut: int, given: Mapping[str, Any]) -> float:
+def output(at: At) -> float:
     """The same with the old output layer."""
-    state = subject.parts(cut)[0](given)
-    chain = subject.chain
-    rest = chain.anatomy.segment(chain.network, cut, None, whole=True).eval()
-    return difference(rest(state), whole_run(subject, given)[1])
+    chain = at.subject.chain
+    rest = chain.anatomy.segment(chain.network, at.cut, None, whole=True).eval()
+    return difference(rest(at.state), at.whole[1])
 
 
 @torch.no_grad()
-def alone(subject: Subject, cut: int, given: Mapping[str, Any]) -> float:
-    """How far the activations of an example are from those of the same in a batch, for two examples."""
-    part, _ = subject.parts(cut)
-    batch = part(given)
-    gaps = []
-    for row in (0, len(batch) - 1):
-        own = part(mapped(given, lambda t, row=row: t[row : row + 1]))
-        gaps.append(states_apart(own, batch.map(lambda t, row=row: t[row : row + 1])))
-    return max(gaps)
-
-
-@torch.no_grad()
-def twice(subject: Subject, cut: int, given: Mapping[str, Any]) -> float:
-    """How far two runs are from each other."""
-    part, _ = subject.parts(cut)
-    before = part(given).map(torch.clone)
-    part(fresh(given, 2))
-    return states_apart(part(given), before)
-
-
-@torch.no_grad()
-def padded(subject: Subject, cut: int, _given: Mapping[str, Any]) -> float:
+def padded(at: At) -> float:
     """How far the activations of real steps are from those of the same with more padding."""
-    assert subject.padded is not None
-    part, _ = subject.parts(cut)
-    short, long = part(subject.inputs), part(subject.padded)
-    masks = [t for n, t in subject.inputs.items() if "mask" in n and t.ndim == 2 and set(t.shape[1:]) - {1}]
+    inputs, more = at.subject.inputs, at.subject.padded
+    assert more is not None
+    short, long = at.first(inputs), at.first(more)
+    masks = [t for n, t in inputs.items() if "mask" in n and t.ndim == 2 and set(t.shape[1:]) - {1}]
     real = masks[0].bool() if masks else None
     pairs = zip(short.tensors, long.tensors, strict=True)
     return max(difference(*real_steps(a, b, real)) for a, b in pairs)
@@ -284,23 +325,21 @@ def real_steps(a: Tensor, b: Tensor, real: Tensor | None) -> tuple[Tensor, Tenso
     return a, b
 
 
-def gradients(subject: Subject, cut: int, given: Mapping[str, Any]) -> float:
+def gradients(at: At) -> float:
     """How far gradients of what comes after the cut are from those of the whole network.
 
     What comes before is frozen and in eval mode, what comes after trains; dropout draws from the same seed.
     Modules that are entered before the cut and left after it (the network itself) stay in eval mode.
     """
-    chain = subject.chain
-    after = Moments.of(chain.network, given).names_after(chain.network, chain.points[cut - 1])
-    mine = parameters_after(chain, cut)
-    first, rest = subject.parts(cut)
-    with torch.no_grad():
-        state = first(given)
-    with only_trainable(subject.network, mine), without_recurrent_dropout(subject.network, rest.network):
-        with buffers_kept(subject.network), training(rest.network, after):
+    network, inside, rest = at.subject.network, at.subject.chain.network, at.rest
+    after = Moments.of(inside, at.given).names_after(inside, at.subject.chain.points[at.cut - 1])
+    mine = parameters_after(at.subject.chain, at.cut)
+    state = at.state
+    with only_trainable(network, mine), without_recurrent_dropout(network, rest.network):
+        with buffers_kept(network), training(rest.network, after):
             ours = gradients_of(lambda: rest(state), mine)
-        with buffers_kept(subject.network), training(subject.network, after):
-            theirs = gradients_of(lambda: whole_run(subject, given)[0], mine)
+        with buffers_kept(network), training(network, after):
+            theirs = gradients_of(lambda: whole_run(at.subject, at.given)[0], mine)
     largest = max((float(g.abs().max()) for g in theirs if g is not None and g.numel()), default=0.0)
     if largest == 0.0 and any(g is not None for g in theirs):
         return inf
@@ -335,60 +374,13 @@ def gradients_of(run: Callable[[], Tensor], parameters: list[nn.Parameter]) -> t
         return torch.autograd.grad(total, parameters, allow_unused=True)
 
 
-@contextmanager
-def training(network: nn.Module, names: set[str]) -> Iterator[None]:
-    """The named modules in train mode, all others in eval mode; all in eval mode afterwards."""
-    for name, module in network.named_modules(remove_duplicate=False):
-        module.training = name in names
-    try:
-        yield
-    finally:
-        network.eval()
-
-
-@contextmanager
-def only_trainable(network: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Gradients for these parameters only, for a while."""
-    before = [(p, p.requires_grad) for p in network.parameters()]
-    mine = {id(p) for p in parameters}
-    try:
-        for p, _ in before:
-            p.requires_grad_(id(p) in mine)
-        yield
-    finally:
-        for p, asked in before:
-            p.requires_grad_(asked)
-
-
-@contextmanager
-def buffers_kept(network: nn.Module) -> Iterator[None]:
-    """Running statistics as they were afterwards."""
-    before = [(b, b.clone()) for b in network.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, values in before:
-            buffer.copy_(values)
-
-
-@contextmanager
-def without_recurrent_dropout(*networks: nn.Module) -> Iterator[None]:
-    """torch's recurrent kernels draw dropout in an order of their own: it is left out."""
-    some = [(m, m.dropout) for network in networks for m in network.modules() if isinstance(m, nn.RNNBase)]
-    try:
-        for module, _ in some:
-            module.dropout = 0.0
-        yield
-    finally:
-        for module, share in some:
-            module.dropout = share
-
-
-MEASURES: Mapping[str, Callable[[Subject, int, Mapping[str, Any]], float]] = {
-    "equal": equal,
-    "output": output,
+MEASURES: Mapping[str, Callable[[At], float]] = {
     "alone": alone,
     "twice": twice,
+    "equal": equal,
+    "output": output,
     "gradients": gradients,
     "padded": padded,
 }
+LIMITS = {"gradients": GRADIENT, "twice": (0.0, 0.0)}
+"""Where they are not those of activations."""

@@ -37,7 +37,7 @@ MEMORY_GIB = 24
 TOO_LARGE = "needs too much memory"
 TIME_LIMIT = 900.0
 """Seconds for a case."""
-CODE = ("cases", "checks", "moments")
+CODE = ("cases", "checks", "modes", "moments")
 """Programs beside this one that decide what a result says."""
 
 
