@@ -137,7 +137,7 @@ def boundaries(program: Program) -> list[tuple[Crossed | str, int]]:
     return found
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, report_multiple_bugs=False)
 @given(programs())
 def test_the_state_at_every_boundary_is_the_smallest_set_that_is_enough(program: Program) -> None:
     for crossed, later in boundaries(program):

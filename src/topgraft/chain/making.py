@@ -15,7 +15,7 @@ from topgraft.chain.nesting import nested
 from topgraft.chain.pair import Pair
 from topgraft.chain.point import Point, Shape
 from topgraft.chain.proof import TOLERANCE, Runs, check, difference, proof, states, without_the_unused
-from topgraft.chain.record import evaluating
+from topgraft.chain.record import Call, evaluating
 from topgraft.chain.recurrent import layered
 from topgraft.chain.replay import first_tensor
 from topgraft.chain.state import Inputs
@@ -34,7 +34,7 @@ def _gives_output(pair: Pair, found: Layout) -> bool:
     return proof(pair, found, point, Runs(batch, batch, batch, output))[0] <= TOLERANCE
 
 
-def _options(pair: Pair, group: Group, following: Group | None) -> tuple[list[Crossed], str]:
+def _options(pair: Pair, group: Group, following: Call | None) -> tuple[list[Crossed], str]:
     """Where the cut after a block can lie, best first; why not, where it can't.
 
     Best is where the fewest activations cross, in the form that the block's last part with parameters gives;
@@ -44,7 +44,7 @@ def _options(pair: Pair, group: Group, following: Group | None) -> tuple[list[Cr
     main = next((c for c in reversed(group.calls) if has_parameters(c.module)), group.calls[-1])
     moments = [("exit", c) for c in group.calls if c.index in (group.calls[-1].index, main.index)][::-1]
     if following is not None:
-        moments.insert(0, ("enter", following.calls[0]))
+        moments.insert(0, ("enter", following))
     found: list[Crossed] = []
     reason = "no part of the network begins or ends here"
     for when, call in moments:
@@ -67,8 +67,8 @@ def _ends_a_block(pair: Pair, group: Group, crosseds: Sequence[Crossed]) -> bool
 
 
 def _choose(pair: Pair, found: Layout, *, gradients: bool) -> tuple[list[Point], list[float], list[Refused]]:
-    groups: list[Group | None] = [*found.groups, None]
-    options = [_options(pair, g, after) for g, after in zip(found.groups, groups[1:], strict=True)]
+    following = [*(group.calls[0] for group in found.groups[1:]), next(iter(found.output_layers), None)]
+    options = [_options(pair, g, after) for g, after in zip(found.groups, following, strict=True)]
     every = {crossed.point: crossed for crosseds, _ in options for crossed in crosseds}
     ordered = sorted(every, key=lambda p: pair.moment(p)[0])
     batch, output = states(pair, found, ordered, pair.inputs)
