@@ -49,7 +49,7 @@ def cases_of(library: str) -> Any:
 def key_of(library: str, *, all_gradients: bool) -> dict[str, Any]:
     """What a result depends on."""
     package = {"own": "torch"}.get(library, library)
-    own = ("own_networks",) if library == "own" else ()
+    own = {"own": ("own_networks",), "transformers": ("transformers_settings",)}.get(library, ())
     programs = [f"benchmarks/{name}.py" for name in (*CODE, f"cases_{library}", *own)]
     return {
         "code": code_digest("src/topgraft/chain", *programs),

@@ -55,10 +55,10 @@ def better_of(judged: Sequence[Judged], methods: Sequence[str]) -> str:
 def differences(judged: Sequence[Judged], ours: str, theirs: str, *, draws: int, seed: int) -> Array:
     """Bootstrap draws of the mean difference ``ours - theirs``, in points.
 
-    Seeds and examples cross: an example is untouched in about one seed of five, so that two seeds share
-    some. A draw therefore takes seeds with replacement and, independently, groups of all examples with
-    replacement; a group counts as often as it was drawn in every seed that has it (the pigeonhole bootstrap,
-    Owen 2007, which errs to the wide side). Both methods answer the same examples in each draw.
+    Seeds and examples cross: an example is untouched in some seeds or in all of them. A draw therefore takes
+    seeds with replacement and, independently, groups of all examples with replacement; a group counts as
+    often as it was drawn in every seed that has it (the pigeonhole bootstrap, Owen 2007, which errs to the
+    wide side). Both methods answer the same examples in each draw.
 
     Returns
     -------

@@ -10,7 +10,7 @@ crossed the cut, the output would be poisoned, and the check at the making of th
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -194,8 +194,16 @@ def skipped(original: nn.Module, skip: Skip) -> nn.Module:
         state[name] = None if module is None else skipped(module, Skip(None))
     stub.__dict__.update(state)
     stub.__dict__["forward"] = partial(_give_poison, skip)
+    if (some := next(original.parameters(), None)) is not None:
+        stub.__dict__["parameters"] = partial(_stand_ins, _poison_like(some))
     stub.__dict__["extra_repr"] = partial(str, "not in this part")
     return stub
+
+
+def _stand_ins(like: Tensor, *_recurse: Any) -> Iterator[Tensor]:
+    """In place of ``parameters()`` of a module that has none in a part: networks ask for their precision."""
+    run = _RUN.get()
+    yield like.to(run.like) if run is not None and run.like.is_floating_point() else like
 
 
 def _poison_like(tensor: Tensor) -> Tensor:
@@ -484,4 +492,9 @@ def pruned(
             tensor = owner._buffers.pop(own, None)
         if tensor is not None:
             owner.register_buffer(own, _poison_like(tensor), persistent=False)
+    for name, module in network.named_modules(remove_duplicate=False):
+        left = remaining.get(name)
+        some = next(module.parameters(), None)
+        if left is not None and some is not None and next(left.parameters(), None) is None:
+            left.__dict__["parameters"] = partial(_stand_ins, _poison_like(some))
     return result
