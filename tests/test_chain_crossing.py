@@ -27,6 +27,10 @@ class Step:
     sources: tuple[int, ...]
 
 
+FUNCTION_OF = {"cat": "cat", "relu": "relu", "shape": "ones_like", "add": "add"}
+"""What the kinds of steps that are no layers call."""
+
+
 class Program(nn.Module):
     """A network whose forward follows a list of steps: residual, dense and branched connections at random."""
 
@@ -119,8 +123,8 @@ def step_of(program: Program, place: Place) -> int:
         return int(place.module.removeprefix("blocks.b"))
     if place.when == "enter":
         return program.steps[int(place.module.removeprefix("blocks.b"))].sources[0]
-    functions = [n for n, step in enumerate(program.steps) if step.kind != "layer"]
-    return functions[place.op]
+    called = [n for n, step in enumerate(program.steps) if FUNCTION_OF.get(step.kind) == place.function]
+    return called[place.op]
 
 
 def boundaries(program: Program) -> list[tuple[Crossed | str, int]]:

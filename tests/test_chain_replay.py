@@ -129,7 +129,8 @@ def test_pruning_shares_what_stays_and_leaves_the_original_alone():
     result = pruned(network, skip={"blocks.0": Skip(shape)}, absent=["fc.weight"])
     assert differing(kept(network), before) == set()
     assert result.stem.weight is network.stem.weight
-    assert not list(result.blocks[0].parameters())
+    assert not list(result.blocks[0].named_parameters())
+    assert all(bool(p.isnan().all()) for p in result.blocks[0].parameters())
     assert type(result.blocks[0]) is type(network.blocks[0])
     assert bool(result.fc.weight.isnan().all())
     assert "fc.weight" not in result.state_dict()

@@ -27,6 +27,10 @@ def _channels_last(given: Any) -> Any:
     return given.contiguous(memory_format=torch.channels_last) if given.ndim == 4 else given
 
 
+def _has_own_train(module: nn.Module) -> bool:
+    return type(module).train is not nn.Module.train
+
+
 class Graft(nn.Module):
     """``chain[:keep]`` and a head; the first ``freeze`` blocks never change.
 
@@ -85,7 +89,11 @@ class Graft(nn.Module):
                 parameter.requires_grad_(self._owner.get(name, self.keep) > self.freeze)
 
     def train(self, mode: bool = True) -> Graft:  # noqa: FBT001, FBT002 (torch's own signature)
-        """Switch what trains to training mode; frozen blocks stay in eval mode."""
+        """Switch what trains to training mode; frozen blocks stay in eval mode.
+
+        So do norms unless they are tuned, and whatever may drop something unless that is asked for. Modules
+        with a ``train`` of their own (LeViT's attention) follow: in eval mode they keep what they computed.
+        """
         super().train(mode)
         if self.frozen is not None:
             self.frozen.eval()
@@ -93,7 +101,7 @@ class Graft(nn.Module):
             for name, module in self.body.network.named_modules():
                 owner = self._owner.get(f"{name}.running_mean", self.keep)
                 tuned = self.tune_norms and owner > self.freeze
-                module.training = mode and (tuned if is_norm(module) else self.drop)
+                module.training = mode and (tuned if is_norm(module) else self.drop or _has_own_train(module))
         return self
 
     def forward(self, inputs: Inputs | Tensor) -> Tensor:

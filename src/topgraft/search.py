@@ -162,7 +162,8 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
     """The recipe that suits the network and the settings."""
     settings = material.settings
     weights = class_weights(material, rows)
-    rate = settings.rate or RATES[material.backbone.chain.blocks[max(0, keep // 2 - 1)].layout]
+    layouts = material.backbone.chain.blocks[max(0, keep // 2 - 1)].layout.split("+")
+    rate = settings.rate or min(RATES[layout] for layout in layouts)
     return Recipe(
         epochs=epochs,
         batch_size=settings.batch_size,

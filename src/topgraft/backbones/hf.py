@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
+from topgraft.backbones.hf_encoder import encoder_of, has_decoder
 from topgraft.backbones.hf_inputs import NETWORK_INPUTS, inputs_of
 from topgraft.backbones.hub import cached_models, file_of, folder_of, split_revision, weights_of, where
 from topgraft.backbones.packaged import HUB_NAMES, packaged_folder
@@ -62,6 +64,8 @@ def load_hf(name: str, *, weights: str | Path) -> Source:
         network, filled = _filled(cls, config, options, found)
         heads = _heads(found, cls.base_model_prefix)
     network = network.to(torch.float32).eval()
+    if has_decoder(config):
+        network, filled = encoder_of(network, filled)
     modality, preprocess, notes = inputs_of(folder, network)
     return Source(
         network=network,
@@ -70,13 +74,13 @@ def load_hf(name: str, *, weights: str | Path) -> Source:
         recipe={"kind": "hf", "class": cls.__name__, "config": settings_of(config), "options": options},
         filled=filled,
         output_layers=(),
-        beside=(*BESIDE, *heads),
+        beside=(*BESIDE, *heads, *(("shared.*", "decoder.*") if has_decoder(config) else ())),
         licence=_licence(folder) if weights == "auto" else None,
         notes=tuple(notes),
     )
 
 
-def rebuild_hf(recipe: Mapping[str, Any]) -> PreTrainedModel:
+def rebuild_hf(recipe: Mapping[str, Any]) -> nn.Module:
     """The empty network of a recipe, with random values."""
     import transformers
 
@@ -84,7 +88,9 @@ def rebuild_hf(recipe: Mapping[str, Any]) -> PreTrainedModel:
     if not (inspect.isclass(cls) and issubclass(cls, transformers.PreTrainedModel)):
         raise TopgraftError(f"Transformers {transformers.__version__} has no network {recipe['class']!r}.")
     options = {k: bool(v) for k, v in recipe["options"].items() if k == "add_pooling_layer"}
-    return cls(config_of(recipe["config"]), **options)
+    config = config_of(recipe["config"])
+    network = cls(config, **options)
+    return encoder_of(network, Filled("random values", "random"))[0] if has_decoder(config) else network
 
 
 def config_of(settings: Mapping[str, Any]) -> PreTrainedConfig:

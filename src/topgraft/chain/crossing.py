@@ -293,7 +293,7 @@ class Graph:
             return handed_out
         if value.kind != FUNCTION:
             raise CannotCross("is changed in place" if value.kind == CHANGED else "can't be watched")
-        made = Place("op", frame.name, frame.nth, value.path, op=value.op, axis=axis, fold=fold)
+        made = Place("op", frame.name, frame.nth, value.path, value.op, axis, fold, value.name)
         return (made, *handed_out)
 
     def _within(self, frame: Call, place: Place) -> bool:

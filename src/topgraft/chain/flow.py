@@ -40,7 +40,7 @@ class Value:
     call
         Number of the call in whose own code it was made; -1 outside all.
     op
-        The so-manieth function of that call.
+        The so-manieth call, from 0, of the function of that name by the call's own code; -1 if there is none.
     path
         Where it sits in what the function gave.
     made_from
@@ -146,7 +146,7 @@ class Watch(TorchFunctionMode):
         self.names, self.now, self.frame = names, now, frame
         self.flow = Flow()
         self.uses: dict[str, list[int]] = {}
-        self._ops: dict[int, int] = {}
+        self._ops: dict[tuple[int, str], int] = {}
         self._known: dict[int, tuple[int, int]] = {}
         self._writer: dict[int, int] = {}
         self._alive: list[Tensor] = []
@@ -182,7 +182,7 @@ class Watch(TorchFunctionMode):
         if self._busy:
             return func(*args, **kwargs)
         frame = self.frame()
-        name = getattr(func, "__name__", str(func))
+        name = name_of(func)
         given = [t for _, t in tensors_in((args, kwargs))]
         reads = tuple(dict.fromkeys(self.names[id(t)] for t in given if id(t) in self.names))
         for read in reads:
@@ -191,7 +191,7 @@ class Watch(TorchFunctionMode):
         sources = tuple(dict.fromkeys(v for t in looked_at if (v := self._value_of(t)) is not None))
         versions = [_version(t) for t in given]
         result = func(*args, **kwargs)
-        op = self._ops[frame] = self._ops.get(frame, -1) + gives_tensors(result)
+        op = self._ops[frame, name] = self._ops.get((frame, name), -1) + 1
         if name in _ASKS:
             self.flow.asked += [Asked(source, self.now(), frame, _line()) for source in sources]
         time = self.now()
@@ -234,12 +234,9 @@ class Watch(TorchFunctionMode):
         return index
 
 
-def gives_tensors(result: Any) -> bool:
-    """Whether there is a tensor in what a function gave; only such functions are counted.
-
-    Others look at sizes and kinds, and may be called by whatever watches a run.
-    """
-    return next(tensors_in(result), None) is not None
+def name_of(func: Any) -> str:
+    """What a torch function is called."""
+    return str(getattr(func, "__name__", func))
 
 
 def _line() -> str:

@@ -117,7 +117,7 @@ class Pair:
             number = next(
                 v.index
                 for v in self.first.flow.values
-                if (v.call, v.op, v.path) == (call.index, place.op, place.path)
+                if (v.call, v.name, v.op, v.path) == (call.index, place.function, place.op, place.path)
             )
             return self.of_value(number)
         held = [

@@ -28,8 +28,9 @@ class Place:
         Its so-manieth call, from 1.
     path
         Where the tensor sits.
-    op
-        The so-manieth torch function that the call's own code calls, from 0; -1 elsewhere.
+    op, function
+        The so-manieth time, from 0, that the call's own code calls the torch function of this name; -1 and
+        nothing elsewhere. Others are not counted: code that keeps a table calls fewer the second time.
     axis
         Which of its sizes is the batch.
     fold
@@ -43,6 +44,7 @@ class Place:
     op: int = -1
     axis: int = 0
     fold: int = 1
+    function: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The place as plain JSON."""
@@ -54,7 +56,8 @@ class Place:
         if value["when"] not in ("enter", "exit", "op", "input"):
             raise ValueError(f"a tensor is put in at enter, exit, op or input, not {value['when']!r}")
         numbers = {name: int(value[name]) for name in ("nth", "op", "axis", "fold")}
-        return cls(str(value["when"]), str(value["module"]), path=tuple(value["path"]), **numbers)
+        words = {name: str(value[name]) for name in ("when", "module", "function")}
+        return cls(**words, path=tuple(value["path"]), **numbers)
 
     def stored(self, tensor: Tensor) -> Tensor:
         """The tensor as a state holds it: one row an example, first."""

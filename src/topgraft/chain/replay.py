@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from topgraft.chain.flow import gives_tensors
+from topgraft.chain.flow import name_of
 from topgraft.chain.nesting import Path, by_names, mapped, nested, put, take, tensors_in
 from topgraft.chain.point import Place, Point, Shape
 from topgraft.chain.state import Inputs, State
@@ -52,7 +52,7 @@ class _Run:
     tap: Tap | None
     counts: dict[str, int] = field(default_factory=dict)
     frames: list[tuple[str, int]] = field(default_factory=list)
-    ops: dict[tuple[str, int], int] = field(default_factory=dict)
+    ops: dict[tuple[str, int, str], int] = field(default_factory=dict)
     held: dict[Place, Tensor] = field(default_factory=dict)
     busy: bool = False
     result: State | None = None
@@ -137,7 +137,7 @@ class _Functions(TorchFunctionMode):
     """Counts the torch functions that the network's own code calls, where a state lies between modules."""
 
     def __init__(
-        self, run: _Run, places: Mapping[tuple[str, int, int], list[tuple[int, int, Place]]]
+        self, run: _Run, places: Mapping[tuple[str, int, str, int], list[tuple[int, int, Place]]]
     ) -> None:
         super().__init__()
         self.run, self.places = run, places
@@ -145,11 +145,11 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         run = self.run
-        if run.busy or not run.frames or not gives_tensors(result):
+        if run.busy or not run.frames:
             return result
-        frame = run.frames[-1]
-        op = run.ops[frame] = run.ops.get(frame, -1) + 1
-        here = self.places.get((*frame, op))
+        key = (*run.frames[-1], name_of(func))
+        op = run.ops[key] = run.ops.get(key, -1) + 1
+        here = self.places.get((*key, op))
         return result if here is None else run.pass_by(here, result)
 
 
@@ -283,7 +283,7 @@ class Segment(nn.Module):
         cuts = list(enumerate(points, start=1)) + ([(len(points) + 1, output)] if output is not None else [])
         wanted = [(c, p) for c, p in cuts if c >= start and (self._last is None or c <= self._last)]
         self._places = {cut: point.places for cut, point in wanted}
-        self._ops: dict[tuple[str, int, int], list[tuple[int, int, Place]]] = {}
+        self._ops: dict[tuple[str, int, str, int], list[tuple[int, int, Place]]] = {}
         self._given: list[tuple[int, int, Place]] = []
         events: dict[str, _Events] = {}
         for cut, point in wanted:
@@ -292,7 +292,8 @@ class Segment(nn.Module):
             for number, place in ((n, p) for n, one in enumerate(point.places) for p in one):
                 here = (cut, number, place)
                 if place.when == "op":
-                    self._ops.setdefault((place.module, place.nth, place.op), []).append(here)
+                    key = (place.module, place.nth, place.function, place.op)
+                    self._ops.setdefault(key, []).append(here)
                 elif place.when == "input":
                     self._given.append(here)
                 else:

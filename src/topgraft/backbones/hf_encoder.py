@@ -1,0 +1,72 @@
+"""The encoder of an encoder-decoder of Transformers (T5, BART, ...), under the names of the whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from topgraft.backbones.types import Filled
+from topgraft.errors import TopgraftError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+
+class Encoder(nn.Module):
+    """The encoder alone; its parameters keep the names that they have in the whole network.
+
+    Parameters
+    ----------
+    network
+        The whole; its decoder is let go.
+
+    Raises
+    ------
+    TopgraftError
+        If it reads something other than texts, or has no encoder of its own.
+    """
+
+    main_input_name = "input_ids"
+
+    def __init__(self, network: PreTrainedModel) -> None:
+        super().__init__()
+        encoder: Any = network.get_encoder()
+        name = next((n for n, module in network.named_modules() if module is encoder and n), None)
+        if name is None or "." in name or network.main_input_name != self.main_input_name:
+            raise TopgraftError(
+                f"{type(network).__name__} has no encoder for texts; expected one that reads input_ids."
+            )
+        self.config = network.config
+        self._name = name
+        self.add_module(name, encoder)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        """What the encoder gives."""
+        return self.get_submodule(self._name)(input_ids=input_ids, attention_mask=attention_mask)
+
+
+def has_decoder(config: PreTrainedConfig) -> bool:
+    """Whether the network of a configuration also has a decoder; one saved alone (T5's) is built with it."""
+    return bool(config.is_encoder_decoder) or any(
+        name.endswith("EncoderModel") for name in config.architectures or ()
+    )
+
+
+def encoder_of(network: PreTrainedModel, filled: Filled) -> tuple[Encoder, Filled]:
+    """The encoder, and what of the weights arrived there; what the decoder got is not needed.
+
+    Words are one table for encoder and decoder (``shared`` in T5, BART), which may be written once.
+    """
+    whole = network.state_dict()
+    by_place = {(t.data_ptr(), t.shape, t.stride()): n for n, t in whole.items() if n in filled.arrived}
+    encoder = Encoder(network)
+    state = encoder.state_dict()
+    arrived = {n for n, t in state.items() if (t.data_ptr(), t.shape, t.stride()) in by_place}
+    return encoder, replace(
+        filled,
+        arrived=frozenset(arrived),
+        unused=filled.unused | (filled.arrived - set(state)),
+        misshapen={n: said for n, said in filled.misshapen.items() if n in state},
+    )
