@@ -56,8 +56,8 @@ class Place:
         if value["when"] not in ("enter", "exit", "op", "input"):
             raise ValueError(f"a tensor is put in at enter, exit, op or input, not {value['when']!r}")
         numbers = {name: int(value[name]) for name in ("nth", "op", "axis", "fold")}
-        words = {name: str(value[name]) for name in ("when", "module", "function")}
-        return cls(**words, path=tuple(value["path"]), **numbers)
+        when, module, function = (str(value[name]) for name in ("when", "module", "function"))
+        return cls(when, module, path=tuple(value["path"]), function=function, **numbers)
 
     def stored(self, tensor: Tensor) -> Tensor:
         """The tensor as a state holds it: one row an example, first."""
