@@ -511,5 +511,7 @@ def test_ones_own_module_is_asked_for(arrays, tmp_path):
 
 def test_the_head_is_described(arrays):
     graft = Graft(arrays.chain, 2, 1, head_for(arrays.chain, 2, hidden=(7, 5), dropout=0.25))
-    head = describe(graft, arrays, classes=["a", "b", "c"], columns={}, precision="fp32")["head"]
+    head = describe(graft, arrays, classes=["a", "b", "c"], columns={}, engine="torch", precision="fp32")[
+        "head"
+    ]
     assert head == {"layout": "map", "width": 12, "hidden": [7, 5], "dropout": 0.25}

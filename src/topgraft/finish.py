@@ -64,6 +64,7 @@ def finish(
         ready.backbone,
         classes=ready.data.classes,
         columns=ready.data.columns,
+        engine=at.settings.engine_or_torch,
         precision=at.settings.precision,
         seed=at.settings.seed,
     )

@@ -14,6 +14,7 @@ from topgraft.choices import resolve_freeze, resolve_keep
 from topgraft.console import Console
 from topgraft.data import read
 from topgraft.data.types import Data
+from topgraft.features.engine import version_of
 from topgraft.features.store import Store
 from topgraft.job import Job
 from topgraft.plan import Plan
@@ -170,8 +171,11 @@ def fit(
 
 
 def _check_depth(settings: Settings, given: dict[str, Any], backbone: Backbone) -> None:
-    """Refuse keep, freeze and epochs that are out of range or say something else than the plan."""
+    """Refuse what is out of range, not installed, or said otherwise by the plan."""
     chain, source = backbone.chain, backbone.source
+    if "engine" in given:
+        agree("engine", None if settings.engine == "auto" else settings.engine, given["engine"]["value"])
+    version_of(settings.engine_or_torch)  # it is there
     keep, freeze = resolve_keep(settings.keep, chain, source), None
     if "keep" in given:
         planned = resolve_keep(given["keep"]["value"], chain, source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from topgraft.features.sources import Source
 from topgraft.finish import finish
 from topgraft.graft import Graft
 from topgraft.show import evidence_table
-from topgraft.stages import Underway, advise, measure, probe_all, reuse, time_one_batch
+from topgraft.stages import Underway, advise, engine_for, measure, probe_all, reuse, time_one_batch
 from topgraft.train import History, seconds_an_example
 
 
@@ -41,6 +41,7 @@ class Job(Underway):
         chain, source = ready.backbone.chain, ready.backbone.source
         limit = "as the plan says" if plan.is_repeat else duration(self.settings.budget)
         console.line("Budget", f"{limit} for the whole (--budget)")
+        self._decide_engine()
         features, told = measure(ready.backbone, ready.development, self.store, self.settings, console)
         self._note_reuse("pass", told["items_reused"], told["items_reused"] * self._rate_of_pass(told))
         evidence, was_there = probe_all(
@@ -69,6 +70,17 @@ class Job(Underway):
         )
         graft, history, freeze = self._settle(material, keep, evidence)
         return finish(self, material, graft, history, advice, freeze)
+
+    def _decide_engine(self) -> None:
+        ready, settings = self.ready, self.settings
+
+        def choose() -> tuple[str, str]:
+            choice = engine_for(ready.backbone, ready.development, self.store, settings)
+            return choice.engine, choice.reason
+
+        engine = self.plan.decide("engine", choose)
+        self.ready = replace(ready, settings=replace(settings, engine=engine))
+        self.console.line("Engine", f"{engine}: {self.plan.reason('engine')}")
 
     def _rate_of_pass(self, told: dict[str, Any]) -> float:
         """Seconds an example of the pass, measured now or by the process that stored the rest."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from topgraft.data.types import Data, Modality
 from topgraft.data.unlabelled import Row
 from topgraft.errors import TopgraftError
-from topgraft.features.engine import Engine
+from topgraft.features.engine import engine_of, usable
 from topgraft.saved import Model
 from topgraft.side_by_side import in_order, single_threaded
 
@@ -68,7 +68,7 @@ class Predictor:
         self.device = device
         graft = model.graft
         self.engine = (
-            Engine(graft.frozen, precision=model.precision, device=device)
+            engine_of(graft.frozen, name=usable(model.engine), precision=model.precision, device=device)
             if graft.frozen is not None
             else None
         )

@@ -18,7 +18,7 @@ from topgraft.chain import Chain, Point
 from topgraft.chain.point import Dim, Shape
 from topgraft.data.types import MODALITIES
 from topgraft.errors import TopgraftError
-from topgraft.features.engine import PRECISIONS
+from topgraft.features.engine import ENGINES, PRECISIONS
 from topgraft.files import DamagedFile, new_folder, read_json, read_tensors, write_json, write_tensors
 from topgraft.graft import Graft
 from topgraft.head import Head
@@ -47,7 +47,7 @@ class Model:
         ``picture``, ``text`` or ``array``.
     columns
         Of the table that it was fitted on.
-    precision
+    engine, precision
         Of the frozen part.
     description
         The whole description as JSON.
@@ -58,6 +58,7 @@ class Model:
     classes: tuple[str, ...]
     modality: str
     columns: Mapping[str, str]
+    engine: str
     precision: str
     description: Mapping[str, Any]
 
@@ -72,6 +73,7 @@ def describe(
     *,
     classes: Sequence[str],
     columns: Mapping[str, str],
+    engine: str,
     precision: str,
     **more: Any,
 ) -> dict[str, Any]:
@@ -115,6 +117,7 @@ def describe(
         },
         "classes": list(classes),
         "columns": dict(columns),
+        "engine": engine,
         "precision": precision,
         **more,
     }
@@ -181,8 +184,11 @@ def open_model(folder: str | Path, *, module: nn.Module | None = None, trust_cod
 
 def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, trust_code: bool) -> Model:
     backbone = document["backbone"]
-    if document["modality"] not in MODALITIES or document["precision"] not in PRECISIONS:
-        raise ValueError(f"modality {document['modality']!r}, precision {document['precision']!r}")
+    known = {"modality": MODALITIES, "precision": PRECISIONS, "engine": ENGINES}
+    if odd := [
+        f"{name} {document[name]!r}" for name, choices in known.items() if document[name] not in choices
+    ]:
+        raise ValueError(", ".join(odd))
     network = rebuild(backbone["recipe"], module=module, trust_code=trust_code)
     shapes = {
         name: Shape(
@@ -215,6 +221,7 @@ def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, t
         classes=classes,
         modality=str(document["modality"]),
         columns=dict(document["columns"]),
+        engine=str(document["engine"]),
         precision=str(document["precision"]),
         description=document,
     )

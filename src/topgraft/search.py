@@ -19,7 +19,7 @@ from topgraft.chain.proof import GRADIENTS
 from topgraft.data.types import Data
 from topgraft.errors import RunningError
 from topgraft.evidence import Evidence, Features
-from topgraft.features.engine import Engine
+from topgraft.features.engine import engine_of
 from topgraft.features.passes import is_storable, mended, states
 from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSource, standard_augmentation
 from topgraft.features.store import Store
@@ -141,7 +141,11 @@ def source_at(
         return FeatureSource(material.features.cuts[keep]), 0
     change = standard_augmentation if augments(material, freeze) else None
     if freeze == 0 or change is not None or not is_storable(backbone.chain.blocks[freeze - 1]):
-        engine = Engine(backbone.chain[:freeze], precision=settings.precision) if freeze else None
+        engine = (
+            engine_of(backbone.chain[:freeze], name=settings.engine_or_torch, precision=settings.precision)
+            if freeze
+            else None
+        )
         return LiveSource(material.data, backbone.preprocess, engine=engine, augment=change), 0
 
     def fill() -> tuple[Source, int]:
@@ -150,6 +154,7 @@ def source_at(
             material.data,
             material.store,
             freeze,
+            engine=settings.engine_or_torch,
             precision=settings.precision,
             advance=advance,
         )

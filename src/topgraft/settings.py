@@ -10,6 +10,7 @@ from topgraft.errors import TopgraftError, did_you_mean
 
 AUGMENTATIONS = ("auto", "none", "standard")
 CLASS_WEIGHTS = ("none", "balanced")
+ENGINES = ("auto", "torch", "openvino")
 PRECISIONS = ("fp32", "bf16")
 REPEATED = (
     *("backbone", "weights", "allow_missing", "folds", "held_out", "hidden", "dropout", "augment"),
@@ -54,8 +55,8 @@ class Settings:
         Of the training; chosen by the form of the network and by the time there is when not given.
     batch_size
         Examples at once.
-    precision
-        Of the frozen part: ``fp32`` or ``bf16``.
+    engine, precision
+        Of the frozen part: ``auto``, ``torch`` or ``openvino``; ``fp32`` or ``bf16``.
     seed
         Of every random choice.
     """
@@ -78,6 +79,7 @@ class Settings:
     rate: float | None = None
     epochs: int | None = None
     batch_size: int = 32
+    engine: str = "auto"
     precision: str = "fp32"
     seed: int = 0
 
@@ -85,6 +87,7 @@ class Settings:
         """Refuse what can't be meant."""
         _one_of("augment", self.augment, AUGMENTATIONS)
         _one_of("class-weights", self.class_weights, CLASS_WEIGHTS)
+        _one_of("engine", self.engine, ENGINES)
         _one_of("precision", self.precision, PRECISIONS)
         _between("folds", self.folds, 2, 100)
         _between("held-out", self.held_out, 0.01, 0.9)
@@ -98,6 +101,11 @@ class Settings:
             _between("epochs", self.epochs, 1, 10_000)
         for width in self.hidden:
             _between("hidden", width, 1, 65_536)
+
+    @property
+    def engine_or_torch(self) -> str:
+        """The engine, once it is decided; PyTorch before."""
+        return "torch" if self.engine == "auto" else self.engine
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""

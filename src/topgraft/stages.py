@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from topgraft.data import assign_folds, hold_out, read_test
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence, Features
-from topgraft.features.engine import Engine
+from topgraft.features.engine import engine_of
 from topgraft.features.passes import one_pass
 from topgraft.features.store import Store
+from topgraft.features.trial import Choice, choose_engine
 from topgraft.files import read_json, write_json
 from topgraft.plan import Plan
 from topgraft.probe import probe
@@ -171,10 +172,21 @@ def prepare(
     return Prepared(settings, backbone, data, development, untouched, fold_of, notes)
 
 
+def engine_for(backbone: Backbone, data: Data, store: Store, settings: Settings) -> Choice:
+    """The engine asked for, or the one that a trial finds the fastest."""
+    if settings.engine != "auto":
+        return Choice(settings.engine, "as asked (--engine)")
+    return choose_engine(backbone, data, store, precision=settings.precision)
+
+
 def measure(
     backbone: Backbone, data: Data, store: Store, settings: Settings, console: Console
 ) -> tuple[Features, dict[str, Any]]:
     """The one pass, with a progress bar; what it reused and how fast it was."""
+    if settings.engine == "auto":
+        choice = engine_for(backbone, data, store, settings)
+        settings = replace(settings, engine=choice.engine)
+        console.line("Engine", f"{choice.engine}: {choice.reason}")
     began = time.monotonic()
     label = f"{len(backbone.chain)} cuts"
     with console.progress("One pass", len(data), label) as advance:
@@ -182,6 +194,7 @@ def measure(
             backbone,
             data,
             store,
+            engine=settings.engine,
             precision=settings.precision,
             advance=advance,
         )
@@ -193,13 +206,15 @@ def measure(
         f"{len(backbone.chain)} cuts of {len(data):,} examples in {seconds:.1f} s"
         + (f"; {reused:,} were stored by an earlier run" if reused else ""),
     )
-    return features, {"items_reused": reused, "seconds": seconds, "seconds_an_example": rate, "fresh": fresh}
+    told = {"items_reused": reused, "seconds": seconds, "seconds_an_example": rate, "fresh": fresh}
+    return features, told | {"engine": settings.engine}
 
 
 def time_one_batch(backbone: Backbone, data: Data, settings: Settings) -> float:
-    """Seconds an example takes through the whole chain, measured on a few."""
+    """Seconds an example takes through the whole chain, measured on a few (by PyTorch where undecided)."""
     count = min(8, len(data))
-    engine = Engine(backbone.chain[: len(backbone.chain)], precision=settings.precision)
+    chain = backbone.chain
+    engine = engine_of(chain[: len(chain)], name=settings.engine_or_torch, precision=settings.precision)
     began = time.monotonic()
     engine.run(backbone.preprocess.batch([data.decode(i) for i in range(count)]))
     return (time.monotonic() - began) / count

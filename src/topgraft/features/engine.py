@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from topgraft.chain import Segment, State
 from topgraft.chain.replay import Tap
+from topgraft.pooling import pool
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ENGINES = ("torch", "openvino")
 
 
 class Engine:
-    """The frozen part of a network, in eval mode, channels last, in one precision.
+    """The frozen part of a network, in eval mode, channels last, in one precision; run by PyTorch.
 
     Parameters
     ----------
@@ -48,9 +52,75 @@ class Engine:
             state: State = self.segment({n: self.prepare(t) for n, t in inputs.items()}, tap=tap)
         return state
 
+    def pooled(self, inputs: Mapping[str, Tensor], layouts: Mapping[int, str]) -> dict[int, Tensor]:
+        """What :func:`topgraft.pooling.pool` gives at every cut, in one run.
+
+        Parameters
+        ----------
+        inputs
+            A batch by the names of the network's forward.
+        layouts
+            Per cut, see :class:`topgraft.chain.Block`.
+
+        Returns
+        -------
+        dict
+            Per cut ``(batch, width)`` float32 on the CPU.
+        """
+        found: dict[int, Tensor] = {}
+
+        def tap(cut: int, state: State) -> None:
+            found[cut] = pool(state, layouts[cut]).cpu().clone()
+
+        self.run(inputs, tap=tap)
+        return found
+
     def prepare(self, tensor: Tensor) -> Tensor:
         """An input on the device, in the engine's precision and memory layout."""
         if not tensor.is_floating_point():
             return tensor.to(self.device)
         form = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
         return tensor.to(device=self.device, dtype=self.dtype, memory_format=form)
+
+
+def engine_of(
+    segment: Segment, *, name: str = "torch", precision: str = "fp32", device: str = "cpu"
+) -> Engine:
+    """The engine of a name for a segment.
+
+    Raises
+    ------
+    TopgraftError
+        If it is not installed, or can't run on this device.
+    """
+    if name == "torch":
+        return Engine(segment, precision=precision, device=device)
+    from topgraft.features.openvino import OpenVinoEngine
+
+    return OpenVinoEngine(segment, precision=precision, device=device)
+
+
+class EngineWarning(UserWarning):
+    """Another engine runs the frozen part than the one that a model was made with."""
+
+
+def usable(name: str) -> str:
+    """The engine of a name, or PyTorch where it is not installed here, which is said."""
+    if name == "openvino" and find_spec("openvino") is None:
+        warnings.warn(
+            "This model was made with OpenVINO, which is not installed here: PyTorch runs it, and "
+            "probabilities may differ in the last digits (pip install 'topgraft[openvino]').",
+            EngineWarning,
+            stacklevel=3,
+        )
+        return "torch"
+    return name
+
+
+def version_of(name: str) -> str:
+    """The engine and its version: numbers that one gave are not taken for those of another."""
+    if name == "torch":
+        return f"torch {torch.__version__}"
+    from topgraft.features.openvino import version
+
+    return f"openvino {version()}"

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from topgraft.backbones.types import Backbone
-from topgraft.chain import Block, State
+from topgraft.chain import Block
 from topgraft.data.types import Data
 from topgraft.evidence import Features
-from topgraft.features.engine import Engine
+from topgraft.features.engine import Engine, engine_of, version_of
 from topgraft.features.shelf import NotStored, Shelf
 from topgraft.features.store import Store
-from topgraft.pooling import POOLING, pool
+from topgraft.pooling import POOLING
 from topgraft.side_by_side import in_order, single_threaded
 
 Advance = Callable[[int], None]
@@ -66,7 +66,9 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str, torch.dtype))
 
 
-def description(backbone: Backbone, *, precision: str, what: str, **more: Any) -> dict[str, Any]:
+def description(
+    backbone: Backbone, *, precision: str, what: str, engine: str = "torch", **more: Any
+) -> dict[str, Any]:
     """What stored numbers depend on; they are used again only where all of it is the same."""
     return {
         "what": what,
@@ -76,7 +78,7 @@ def description(backbone: Backbone, *, precision: str, what: str, **more: Any) -
         "blocks": [point.to_json() for point in backbone.chain.points],
         "preprocessing": backbone.preprocess.fingerprint,
         "precision": precision,
-        "torch": torch.__version__,
+        "engine": version_of(engine),
         **more,
     }
 
@@ -87,6 +89,7 @@ def _pass(
     shelf: Shelf,
     *,
     upto: int,
+    engine: str,
     precision: str,
     device: str,
     batch_size: int,
@@ -102,7 +105,7 @@ def _pass(
         advance(len(data) - len(missing))
     if not missing:
         return reused
-    engine = Engine(backbone.chain[:upto], precision=precision, device=device)
+    runner = engine_of(backbone.chain[:upto], name=engine, precision=precision, device=device)
     waiting: list[tuple[list[int], dict[str, Tensor | list[Tensor]]]] = []
 
     def flush() -> None:
@@ -112,7 +115,7 @@ def _pass(
             waiting.clear()
 
     def work(rows: list[int]) -> tuple[list[int], dict[str, Tensor | list[Tensor]]]:
-        return rows, keep(engine, backbone.preprocess.batch([data.decode(i) for i in rows]))
+        return rows, keep(runner, backbone.preprocess.batch([data.decode(i) for i in rows]))
 
     with single_threaded() as cores:
         chunks = batches(data, missing, batch_size=batch_size)
@@ -132,11 +135,19 @@ def _joined(parts: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
     return [row for part in parts for row in part]
 
 
+def pooled_shelf(backbone: Backbone, store: Store, *, engine: str, precision: str) -> Shelf:
+    """Where pooled activations at every cut lie."""
+    return store.shelf(
+        description(backbone, engine=engine, precision=precision, what="pooled", pooling=POOLING)
+    )
+
+
 def one_pass(
     backbone: Backbone,
     data: Data,
     store: Store,
     *,
+    engine: str = "torch",
     precision: str = "fp32",
     device: str = "cpu",
     batch_size: int = 16,
@@ -150,6 +161,8 @@ def one_pass(
         Which network reads which examples.
     store
         Where finished shards are kept; what it has already is not computed again.
+    engine
+        ``torch`` or ``openvino``.
     precision
         ``fp32`` or ``bf16``.
     device
@@ -164,17 +177,11 @@ def one_pass(
     Features, int
         By cut an ``(n, width)`` float32 tensor in the data's order; how many examples were stored before.
     """
-    shelf = store.shelf(description(backbone, precision=precision, what="pooled", pooling=POOLING))
+    shelf = pooled_shelf(backbone, store, engine=engine, precision=precision)
     layouts = {block.index: block.layout for block in backbone.chain}
 
-    def keep(engine: Engine, inputs: dict[str, Tensor]) -> dict[str, Tensor | list[Tensor]]:
-        pooled: dict[str, Tensor | list[Tensor]] = {}
-
-        def tap(cut: int, state: State) -> None:
-            pooled[f"cut.{cut:03}"] = pool(state, layouts[cut]).cpu().clone()
-
-        engine.run(inputs, tap=tap)
-        return pooled
+    def keep(runner: Engine, inputs: dict[str, Tensor]) -> dict[str, Tensor | list[Tensor]]:
+        return {f"cut.{cut:03}": pooled for cut, pooled in runner.pooled(inputs, layouts).items()}
 
     count = len(backbone.chain)
 
@@ -184,6 +191,7 @@ def one_pass(
             data,
             shelf,
             upto=count,
+            engine=engine,
             precision=precision,
             device=device,
             batch_size=batch_size,
@@ -222,6 +230,7 @@ def states(
     store: Store,
     cut: int,
     *,
+    engine: str = "torch",
     precision: str = "fp32",
     device: str = "cpu",
     batch_size: int = 16,
@@ -235,11 +244,11 @@ def states(
         Arrays ``t0``, ``t1``, … (activations, in the engine's precision, so that nothing is lost) and
         ``in.<name>`` (inputs that later blocks read); how many examples were stored before.
     """
-    shelf = store.shelf(description(backbone, precision=precision, what="state", cut=cut))
+    shelf = store.shelf(description(backbone, engine=engine, precision=precision, what="state", cut=cut))
     ragged = -1 in backbone.chain.blocks[cut - 1].shape
 
-    def keep(engine: Engine, inputs: dict[str, Tensor]) -> dict[str, Tensor | list[Tensor]]:
-        state = engine.run(inputs)
+    def keep(runner: Engine, inputs: dict[str, Tensor]) -> dict[str, Tensor | list[Tensor]]:
+        state = runner.run(inputs)
         arrays = {f"t{i}": t for i, t in enumerate(state.tensors)}
         arrays |= {f"in.{name}": t for name, t in state.inputs.items()}
         plain = {name: t.cpu().contiguous().clone() for name, t in arrays.items()}
@@ -255,6 +264,7 @@ def states(
         data,
         shelf,
         upto=cut,
+        engine=engine,
         precision=precision,
         device=device,
         batch_size=batch_size,

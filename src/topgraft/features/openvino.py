@@ -1,0 +1,185 @@
+"""The frozen part of a network as OpenVINO runs it: on CPUs several times as fast as PyTorch."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from topgraft.chain import Segment, State
+from topgraft.chain.replay import Tap
+from topgraft.errors import TopgraftError
+from topgraft.features.engine import Engine
+from topgraft.pooling import pool
+
+LARGEST = {"fp32": 1e-3, "bf16": 0.1}
+"""Difference from PyTorch in fp32, as a share of the activations' norm, at which a conversion is refused."""
+_HINT = {"fp32": "f32", "bf16": "bf16"}
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO is there, which is an optional extra."""
+    return find_spec("openvino") is not None
+
+
+def version() -> str:
+    """Of OpenVINO.
+
+    Raises
+    ------
+    TopgraftError
+        If it is not installed.
+    """
+    _must_be_installed()
+    import openvino
+
+    return str(openvino.__version__)
+
+
+class OpenVinoEngine(Engine):
+    """The same as :class:`Engine`, traced and compiled by OpenVINO when the first batch comes.
+
+    What it gives for the first batch is compared with PyTorch in fp32, for another number of examples than
+    it was traced with; where it differs by more than :data:`LARGEST`, it is refused.
+
+    Parameters
+    ----------
+    segment, precision, device
+        As for :class:`Engine`; the device is the CPU.
+
+    Raises
+    ------
+    TopgraftError
+        If OpenVINO is not installed, or the device is another; in a run, if the network can't be converted.
+    """
+
+    def __init__(self, segment: Segment, *, precision: str = "fp32", device: str = "cpu") -> None:
+        _must_be_installed()
+        if device != "cpu":
+            raise TopgraftError(f"--engine openvino runs on the CPU, not on {device}: take --engine torch.")
+        super().__init__(segment, precision="fp32")
+        self.precision = precision
+        self.differences: dict[str, float] = {}
+        """Per use (``state``, ``pooled``) the difference from PyTorch in fp32, once it has run."""
+        self._compiled: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self._own = threading.local()
+        self._threads = torch.get_num_threads()
+
+    def run(self, inputs: Mapping[str, Tensor], *, tap: Tap | None = None) -> State:
+        """The state at the segment's end, in fp32; ``tap`` is not supported."""
+        if tap is not None:
+            raise TypeError("OpenVINO gives no states on the way: take pooled()")
+        names = list(self.segment.input_shapes)
+        given = [inputs[n] for n in names]
+
+        def state(*tensors: Tensor) -> tuple[Tensor, ...]:
+            reached: State = self.segment(dict(zip(names, tensors, strict=True)))
+            return reached.tensors
+
+        found = self._infer("state", state, given)
+        carried = {n: t for n, t in inputs.items() if not t.is_floating_point()}
+        return State(tuple(found), carried)
+
+    def pooled(self, inputs: Mapping[str, Tensor], layouts: Mapping[int, str]) -> dict[int, Tensor]:
+        """Pooled activations at every cut, all by one graph."""
+        names = list(self.segment.input_shapes)
+        given = [inputs[n] for n in names]
+
+        def every(*tensors: Tensor) -> tuple[Tensor, ...]:
+            found: list[Tensor] = []
+            self.segment(
+                dict(zip(names, tensors, strict=True)), tap=lambda k, s: found.append(pool(s, layouts[k]))
+            )
+            return tuple(found)
+
+        return dict(enumerate(self._infer("pooled", every, given), start=1))
+
+    def _infer(self, use: str, work: Callable[..., Any], given: Sequence[Tensor]) -> list[Tensor]:
+        with self._lock:
+            if use not in self._compiled:
+                self._compiled[use] = self._converted(use, work, given)
+        requests: dict[str, Any] = self._own.__dict__.setdefault("requests", {})
+        if use not in requests:  # a request is one thread's own
+            requests[use] = self._compiled[use].create_infer_request()
+        return _run(requests[use], given)
+
+    def _converted(self, use: str, work: Callable[..., Any], given: Sequence[Tensor]) -> Any:
+        """Traced with two examples, and compared with PyTorch on three."""
+        import openvino
+
+        two, three = ([_some(t, count) for t in given] for count in (2, 3))
+        kind = type(self.segment.network).__name__
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore"
+                )  # of sizes that tracing takes for constants: it is checked below
+                traced = torch.jit.trace(_Work(work), tuple(two), check_trace=False, strict=False)
+                model = openvino.convert_model(traced, example_input=tuple(two))
+                compiled = openvino.Core().compile_model(model, "CPU", self._options())
+                expected = work(*three)
+            found = _run(compiled.create_infer_request(), three)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [repr(error)])[-1]
+            raise TopgraftError(
+                f"OpenVINO can't run {kind} ({type(error).__name__}: {reason}). Take --engine torch."
+            ) from error
+        apart = max(_apart(a, b) for a, b in zip(found, expected, strict=True))
+        self.differences[use] = apart
+        if not apart <= LARGEST[self.precision]:
+            raise TopgraftError(
+                f"OpenVINO computes something else than PyTorch for {kind}: activations differ by "
+                f"{apart:.1e}, expected at most {LARGEST[self.precision]:g} in {self.precision}. "
+                "Take --engine torch."
+            )
+        return compiled
+
+    def _options(self) -> dict[str, Any]:
+        """As many streams as cores, a thread each: whole batches run side by side (see side_by_side)."""
+        return {
+            "INFERENCE_PRECISION_HINT": _HINT[self.precision],
+            "INFERENCE_NUM_THREADS": self._threads,
+            "NUM_STREAMS": self._threads,
+        }
+
+
+class _Work(nn.Module):
+    """A function as a module, which is what can be traced."""
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        super().__init__()
+        self.work = work
+
+    def forward(self, *tensors: Tensor) -> Any:
+        return self.work(*tensors)
+
+
+def _some(tensor: Tensor, count: int) -> Tensor:
+    """The first examples, repeated where there are fewer."""
+    return torch.cat([tensor] * count)[:count].contiguous()
+
+
+def _run(request: Any, given: Sequence[Tensor]) -> list[Tensor]:
+    results = request.infer([t.contiguous().numpy() for t in given], share_inputs=True)
+    return [torch.from_numpy(results[i].copy()) for i in range(len(results))]
+
+
+def _apart(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    scale = float(b.double().norm())
+    gap = float((a.double() - b.double()).norm())
+    return gap / scale if scale else gap
+
+
+def _must_be_installed() -> None:
+    if not is_installed():
+        raise TopgraftError(
+            "--engine openvino needs OpenVINO, an optional extra: pip install 'topgraft[openvino]'."
+        )

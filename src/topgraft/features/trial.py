@@ -1,0 +1,101 @@
+"""Which engine runs the frozen part: measured on the first examples, its start counted in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from topgraft.backbones.types import Backbone
+from topgraft.data.types import Data
+from topgraft.errors import TopgraftError
+from topgraft.features.engine import Engine, engine_of
+from topgraft.features.openvino import OpenVinoEngine, is_installed
+from topgraft.features.passes import pooled_shelf
+from topgraft.features.store import Store
+from topgraft.side_by_side import single_threaded
+
+BATCH = 16
+"""Examples on which engines are timed."""
+WORTH_IT = 5.0
+"""Seconds of the pass by PyTorch from which on another engine is tried."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine and why.
+
+    Parameters
+    ----------
+    engine
+        ``torch`` or ``openvino``.
+    reason
+        In words.
+    difference
+        Largest difference of pooled activations from PyTorch in fp32, as a share of their norm; 0 for
+        PyTorch in fp32, ``None`` where nothing was compared.
+    """
+
+    engine: str
+    reason: str
+    difference: float | None = None
+
+
+def choose_engine(backbone: Backbone, data: Data, store: Store, *, precision: str = "fp32") -> Choice:
+    """The engine that ends the one pass over these examples first.
+
+    One whose numbers the store has already is taken without a trial. OpenVINO is tried where it is installed
+    and PyTorch would take longer than :data:`WORTH_IT`; what makes it start (tracing, compiling) counts.
+
+    Parameters
+    ----------
+    backbone, data
+        Which network reads which examples.
+    store
+        Where pooled activations are kept.
+    precision
+        ``fp32`` or ``bf16``, of either engine.
+    """
+    if not is_installed():
+        return Choice("torch", "PyTorch; OpenVINO is not installed (pip install 'topgraft[openvino]')")
+    for name in ("openvino", "torch"):
+        if set(data.digests) <= pooled_shelf(backbone, store, engine=name, precision=precision).known():
+            return Choice(name, "its numbers are stored by an earlier run")
+    rows = range(min(BATCH, len(data)))
+    inputs = backbone.preprocess.batch([data.decode(i) for i in rows])
+    layouts = {block.index: block.layout for block in backbone.chain}
+    segment = backbone.chain[: len(backbone.chain)]
+    usual = engine_of(segment, precision=precision)
+    other = OpenVinoEngine(segment, precision=precision)  # it counts the threads that there are now
+    with single_threaded() as cores:
+        each = _seconds(usual, inputs, layouts) / len(rows) / cores
+        if each * len(data) < WORTH_IT:
+            return Choice("torch", f"PyTorch; the pass takes about {each * len(data):.1f} s")
+        began = time.monotonic()
+        try:
+            other.pooled(inputs, layouts)
+        except TopgraftError as error:
+            return Choice("torch", f"PyTorch: {error}")
+        start = time.monotonic() - began
+        faster = _seconds(other, inputs, layouts) / len(rows) / cores
+    usually, otherwise = each * len(data), start + faster * len(data)
+    measured = (
+        f"{each * 1000:.1f} ms an example by PyTorch, {faster * 1000:.1f} by OpenVINO "
+        f"after {start:.1f} s to start"
+    )
+    if otherwise < usually:
+        apart = other.differences["pooled"]
+        return Choice("openvino", f"{measured}; activations differ by {apart:.0e} from PyTorch's", apart)
+    return Choice("torch", measured, 0.0 if precision == "fp32" else None)
+
+
+def _seconds(engine: Engine, inputs: Mapping[str, Tensor], layouts: Mapping[int, str]) -> float:
+    """Of the faster one of two runs."""
+    times = []
+    for _ in range(2):
+        began = time.monotonic()
+        engine.pooled(inputs, layouts)
+        times.append(time.monotonic() - began)
+    return min(times)
