@@ -26,7 +26,9 @@ def model_of(backbone: Backbone, keep: int, freeze: int, precision: str = "fp32"
     graft = graft_of(backbone.chain, keep, freeze)
     columns = {"text": "gloss", "label": "stars"} if backbone.modality == "text" else {}
     description = describe(graft, backbone, classes=CLASSES, columns=columns, precision=precision)
-    return Model(graft, backbone.preprocess, CLASSES, backbone.modality, columns, precision, description)
+    return Model(
+        graft, backbone.preprocess, CLASSES, backbone.modality, columns, "torch", precision, description
+    )
 
 
 @pytest.fixture(scope="module")

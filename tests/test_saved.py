@@ -40,15 +40,33 @@ from topgraft.saved import DESCRIPTION, PREPROCESSING, WEIGHTS, Model, describe,
 NAMES = ("cat", "dog", 'épée, or "sword"')
 
 
-def model_of(backbone: Backbone, keep: int, freeze: int, *, precision: str = "fp32", **options: Any) -> Model:
+def model_of(
+    backbone: Backbone,
+    keep: int,
+    freeze: int,
+    *,
+    engine: str = "torch",
+    precision: str = "fp32",
+    **options: Any,
+) -> Model:
     """A model in memory, its trainable part moved away from the weights that it started with."""
     graft = graft_of(backbone.chain, keep, freeze, **options)
     with torch.no_grad():
         for i, (_, parameter, _) in enumerate(graft.trainable()):
             parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)))
     columns = {"text": "gloss"} if backbone.modality == "text" else {}
-    description = describe(graft, backbone, classes=NAMES, columns=columns, precision=precision, seed=3)
-    return Model(graft, backbone.preprocess, NAMES, backbone.modality, columns, precision, description)
+    ran = {"engine": engine, "precision": precision}
+    description = describe(graft, backbone, classes=NAMES, columns=columns, seed=3, **ran)
+    return Model(
+        graft,
+        backbone.preprocess,
+        NAMES,
+        backbone.modality,
+        columns,
+        engine,
+        precision,
+        description,
+    )
 
 
 def saved(model: Model, folder: Path) -> Path:
@@ -91,13 +109,17 @@ TEXTS = ["a film", "a good long story about people", "bad", "the film was good"]
 
 @pytest.mark.parametrize(("keep", "freeze"), [(4, 4), (4, 2), (3, 0), (1, 1)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_predictions_are_the_same_bits_after_saving_and_opening(arrays, tmp_path, keep, freeze, precision):
-    model = model_of(arrays, keep, freeze, precision=precision, hidden=(5,), dropout=0.5)
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_predictions_are_the_same_bits_after_saving_and_opening(
+    arrays, tmp_path, keep, freeze, engine, precision
+):
+    model = model_of(arrays, keep, freeze, engine=engine, precision=precision, hidden=(5,), dropout=0.5)
     opened = open_model(saved(model, tmp_path / "graft"), module=maps(seed=8, dropout=0.3))
     values = list(data_of_maps(8).inputs)
     assert probabilities(opened, values) == probabilities(model, values)
     assert differing(kept(opened.graft), kept(model.graft)) == set()
-    assert (opened.classes, opened.modality, opened.precision) == (NAMES, "array", precision)
+    assert (opened.classes, opened.modality) == (NAMES, "array")
+    assert (opened.engine, opened.precision) == (engine, precision)
     assert (opened.graft.keep, opened.graft.freeze) == (keep, freeze)
     assert not any(m.training for m in opened.graft.modules())
 
@@ -405,6 +427,7 @@ CHANGES: list[tuple[tuple[Any, ...], Any]] = [
     (("backbone", "inputs", "x", "dims"), [[-1, 0, 0]]),
     (("backbone", "input_order"), ["y"]),
     (("precision",), "fp7"),
+    (("engine",), "steam"),
     (("modality",), "smell"),
 ]
 
@@ -511,7 +534,5 @@ def test_ones_own_module_is_asked_for(arrays, tmp_path):
 
 def test_the_head_is_described(arrays):
     graft = Graft(arrays.chain, 2, 1, head_for(arrays.chain, 2, hidden=(7, 5), dropout=0.25))
-    head = describe(graft, arrays, classes=["a", "b", "c"], columns={}, engine="torch", precision="fp32")[
-        "head"
-    ]
+    head = describe(graft, arrays, classes=["a", "b", "c"], columns={}, precision="fp32")["head"]
     assert head == {"layout": "map", "width": 12, "hidden": [7, 5], "dropout": 0.25}

@@ -73,7 +73,7 @@ def describe(
     *,
     classes: Sequence[str],
     columns: Mapping[str, str],
-    engine: str,
+    engine: str = "torch",
     precision: str,
     **more: Any,
 ) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which engine runs the frozen part: measured on the first examples, its start counted in."""
+"""Which engine runs the frozen part: measured in a short trial, its start counted in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from topgraft.backbones.types import Backbone
@@ -19,8 +20,10 @@ from topgraft.side_by_side import single_threaded
 
 BATCH = 16
 """Examples on which engines are timed."""
-WORTH_IT = 5.0
-"""Seconds of the pass by PyTorch from which on another engine is tried."""
+WORTH_IT = 2.0
+"""Seconds of the pass, at :data:`FAST`, from which on another engine is tried."""
+FAST = 2.5e10
+"""Multiply-adds a second that a core may do: a pass takes at least as long as this says."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def choose_engine(backbone: Backbone, data: Data, store: Store, *, precision: st
     """The engine that ends the one pass over these examples first.
 
     One whose numbers the store has already is taken without a trial. OpenVINO is tried where it is installed
-    and PyTorch would take longer than :data:`WORTH_IT`; what makes it start (tracing, compiling) counts.
+    and there is enough to do for a trial to pay; what makes it start (tracing, compiling) counts. Engines are
+    timed on the chain's own example, so that no example of the data passes the network twice.
 
     Parameters
     ----------
@@ -63,23 +67,24 @@ def choose_engine(backbone: Backbone, data: Data, store: Store, *, precision: st
     for name in ("openvino", "torch"):
         if set(data.digests) <= pooled_shelf(backbone, store, engine=name, precision=precision).known():
             return Choice(name, "its numbers are stored by an earlier run")
-    rows = range(min(BATCH, len(data)))
-    inputs = backbone.preprocess.batch([data.decode(i) for i in rows])
-    layouts = {block.index: block.layout for block in backbone.chain}
-    segment = backbone.chain[: len(backbone.chain)]
+    chain = backbone.chain
+    least = len(data) * sum(block.macs for block in chain) / (FAST * torch.get_num_threads())
+    if least < WORTH_IT:
+        return Choice("torch", f"PyTorch; there is little to do for {len(data):,} examples")
+    inputs = {name: torch.cat([t] * BATCH)[:BATCH] for name, t in chain.example.items()}
+    layouts = {block.index: block.layout for block in chain}
+    segment = chain[: len(chain)]
     usual = engine_of(segment, precision=precision)
     other = OpenVinoEngine(segment, precision=precision)  # it counts the threads that there are now
     with single_threaded() as cores:
-        each = _seconds(usual, inputs, layouts) / len(rows) / cores
-        if each * len(data) < WORTH_IT:
-            return Choice("torch", f"PyTorch; the pass takes about {each * len(data):.1f} s")
+        each = _seconds(usual, inputs, layouts) / BATCH / cores
         began = time.monotonic()
         try:
             other.pooled(inputs, layouts)
         except TopgraftError as error:
             return Choice("torch", f"PyTorch: {error}")
         start = time.monotonic() - began
-        faster = _seconds(other, inputs, layouts) / len(rows) / cores
+        faster = _seconds(other, inputs, layouts) / BATCH / cores
     usually, otherwise = each * len(data), start + faster * len(data)
     measured = (
         f"{each * 1000:.1f} ms an example by PyTorch, {faster * 1000:.1f} by OpenVINO "
