@@ -12,6 +12,7 @@ from torch import Tensor
 
 from topgraft.chain import Segment, State
 from topgraft.chain.replay import Tap
+from topgraft.memory import Layout
 from topgraft.pooling import pool
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -37,6 +38,7 @@ class Engine:
         self.segment = copy.deepcopy(segment).eval().requires_grad_(requires_grad=False)
         self.segment.to(device=device, dtype=self.dtype)
         self.segment.to(memory_format=torch.channels_last)
+        self._layout = Layout()
 
     def run(self, inputs: Mapping[str, Tensor], *, tap: Tap | None = None) -> State:
         """The state at the segment's end.
@@ -49,7 +51,8 @@ class Engine:
             Called with every cut that is passed and the state there.
         """
         with torch.inference_mode():
-            state: State = self.segment({n: self.prepare(t) for n, t in inputs.items()}, tap=tap)
+            prepared = {n: self.prepare(t) for n, t in inputs.items()}
+            state: State = self._layout.run(self.segment, prepared, tap=tap)
         return state
 
     def pooled(self, inputs: Mapping[str, Tensor], layouts: Mapping[int, str]) -> dict[int, Tensor]:
@@ -76,11 +79,10 @@ class Engine:
         return found
 
     def prepare(self, tensor: Tensor) -> Tensor:
-        """An input on the device, in the engine's precision and memory layout."""
+        """An input on the device, in the engine's precision."""
         if not tensor.is_floating_point():
             return tensor.to(self.device)
-        form = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-        return tensor.to(device=self.device, dtype=self.dtype, memory_format=form)
+        return tensor.to(device=self.device, dtype=self.dtype)
 
 
 def engine_of(
