@@ -45,6 +45,10 @@ def default_root() -> Path:
         ) from error
 
 
+RECENT = 4
+"""Shelves that a store gave last and keeps in use, so that a run drops nothing that its repetition needs."""
+
+
 class Store:
     """Where arrays of examples are kept between commands.
 
@@ -72,6 +76,7 @@ class Store:
     def __init__(self, root: Path | None = None) -> None:
         self.root = default_root() if root is None else Path(root).expanduser().absolute()
         self._folder = self.root / "features-1"
+        self._recent: list[Shelf] = []
         limit_of_environment()  # better refused now than when there is something to store
 
     def shelf(self, description: Mapping[str, Any]) -> Shelf:
@@ -83,7 +88,10 @@ class Store:
             Everything that the arrays depend on but the example itself, as JSON: digest of the
             weights, cut, pooling, preprocessing, precision, engine, versions.
         """
-        return Shelf(self._folder / key_of(description), description)
+        shelf = Shelf(self._folder / key_of(description), description)
+        others = [recent for recent in self._recent if recent.key != shelf.key]
+        self._recent = [*others[1 - RECENT :], shelf]
+        return shelf
 
     def size(self) -> int:
         """Bytes that the store takes."""

@@ -65,10 +65,10 @@ class Stored:
         if kind == "pooled":
             return "pooled, all cuts"
         if kind == "state" and isinstance(cut, int):
-            return f"states at cut {cut}{self._block(cut)}"
+            return f"states at cut {cut}{self._place(cut)}"
         return "unlike what this version stores" if self.description else "unknown: no description"
 
-    def _block(self, cut: int) -> str:
+    def _place(self, cut: int) -> str:
         points = self.description.get("blocks")
         if (
             not isinstance(points, list)
@@ -76,8 +76,9 @@ class Stored:
             or not isinstance(points[cut - 1], dict)
         ):
             return ""
-        module = points[cut - 1].get("module")
-        return f" ({module})" if isinstance(module, str) and module else ""
+        module, when = points[cut - 1].get("module"), points[cut - 1].get("when")
+        side = "before" if when == "enter" else "after"
+        return f" ({side} {module})" if isinstance(module, str) and module else ""
 
     @property
     def backbone(self) -> str:
