@@ -318,6 +318,27 @@ def test_a_damaged_shard_is_made_again_at_once(backbone, store):
     assert all(bits(again.cuts[cut]) == bits(before.cuts[cut]) for cut in before.cuts)
 
 
+def test_a_limit_too_small_for_a_run_is_told_and_changes_no_number(backbone, store, monkeypatch):
+    wanted, _ = one_pass(backbone, DATA, Store(store.root.parent / "unbounded"))
+    monkeypatch.setenv("TOPGRAFT_CACHE_LIMIT", "1kB")
+    monkeypatch.setattr(passes, "SHARD", 8)
+    with pytest.warns(StoreWarning, match="over its limit of 1.0 kB"):
+        found, _ = one_pass(backbone, DATA, store, batch_size=8)
+    assert all(torch.allclose(found.cuts[cut], wanted.cuts[cut], atol=1e-6) for cut in wanted.cuts)
+    with pytest.warns(StoreWarning, match="over its limit of 1.0 kB"):
+        shelf, _ = states(backbone, DATA, store, 2, batch_size=8)
+    with torch.no_grad():
+        live = backbone.chain[:2].eval()(torch.from_numpy(DATA.inputs)).tensors[0]
+    assert torch.allclose(shelf.read(DATA.digests)["t0"], live, atol=1e-6)
+    again = Store(store.root)  # the same run once more finds all of it
+    assert one_pass(backbone, DATA, again)[1] == 24
+    assert states(backbone, DATA, again, 2)[1] == 24
+    del again, shelf, store._recent[:]
+    with pytest.warns(StoreWarning) as told:  # another run drops it
+        one_pass(backbone, DATA, Store(store.root), precision="bf16", batch_size=8)
+    assert "pooled, all cuts of small_networks:Maps" in str(told[0].message)
+
+
 def test_a_store_that_is_damaged_each_time_is_an_error():
     tries = []
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from topgraft.tensorfile import DamagedFile, TensorFile, dtype_name, pack
+from topgraft.tensorfile import ITEM_BYTES, DamagedFile, TensorFile, dtype_name, dtype_of, pack
 
 DTYPES = [
     "bool",
@@ -245,3 +245,8 @@ def test_what_the_format_does_not_have_is_refused() -> None:
 def test_the_error_survives_the_way_between_processes() -> None:
     error = pickle.loads(pickle.dumps(DamagedFile(Path("a"), "it ends early")))
     assert str(error) == "a is damaged: it ends early."
+
+
+def test_the_bytes_of_a_number_are_those_of_torch() -> None:
+    assert {name: dtype_of(name).itemsize for name in ITEM_BYTES} == ITEM_BYTES
+    assert len(ITEM_BYTES) == 15

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from topgraft import options
+from topgraft import cache, options
 from topgraft.errors import TopgraftError
 
 if TYPE_CHECKING:
@@ -377,6 +377,9 @@ def demo(
     result = run_demo(out, budget=budget, seed=seed, console=_console(json=json, quiet=quiet))
     if json:
         _say_json(result)
+
+
+app.add_typer(cache.app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

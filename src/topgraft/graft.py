@@ -67,7 +67,7 @@ class Graft(nn.Module):
             if part is not None:
                 part.to(memory_format=torch.channels_last)
         self.head = head
-        self._frozen_layout, self._body_layout = Layout(), Layout()
+        self.frozen_layout, self.body_layout = Layout(), Layout()
         self._owner = chain.owner_of()
         self.uphold()
         self.eval()
@@ -101,13 +101,13 @@ class Graft(nn.Module):
         if self.frozen is None:
             return self.from_state(inputs)
         with torch.no_grad():
-            state = self._frozen_layout.run(self.frozen, inputs)
+            state = self.frozen_layout.run(self.frozen, inputs)
         return self.from_state(state)
 
     def from_state(self, given: State | Inputs | Tensor) -> Tensor:
         """Logits of states at cut ``freeze`` (inputs where nothing is frozen, features where all is)."""
         if self.body is not None:
-            given = self._body_layout.run(self.body, given)
+            given = self.body_layout.run(self.body, given)
         logits: Tensor = self.head(given)
         return logits
 

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -53,6 +54,10 @@ _DTYPES = {
     "I64": "int64",
     "F64": "float64",
 }
+ITEM_BYTES = {"BOOL": 1} | {
+    name: int(bits) // 8 for name in _DTYPES for bits in re.findall(r"^B?[A-Z](\d+)", name)
+}
+"""Bytes of one number, by type; here, so that a header is read without torch."""
 
 
 class DamagedFile(TopgraftError):
@@ -347,7 +352,7 @@ class TensorFile:
             raise DamagedFile(self.path, f"tensor {name!r} has sizes that are no sizes")
         if dtype not in _DTYPES:
             raise DamagedFile(self.path, f"tensor {name!r} has the unknown type {dtype!r}")
-        if end - start != math.prod(shape) * dtype_of(dtype).itemsize:
+        if end - start != math.prod(shape) * ITEM_BYTES[dtype]:
             raise DamagedFile(
                 self.path, f"tensor {name!r} has shape {tuple(shape)} but {end - start:,} bytes"
             )

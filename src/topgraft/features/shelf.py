@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,19 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topgraft.errors import TopgraftError, did_you_mean
+from topgraft.features.holds import Hold
+from topgraft.features.limit import limit_of, make_room, told_dropped, told_over
 from topgraft.features.shards import SUFFIX, Form, Shard, pack_shard
+from topgraft.features.stored import DESCRIPTION, SHARD, shelves_in
 from topgraft.files import canonical_json, read_json, sweep, told, write_json, write_whole
 from topgraft.tensorfile import DamagedFile, dtype_name, dtype_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SHARD = re.compile(r"[0-9a-f]{64}" + re.escape(SUFFIX))
-DESCRIPTION = "description.json"
-
 
 class StoreWarning(UserWarning):
-    """Something in the store was damaged and will be made again."""
+    """Something in the store was damaged, deleted or dropped for its limit, or the limit can't be kept."""
 
 
 class NotStored(TopgraftError):
@@ -66,11 +65,13 @@ class Shelf:
         self.description = dict(description)
         self.key = key_of(description)
         self.notes: list[str] = []
-        """What was found damaged, in plain sentences."""
+        """What was found damaged or missing, and what became of the store's limit, in plain sentences."""
         self._shards: dict[str, Shard] = {}
         self._where: dict[str, tuple[str, int]] = {}
         self._refused: dict[str, tuple[int, ...]] = {}
         self._lock = threading.RLock()
+        self._hold = Hold(folder)
+        self._is_over_told = False
         self._described = self._compare_description()
 
     def __reduce__(self) -> tuple[type[Shelf], tuple[Path, dict[str, Any]]]:
@@ -90,6 +91,10 @@ class Shelf:
 
     def append(self, digests: Sequence[str], arrays: Mapping[str, Tensor | Sequence[Tensor]]) -> None:
         """Store the arrays of some examples as one shard; examples that are stored already are left out.
+
+        Where the store would take more than its limit, shelves that nobody uses are dropped first, those
+        before others that were not used for longest. Where that is not enough it is stored all the same.
+        Either is told by a :class:`StoreWarning`.
 
         Parameters
         ----------
@@ -118,6 +123,7 @@ class Shelf:
             self._look()
             fresh = [row for row, digest in enumerate(digests) if digest not in self._where]
             if not fresh:
+                self._touch()
                 return
             if not arrays:
                 raise ValueError("there are no arrays to store")
@@ -130,9 +136,12 @@ class Shelf:
             chosen = {name: _rows(array, fresh, len(digests)) for name, array in arrays.items()}
             parts = pack_shard(self.key, [digests[row] for row in fresh], chosen)
             name = hashlib.sha256(parts[0]).hexdigest() + SUFFIX
+            self._make_room(sum(memoryview(part).nbytes for part in parts))
             self._write(name, parts)
             self._refused.pop(name, None)
+            self._touch()
             self._look()
+            self._tell_limit()
 
     def read(
         self, digests: Sequence[str], names: Sequence[str] | None = None
@@ -166,9 +175,11 @@ class Shelf:
                 if missing:
                     raise NotStored(missing)
                 try:
-                    return self._gather(digests, names)
+                    found = self._gather(digests, names)
                 except _Dropped:
                     continue
+                self._touch()
+                return found
 
     def _gather(
         self, digests: Sequence[str], names: Sequence[str] | None
@@ -211,7 +222,8 @@ class Shelf:
             raise _Dropped from error
 
     def _look(self) -> None:
-        """Bring what is known in line with what lies in the folder."""
+        """Bring what is known in line with what lies in the folder, which is in use from now on."""
+        self._hold.take()
         with told(self.folder, reading=True):
             try:
                 present = {entry.name for entry in os.scandir(self.folder) if SHARD.fullmatch(entry.name)}
@@ -273,6 +285,7 @@ class Shelf:
             for last in (False, False, True):
                 with told(self.folder):
                     self.folder.mkdir(parents=True, exist_ok=True)
+                self._hold.take()
                 try:
                     sweep(self.folder)
                     if not self._described or not (self.folder / DESCRIPTION).exists():
@@ -287,6 +300,32 @@ class Shelf:
             raise type(error)(
                 f"{error}\nThe store lies in {self.folder.parent.parent}; TOPGRAFT_CACHE names another place."
             ) from error
+
+    def _make_room(self, more: int) -> None:
+        """Drop what is not in use until ``more`` bytes fit below the store's limit, and say so."""
+        root = self.folder.parent.parent
+        limit = limit_of(root)
+        dropped = make_room(self.folder.parent, limit.bytes, more, keep=self.folder)
+        if limit.note and limit.note not in self.notes:
+            self._say(limit.note)
+        if dropped:
+            self._say(told_dropped(dropped, limit, root))
+
+    def _tell_limit(self) -> None:
+        """Say, once, that the store takes more than its limit."""
+        root = self.folder.parent.parent
+        limit = limit_of(root)
+        if limit.bytes is None or self._is_over_told:
+            return
+        taken = sum(shelf.bytes for shelf in shelves_in(self.folder.parent))
+        if taken > limit.bytes:
+            self._is_over_told = True
+            self._say(told_over(taken, limit, root))
+
+    def _touch(self) -> None:
+        """Note that the shelf was used just now, where its folder may be written in."""
+        with contextlib.suppress(OSError):
+            os.utime(self.folder / DESCRIPTION)
 
     def _compare_description(self) -> bool:
         path = self.folder / DESCRIPTION

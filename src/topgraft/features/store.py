@@ -11,20 +11,17 @@ examples count as not stored; it never changes a number.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from topgraft.errors import TopgraftError
-from topgraft.features.shelf import DESCRIPTION, SHARD, NotStored, Shelf, StoreWarning, key_of
-from topgraft.files import sweep, told
+from topgraft.errors import TopgraftError, did_you_mean
+from topgraft.features.limit import Limit, limit_of, limit_of_environment, make_room, write_limit
+from topgraft.features.shelf import NotStored, Shelf, StoreWarning, key_of
+from topgraft.features.stored import Stored, remove, shelves_in
 
 __all__ = ["NotStored", "Shelf", "Store", "StoreWarning", "default_root"]
-
-_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 def default_root() -> Path:
@@ -48,6 +45,10 @@ def default_root() -> Path:
         ) from error
 
 
+RECENT = 4
+"""Shelves that a store gave last and keeps in use, so that a run drops nothing that its repetition needs."""
+
+
 class Store:
     """Where arrays of examples are kept between commands.
 
@@ -55,6 +56,11 @@ class Store:
     ----------
     root
         Its folder, made when something is first stored; :func:`default_root` when not given.
+
+    Raises
+    ------
+    TopgraftError
+        If ``$TOPGRAFT_CACHE_LIMIT`` is no size.
 
     Examples
     --------
@@ -70,6 +76,8 @@ class Store:
     def __init__(self, root: Path | None = None) -> None:
         self.root = default_root() if root is None else Path(root).expanduser().absolute()
         self._folder = self.root / "features-1"
+        self._recent: list[Shelf] = []
+        limit_of_environment()  # better refused now than when there is something to store
 
     def shelf(self, description: Mapping[str, Any]) -> Shelf:
         """The shelf for arrays that ``description`` made; the same description finds it again.
@@ -80,41 +88,86 @@ class Store:
             Everything that the arrays depend on but the example itself, as JSON: digest of the
             weights, cut, pooling, preprocessing, precision, engine, versions.
         """
-        return Shelf(self._folder / key_of(description), description)
+        shelf = Shelf(self._folder / key_of(description), description)
+        others = [recent for recent in self._recent if recent.key != shelf.key]
+        self._recent = [*others[1 - RECENT :], shelf]
+        return shelf
 
     def size(self) -> int:
         """Bytes that the store takes."""
-        return sum(_size(path) for folder in self._shelves() for path in folder.iterdir())
+        return sum(shelf.bytes for shelf in shelves_in(self._folder))
 
-    def clear(self) -> int:
-        """Delete what is stored, but not what others are writing just now or what is not the store's.
+    def shelves(self, keys: Sequence[str] = ()) -> list[Stored]:
+        """What is stored, last used first.
+
+        Parameters
+        ----------
+        keys
+            Only the shelves whose keys begin with one of these; all when there is none.
+
+        Raises
+        ------
+        TopgraftError
+            If one of ``keys`` begins no shelf's key, or the store may not be read.
+        """
+        found = sorted(shelves_in(self._folder), key=lambda shelf: (-shelf.used, shelf.key))
+        for key in keys:
+            if not key or not any(shelf.key.startswith(key) for shelf in found):
+                heads = [shelf.key[: max(8, len(key))] for shelf in found]
+                hint = did_you_mean(key, heads) or (f" There are: {', '.join(heads[:5])}." if heads else "")
+                raise TopgraftError(
+                    f"Nothing in {self.root} has a key that begins with {key!r}.{hint}"
+                    + ("\n`topgraft cache` lists all keys." if heads else " Nothing is stored there.")
+                )
+        return [shelf for shelf in found if not keys or shelf.key.startswith(tuple(keys))]
+
+    def clear(self, keys: Sequence[str] = ()) -> int:
+        """Delete what is stored, but not what others are using just now or what is not the store's.
+
+        Parameters
+        ----------
+        keys
+            Only the shelves whose keys begin with one of these; all when there is none.
 
         Returns
         -------
         int
             Bytes that became free.
+
+        Raises
+        ------
+        TopgraftError
+            As :meth:`shelves`, or if something may not be deleted.
         """
         before = self.size()
-        for folder in self._shelves():
-            with told(folder):
-                for path in folder.iterdir():
-                    if SHARD.fullmatch(path.name) or path.name == DESCRIPTION:
-                        path.unlink(missing_ok=True)
-                sweep(folder)
-            with contextlib.suppress(OSError):  # not empty: something there is not ours
-                folder.rmdir()
-        return before - self.size()
+        for shelf in self.shelves(keys):
+            remove(shelf, but_here=True)
+        return max(0, before - self.size())
 
-    def _shelves(self) -> Iterator[Path]:
-        with told(self._folder, reading=True):
-            paths = sorted(self._folder.iterdir()) if self._folder.exists() else []
-        for path in paths:
-            if _KEY.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-                yield path
+    @property
+    def limit(self) -> Limit:
+        """How much it may take, and who says so."""
+        return limit_of(self.root)
 
+    def set_limit(self, limit: int | None) -> list[Stored]:
+        """Have it take at most ``limit`` bytes from now on, and drop what is too much already.
 
-def _size(path: Path) -> int:
-    try:
-        return os.lstat(path).st_size
-    except OSError:
-        return 0
+        Parameters
+        ----------
+        limit
+            ``None`` for no limit. ``$TOPGRAFT_CACHE_LIMIT`` comes before it.
+
+        Returns
+        -------
+        list
+            What was dropped.
+
+        Raises
+        ------
+        TopgraftError
+            If the store may not be written to.
+        RunningError
+            If the disk is full or fails.
+        """
+        write_limit(self.root, limit)
+        return make_room(self._folder, self.limit.bytes)
