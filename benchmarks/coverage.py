@@ -112,7 +112,10 @@ def measure(library: str, name: str, *, all_gradients: bool, say: Callable[[str]
     except Unsupported as reason:
         result |= {"outcome": "left out", "reason": str(reason)}
     except TopgraftError as error:
-        result |= {"outcome": "refused", "reason": str(error)}
+        said = {"outcome": "refused", "reason": str(error)}
+        if is_out_of_memory(error):
+            said = {"outcome": "left out", "reason": f"{TOO_LARGE}: {str(error)[:200]}"}
+        result |= said
     except Exception as error:  # noqa: BLE001 (whatever happened to this case, the others go on)
         if is_out_of_memory(error):
             result |= {"outcome": "left out", "reason": f"{TOO_LARGE}: {str(error)[:200]}"}

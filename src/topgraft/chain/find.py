@@ -116,7 +116,8 @@ def units(call: Call, root: nn.Module, output_layers: Sequence[str] = ()) -> lis
     """
     holds_output = any(name.startswith(f"{call.name}.") for name in output_layers)
     is_container = isinstance(call.module, _CONTAINERS)
-    holds = holds_named_blocks if call.name and _is_listed(call, root) else holds_blocks
+    is_element = call.name and (_is_listed(call, root) or _is_numbered(call.name, root))
+    holds = holds_named_blocks if is_element else holds_blocks
     if call.children and (not call.name or holds_output or is_container or holds(call.module)):
         return [unit for child in call.children for unit in units(child, root, output_layers)]
     return [call]
@@ -165,6 +166,9 @@ def find_output_layers(recording: Recording, asked: str | None) -> list[str]:
 def is_listed_block(call: Call, root: nn.Module) -> bool:
     """Whether a call's module is one of a list that the network calls its blocks, layers or cells.
 
+    So is one of those that are numbered side by side (``cell_0``, ``cell_1``), and one of several alike in a
+    list of any name that hangs in no such block.
+
     Examples
     --------
     An element of ``stages.1.blocks`` is, one of ``mixer.conv_kxk`` is not, nor is a plain layer.
@@ -172,9 +176,41 @@ def is_listed_block(call: Call, root: nn.Module) -> bool:
     owner = call.name.rpartition(".")[0]
     if owner and isinstance(root.get_submodule(owner), Layered):
         return True
+    if not _is_block(call.module):
+        return False
+    if _is_named_block(call.name, root):
+        return True
+    parts = owner.split(".") if owner else []
+    if any(_is_named_block(".".join(parts[:n]), root) for n in range(1, len(parts) + 1)):
+        return False
+    if isinstance(root.get_submodule(owner), _CONTAINERS):
+        while parts and parts[-1].isdigit():
+            parts.pop()
+        beside = list(_elements(root.get_submodule(".".join(parts))))
+        return sum(type(other) is type(call.module) for other in beside) > 1
+    return _is_numbered(call.name, root)
+
+
+def _is_numbered(name: str, root: nn.Module) -> bool:
+    """Whether a module is one of several of a class that are called blocks and differ by a number."""
+    owner, _, own = name.rpartition(".")
+    stem, module = own.rstrip("0123456789"), root.get_submodule(name)
+    if stem == own or not _is_named_as_list(stem) or not _is_block(module):
+        return False
+    beside = (
+        child for n, child in root.get_submodule(owner).named_children() if n.rstrip("0123456789") == stem
+    )
+    return sum(type(child) is type(module) for child in beside) > 1
+
+
+def _is_named_block(name: str, root: nn.Module) -> bool:
+    """Whether a module is an element of a list that is called one of blocks."""
+    owner = name.rpartition(".")[0]
     names = [n for n in owner.split(".") if not n.isdigit()]
-    listed = bool(names) and _is_named_as_list(names[-1]) and _is_listed(call, root)
-    return listed and _is_block(call.module)
+    named = bool(names) and _is_named_as_list(names[-1])
+    return (
+        named and isinstance(root.get_submodule(owner), _CONTAINERS) and _is_block(root.get_submodule(name))
+    )
 
 
 def _is_norm(module: nn.Module) -> bool:
