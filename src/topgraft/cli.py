@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+import warnings
 from collections.abc import Callable
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -13,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from topgraft import cache, options
-from topgraft.errors import TopgraftError
+from topgraft.errors import TopgraftError, TopgraftWarning
 
 if TYPE_CHECKING:
     from topgraft.console import Console
@@ -77,6 +79,13 @@ def _console(*, json: bool, quiet: bool) -> Console:
     from topgraft.console import Console
 
     return Console.for_command(json=json, quiet=quiet)
+
+
+def _say_warning(usual: Callable[..., None], quiet: bool, message: Any, *where: Any) -> None:  # noqa: FBT001
+    if not isinstance(message, TopgraftWarning):
+        usual(message, *where)
+    elif not quiet:
+        typer.echo(f"Warning   {message}", err=True)
 
 
 def _say_json(document: Any) -> None:
@@ -389,8 +398,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack signs that tables have
     run: Callable[..., Any] = app
+    quiet = not {"--quiet", "-q"}.isdisjoint(given)
     try:
-        run(given)
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_say_warning, warnings.showwarning, quiet)
+            run(given)
     except TopgraftError as error:
         if "--debug" in given:
             raise

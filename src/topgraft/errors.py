@@ -22,6 +22,10 @@ class RunningError(TopgraftError):
     exit_status = 1
 
 
+class TopgraftWarning(UserWarning):
+    """Something that was decided for the user or noticed on the way; the command line says it in a line."""
+
+
 def nearest(word: str, choices: Iterable[str], *, limit: int = 3) -> list[str]:
     """Choices that look most like ``word``, best first.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from topgraft.chain import Segment, State
 from topgraft.chain.replay import Tap
+from topgraft.errors import TopgraftWarning
 from topgraft.memory import Layout
 from topgraft.pooling import pool
 
@@ -102,7 +103,7 @@ def engine_of(
     return OpenVinoEngine(segment, precision=precision, device=device)
 
 
-class EngineWarning(UserWarning):
+class EngineWarning(TopgraftWarning):
     """Another engine runs the frozen part than the one that a model was made with."""
 
 

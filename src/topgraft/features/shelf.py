@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topgraft.errors import TopgraftError, did_you_mean
+from topgraft.errors import TopgraftError, TopgraftWarning, did_you_mean
 from topgraft.features.holds import Hold
 from topgraft.features.limit import limit_of, make_room, told_dropped, told_over
 from topgraft.features.shards import SUFFIX, Form, Shard, pack_shard
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class StoreWarning(UserWarning):
+class StoreWarning(TopgraftWarning):
     """Something in the store was damaged, deleted or dropped for its limit, or the limit can't be kept."""
 
 
