@@ -254,7 +254,7 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["MKL_NUM_THREADS"] = "1"
     os.environ["HF_HUB_OFFLINE"] = "1"
-    # Memory that was freed is used again and not given back: making its pages anew takes longer than the sums.
+    # Freed memory is used again and not given back: making its pages anew takes longer than the sums.
     os.environ |= {
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": str(2**34),
