@@ -298,13 +298,19 @@ def output(at: At) -> float:
 
 @torch.no_grad()
 def padded(at: At) -> float:
-    """How far the activations of real steps are from those of the same with more padding."""
+    """How far the activations of real steps are from those of the same with more padding.
+
+    Whole numbers in a state (which steps a sparse attention looks at) name steps of padding too: there what
+    the rest of the chain makes of both states is compared.
+    """
     inputs, more = at.subject.inputs, at.subject.padded
     assert more is not None
     short, long = at.first(inputs), at.first(more)
     masks = [t for n, t in inputs.items() if "mask" in n and t.ndim == 2 and set(t.shape[1:]) - {1}]
     real = masks[0].bool() if masks else None
-    pairs = zip(short.tensors, long.tensors, strict=True)
+    pairs = [(a, b) for a, b in zip(short.tensors, long.tensors, strict=True) if a.is_floating_point()]
+    if len(pairs) < len(short.tensors):
+        pairs.append((at.rest(short), at.rest(long)))
     return max(difference(*real_steps(a, b, real)) for a, b in pairs)
 
 
