@@ -29,7 +29,8 @@ forward, on inputs that the chain has not seen and with one example more:
 - **padding**: where there is a mask, more padding does not change the activations of real steps;
 - **gradients** ({gradients}): with the part before the cut frozen and in eval mode and the part after it in
   train mode, dropout drawing from the same seed, gradients are those of the whole network with the same
-  parameters frozen. Modules that lie across the cut stay in eval mode; recurrent dropout is left out.
+  parameters frozen. Modules that lie across the cut stay in eval mode; recurrent dropout is left out. Where
+  the whole network itself does not run like that, or differs the second time, both are in eval mode.
 
 Differences are relative to the activation's largest number: at most 1e-5 in single precision or, where that
 is too noisy to tell, 1e-12 in double; gradients at most 1e-4 or 1e-9 (relative to each parameter's largest).
