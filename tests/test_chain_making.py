@@ -140,3 +140,25 @@ def test_an_output_layer_may_be_followed_by_what_has_no_parameters():
     with torch.no_grad():
         x = torch.randn(4, 3)
         assert torch.equal(chain[:](x), network[0](x))
+
+
+class LooksAhead(nn.Module):
+    """Its forward begins by asking a later part for the names that it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+        self.late = nn.Module()
+        self.late.adapters = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)})
+        self.late.forward = lambda x, n: self.late.adapters[n](x)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        name = sorted(self.late.adapters.keys())[1]
+        for block in self.blocks:
+            rows = torch.tanh(block(rows))
+        return self.late(rows, name)
+
+
+def test_a_cut_up_to_which_the_network_does_not_run_alone_is_refused():
+    with pytest.raises(TopgraftError, match=r"does not run up to here \(IndexError"):
+        Chain.of(LooksAhead().eval(), torch.randn(3, 4), output_layer="")

@@ -94,6 +94,8 @@ def check(pair: Pair, found: Layout, point: Point, runs: Runs, *, gradients: boo
     gap, why = proof(pair, found, point, runs)
     if gap > TOLERANCE:
         return gap, why
+    if why := _why_not_reached(pair, found, point, runs):
+        return inf, why
     states = runs.batch[point].tensors
     if (twice := _apart(runs.again[point].tensors, states)) > 0:
         return inf, f"two runs differ (by {twice:.1e})"
@@ -112,6 +114,17 @@ def check(pair: Pair, found: Layout, point: Point, runs: Runs, *, gradients: boo
         said = "gradients differ from those of the whole network with its beginning frozen"
         return inf, f"{said} (by {apart:.1e} at {where})"
     return gap, ""
+
+
+def _why_not_reached(pair: Pair, found: Layout, point: Point, runs: Runs) -> str:
+    """Why the network up to a cut, run by itself, does not give the state there; nothing where it does."""
+    try:
+        front = anatomy(pair, found, [point]).segment(pair.network, 0, 1)
+        with torch.no_grad(), evaluating(front):
+            gap = _apart(front(pair.inputs).tensors, runs.batch[point].tensors)
+    except Exception as error:  # noqa: BLE001 (as in proof)
+        return f"the beginning of the network does not run up to here ({type(error).__name__}: {error})"
+    return "" if gap <= TOLERANCE else f"the beginning of the network gives something else (by {gap:.1e})"
 
 
 def _gradients_equal_in_fp64(pair: Pair, found: Layout, point: Point) -> bool:
