@@ -5,6 +5,7 @@ import torch
 from small_networks import example_maps, maps
 from torch import Tensor, nn
 
+from topgraft.chain import Chain
 from topgraft.chain.find import (
     block_name,
     find_output_layers,
@@ -215,3 +216,12 @@ def test_a_block_has_the_name_of_the_list_that_holds_just_its_parts(names, wante
     group = found.groups[0]
     group.calls = [group.calls[i] for i in names]
     assert block_name(group, recording) == wanted
+
+
+def test_a_sequence_of_different_parts_called_block_is_one_block() -> None:
+    from torchvision.models import efficientnet_b0
+
+    chain = Chain.of(efficientnet_b0(weights=None).eval(), torch.randn(2, 3, 64, 64), gradients=False)
+    names = [block.name for block in chain]
+    assert names[:4] == ["features.0", "features.1.0", "features.2.0", "features.2.1"]
+    assert not any(block.others for block in chain)

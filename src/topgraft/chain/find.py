@@ -57,6 +57,14 @@ def _is_named_as_list(name: str) -> bool:
     return any(word in name.casefold() for word in _LISTS)
 
 
+def _is_list_of_blocks(name: str, container: nn.Module) -> bool:
+    """Whether a container is called a list of blocks and is not one block, a sequence of its parts."""
+    if not _is_named_as_list(name):
+        return False
+    kinds = {type(child) for child in container.children() if has_parameters(child)}
+    return not isinstance(container, nn.Sequential) or name.casefold() not in _LISTS or len(kinds) == 1
+
+
 def _is_composite(module: nn.Module) -> bool:
     return next(module.children(), None) is not None
 
@@ -86,7 +94,7 @@ def holds_blocks(module: nn.Module) -> bool:
         if isinstance(child, _CONTAINERS):
             elements = [e for e in _elements(child) if has_parameters(e)]
             composite = [e for e in elements if _is_composite(e)]
-            if composite and (_is_named_as_list(name) or len({type(e) for e in elements}) == 1):
+            if composite and (_is_list_of_blocks(name, child) or len({type(e) for e in elements}) == 1):
                 return True
         elif holds_blocks(child):
             return True
@@ -100,7 +108,7 @@ def holds_named_blocks(module: nn.Module) -> bool:
     return any(
         (
             isinstance(child, _CONTAINERS)
-            and _is_named_as_list(name)
+            and _is_list_of_blocks(name, child)
             and any(_is_block(e) for e in _elements(child))
         )
         or holds_named_blocks(child)
@@ -206,11 +214,13 @@ def _is_numbered(name: str, root: nn.Module) -> bool:
 def _is_named_block(name: str, root: nn.Module) -> bool:
     """Whether a module is an element of a list that is called one of blocks."""
     owner = name.rpartition(".")[0]
-    names = [n for n in owner.split(".") if not n.isdigit()]
-    named = bool(names) and _is_named_as_list(names[-1])
-    return (
-        named and isinstance(root.get_submodule(owner), _CONTAINERS) and _is_block(root.get_submodule(name))
-    )
+    if not owner or not isinstance(root.get_submodule(owner), _CONTAINERS):
+        return False
+    parts = owner.split(".")
+    while parts[1:] and parts[-1].isdigit():
+        parts.pop()
+    listed = _is_list_of_blocks(parts[-1], root.get_submodule(".".join(parts)))
+    return listed and _is_block(root.get_submodule(name))
 
 
 def _is_norm(module: nn.Module) -> bool:

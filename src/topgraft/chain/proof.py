@@ -144,7 +144,7 @@ def _padding_apart(pair: Pair, found: Layout, point: Point, runs: Runs) -> float
     length = mask.shape[1]
     if runs.padded is None:
         longer = {
-            n: torch.cat([t, torch.zeros(len(t), PADDING, dtype=t.dtype)], 1)
+            n: torch.cat([t, torch.zeros(len(t), PADDING, *t.shape[2:], dtype=t.dtype)], 1)
             if t.shape[1:2] == (length,)
             else t
             for n, t in pair.inputs.items()
