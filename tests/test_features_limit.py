@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -276,6 +277,7 @@ class Model:
         self.stored.pop(number, None)
 
     def limit(self, number: int, _: None) -> None:
+        gc.collect()  # an error that was caught may still hold a shelf that was closed
         self.store.set_limit(number)
 
     def is_bounded(self) -> bool:
