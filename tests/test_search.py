@@ -32,6 +32,7 @@ from topgraft.features.sources import FeatureSource, LiveSource, StateSource
 from topgraft.features.store import Store
 from topgraft.probe import fit_head, probe
 from topgraft.search import (
+    SETTLED,
     Material,
     Trial,
     affordable_epochs,
@@ -243,10 +244,14 @@ def test_a_training_is_taken_only_for_a_gain(frozen, trained, better):
             assert keep == 3
             return Cut()
 
-    trial = Trial(3, 1, History(correct=[bool(t) for t in trained]), 1.0)
+    trial = Trial(3, 1, History(correct=[bool(t) for t in trained], best=SETTLED), 1.0)
     evidence: Evidence = Measured()  # type: ignore[assignment] (what is read of it)
     took, why = is_better(trial, evidence, range(n))
     assert took == better
+    short = replace(trial, history=History(correct=[bool(t) for t in trained], best=SETTLED - 1))
+    gain = np.array(trained) - np.array(frozen)
+    is_clear = gain.mean() > gain.std(ddof=1) / np.sqrt(n)
+    assert is_better(short, evidence, range(n))[0] == (better and is_clear)
     assert f"{100 * np.mean(frozen):.1f} % frozen, {100 * np.mean(trained):.1f} % trained on {n}" in why
 
 
