@@ -254,6 +254,7 @@ class Model:
         self.stored: dict[int, set[int]] = {}  # rows that are there for sure, since their shelf is in use
 
     def append(self, number: int, rows: list[int]) -> None:
+        gc.collect()  # an error that was caught may still hold a shelf that was closed
         shelf = self.open.setdefault(number, opened(self.store, number))
         shelf.append([f"e{row}" for row in rows], {"a": values_of(number, rows)})
         assert set(shelf.known()) >= {f"e{row}" for row in rows}
