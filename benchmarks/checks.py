@@ -45,12 +45,15 @@ class Found:
         What does not hold, one line each.
     trained
         Cuts at which gradients were compared.
+    in_eval
+        Those of them where the network itself can't be compared in train mode, so that it was in eval mode.
     """
 
     largest: dict[str, float] = field(default_factory=dict)
     doubled: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     trained: list[int] = field(default_factory=list)
+    in_eval: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -90,6 +93,7 @@ class At:
         self, subject: Subject, cut: int, given: Mapping[str, Any], whole: tuple[Tensor, Tensor]
     ) -> None:
         self.subject, self.cut, self.given, self.whole = subject, cut, given, whole
+        self.in_eval = False
         self.first, self.rest = subject.chain[:cut].eval(), subject.chain[cut:].eval()
 
     @cached_property
@@ -251,6 +255,8 @@ def check(
                 problem = settle(name, at)
             except Exception as error:  # noqa: BLE001 (whatever a part of the chain raises is a finding)
                 problem = f"{type(error).__name__}: {str(error)[:300]}"
+            if name == "gradients" and at.in_eval:
+                found.in_eval.append(cut)
             if problem:
                 found.wrong.append(f"cut {cut} ({subject.chain.blocks[cut - 1].name}), {name}: {problem}")
     return found
@@ -345,9 +351,11 @@ def gradients(at: At) -> float:
     try:
         theirs = _whole_gradients(at, mine, after)
     except Exception:  # noqa: BLE001 (the network's own code may ask for anything in train mode)
-        return _apart(_rest_gradients(at, mine, set()), _whole_gradients(at, mine, set()))
-    gap = _apart(_rest_gradients(at, mine, after), theirs)
-    if gap > GRADIENT[0] and _apart(_whole_gradients(at, mine, after), theirs) > GRADIENT[0]:
+        at.in_eval = True
+    else:
+        gap = _apart(_rest_gradients(at, mine, after), theirs)
+        at.in_eval = gap > GRADIENT[0] and _apart(_whole_gradients(at, mine, after), theirs) > GRADIENT[0]
+    if at.in_eval:
         return _apart(_rest_gradients(at, mine, set()), _whole_gradients(at, mine, set()))
     return gap
 

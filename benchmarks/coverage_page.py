@@ -161,6 +161,8 @@ def _library_lines(some: Sequence[Mapping[str, Any]]) -> list[str]:
             ]
         )
     lines = markdown_table(header, rows) if rows else []
+    if in_eval := [r["name"] for r in made if r["in_eval"]]:
+        lines += ["", f"Gradients in eval mode: {', '.join(in_eval)}."]
     if any(r["doubled"] for r in made):
         lines += ["", "d: decided in double precision at some cuts, whose difference counts there."]
     parts: list[tuple[str, list[str]]] = [

@@ -99,7 +99,6 @@ def test_a_device_that_it_does_not_run_on_is_refused(chain):
 
 
 def test_where_it_is_missing_that_is_said(chain, monkeypatch):
-    monkeypatch.setattr("topgraft.features.engine.find_spec", lambda _name: None)
     monkeypatch.setattr("topgraft.features.openvino.find_spec", lambda _name: None)
     with pytest.raises(TopgraftError, match=r"pip install 'topgraft\[openvino\]'"):
         engine_of(chain[:2], name="openvino")

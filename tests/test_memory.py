@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import topgraft as tg
 from topgraft.chain import Chain
 from topgraft.features.engine import Engine
-from topgraft.memory import Layout, laid_out
+from topgraft.memory import MemoryFormat, formatted
 
 
 class Flattens(nn.Module):
@@ -36,25 +36,25 @@ def network() -> nn.Module:
 
 def test_states_inputs_and_tensors_are_laid_out_and_what_is_no_map_stays():
     x, rows = torch.randn(2, 3, 4, 4), torch.randn(2, 5)
-    found = laid_out({"x": x, "rows": rows}, torch.channels_last)
+    found = formatted({"x": x, "rows": rows}, torch.channels_last)
     assert found["x"].is_contiguous(memory_format=torch.channels_last)
     assert found["rows"] is rows
     assert torch.equal(found["x"], x)
-    back = laid_out(tg.State((found["x"],)), torch.contiguous_format)
+    back = formatted(tg.State((found["x"],)), torch.contiguous_format)
     assert back.tensors[0].is_contiguous()
 
 
 def test_code_that_takes_the_memory_for_granted_runs_in_the_usual_layout(network):
-    layout, x = Layout(), torch.randn(4, 3, 8, 8)
+    memory, x = MemoryFormat(network), torch.randn(4, 3, 8, 8)
     with torch.no_grad():
         for _ in range(2):
-            torch.testing.assert_close(layout.run(network, x), network(x))
-    assert layout.form == torch.contiguous_format
+            torch.testing.assert_close(memory.run(network, x), network(x))
+    assert memory.format == torch.contiguous_format
 
 
 def test_other_errors_are_not_swallowed(network):
     with pytest.raises(RuntimeError, match="channels"):
-        Layout().run(network, torch.randn(4, 2, 8, 8))
+        MemoryFormat(network).run(network, torch.randn(4, 2, 8, 8))
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])

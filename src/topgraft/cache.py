@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from topgraft import options
+from topgraft.console import say_json
 
 if TYPE_CHECKING:
     from topgraft.console import Console
     from topgraft.features.store import Store
     from topgraft.features.stored import Stored
 
-HEAD = 8
+SHOWN = 8
 """Characters of a key that people are shown, more where they are needed to tell shelves apart."""
 
 app = typer.Typer(
@@ -69,7 +69,7 @@ def show(
         console.table(header, _rows(shelves), left=(0, 1, 2, 5))
     _totals(console, store, shelves)
     if json:
-        _say_json(_document(store, shelves))
+        say_json(_document(store, shelves))
 
 
 @app.command()
@@ -100,12 +100,12 @@ def clear(
     console.line("Freed", f"{size(freed)} of {counted(len(chosen), 'shelf').replace('shelfs', 'shelves')}")
     for shelf in left:
         why = "in use just now" if shelf.is_used else "holds files that are not the store's"
-        console.line("Left", f"{shelf.key[:HEAD]} {shelf}: {why}")
+        console.line("Left", f"{shelf.key[:SHOWN]} {shelf}: {why}")
     _totals(console, store, after)
     if json:
         cleared = [shelf.key for shelf in chosen if shelf.key not in there]
         more = {"freed": freed, "cleared": cleared, "left": [shelf.key for shelf in left]}
-        _say_json(_document(store, after) | more)
+        say_json(_document(store, after) | more)
 
 
 @app.command()
@@ -140,7 +140,7 @@ def limit(
     _totals(console, store, shelves)
     if json:
         more = {"freed": sum(shelf.bytes for shelf in dropped), "dropped": [shelf.key for shelf in dropped]}
-        _say_json(_document(store, shelves) | more)
+        say_json(_document(store, shelves) | more)
 
 
 def _told(context: typer.Context, *, json: bool, quiet: bool) -> tuple[Console, bool]:
@@ -156,7 +156,7 @@ def _rows(shelves: Sequence[Stored]) -> list[list[str]]:
     from topgraft.console import size
 
     keys = [shelf.key for shelf in shelves]
-    length = next(n for n in range(HEAD, 65) if len({key[:n] for key in keys}) == len(keys))
+    length = next(n for n in range(SHOWN, 65) if len({key[:n] for key in keys}) == len(keys))
     return [
         [
             shelf.key[:length],
@@ -220,7 +220,3 @@ def _document(store: Store, shelves: Sequence[Stored]) -> dict[str, Any]:
             for shelf in shelves
         ],
     }
-
-
-def _say_json(document: dict[str, Any]) -> None:
-    typer.echo(json_module.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))

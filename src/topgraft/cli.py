@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from topgraft import cache, options
+from topgraft.console import say_json
 from topgraft.errors import TopgraftError, TopgraftWarning
 
 if TYPE_CHECKING:
@@ -88,10 +89,6 @@ def _say_warning(usual: Callable[..., None], quiet: bool, message: Any, *where: 
         typer.echo(f"Warning   {message}", err=True)
 
 
-def _say_json(document: Any) -> None:
-    typer.echo(json_module.dumps(document, ensure_ascii=False, indent=2, allow_nan=False))
-
-
 def _read(
     data: str,
     *,
@@ -140,7 +137,7 @@ def layers(
     shown = _console(json=json, quiet=quiet or json)
     document = run_layers(backbone, weights, keep=keep, freeze=freeze, svg=svg, why=why, console=shown)
     if json:
-        _say_json(document)
+        say_json(document)
 
 
 @app.command()
@@ -209,9 +206,9 @@ def probe(
     if json:
         rate = passed["seconds_an_example"]
         if passed["items_reused"] and not rate:
-            rate = time_one_batch(network, ready.development, settings)
+            rate = time_one_batch(network, ready.development, replace(settings, engine=passed["engine"]))
         resumed = reuse("pass", passed["items_reused"], passed["items_reused"] * rate)
-        _say_json(probe_json(network, evidence, advice, resumed))
+        say_json(probe_json(network, evidence, advice, resumed))
 
 
 @app.command()
@@ -296,7 +293,7 @@ def fit(
         seed=seed,
     )
     if json:
-        _say_json(run.result)
+        say_json(run.result)
 
 
 @app.command()
@@ -363,7 +360,7 @@ def evaluate(
         console=_console(json=json, quiet=quiet),
     )
     if json:
-        _say_json(result)
+        say_json(result)
 
 
 @app.command()
@@ -385,7 +382,7 @@ def demo(
 
     result = run_demo(out, budget=budget, seed=seed, console=_console(json=json, quiet=quiet))
     if json:
-        _say_json(result)
+        say_json(result)
 
 
 app.add_typer(cache.app)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 LABEL = 10
 """Columns that a label takes."""
@@ -72,6 +73,12 @@ class Console:
         with Progress(*columns, console=screen, redirect_stdout=False, redirect_stderr=False) as bars:
             task = bars.add_task(label, total=total)
             yield lambda done: bars.advance(task, done)
+
+
+def say_json(document: Any) -> None:
+    """The one document on standard output that other programs read."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    sys.stdout.flush()
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = ()) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from topgraft.chain import Chain, Inputs, Segment, State
 from topgraft.head import Head
-from topgraft.memory import Layout
+from topgraft.memory import MemoryFormat
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -19,9 +19,8 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def _has_own_train(module: nn.Module) -> bool:
-    return "train" in vars(
-        type(module)
-    )  # one that a base class of whole networks has is about something else
+    """Whether its very class says what training mode is; what whole networks inherit is about others."""
+    return "train" in vars(type(module))
 
 
 class Graft(nn.Module):
@@ -65,11 +64,8 @@ class Graft(nn.Module):
         self.tune_norms, self.drop = tune_norms, drop
         self.frozen: Segment | None = copy.deepcopy(chain[:freeze]) if freeze else None
         self.body: Segment | None = copy.deepcopy(chain[freeze:keep]) if freeze < keep else None
-        for part in (self.frozen, self.body):
-            if part is not None:
-                part.to(memory_format=torch.channels_last)
+        self.frozen_format, self.body_format = MemoryFormat(self.frozen), MemoryFormat(self.body)
         self.head = head
-        self.frozen_layout, self.body_layout = Layout(), Layout()
         self._owner = chain.owner_of()
         self.uphold()
         self.eval()
@@ -103,13 +99,13 @@ class Graft(nn.Module):
         if self.frozen is None:
             return self.from_state(inputs)
         with torch.no_grad():
-            state = self.frozen_layout.run(self.frozen, inputs)
+            state = self.frozen_format.run(self.frozen, inputs)
         return self.from_state(state)
 
     def from_state(self, given: State | Inputs | Tensor) -> Tensor:
         """Logits of states at cut ``freeze`` (inputs where nothing is frozen, features where all is)."""
         if self.body is not None:
-            given = self.body_layout.run(self.body, given)
+            given = self.body_format.run(self.body, given)
         logits: Tensor = self.head(given)
         return logits
 

@@ -10,7 +10,7 @@ from topgraft.errors import TopgraftError, did_you_mean
 
 AUGMENTATIONS = ("auto", "none", "standard")
 CLASS_WEIGHTS = ("none", "balanced")
-ENGINES = ("auto", "torch", "openvino")
+ENGINE_CHOICES = ("auto", "torch", "openvino")
 PRECISIONS = ("fp32", "bf16")
 REPEATED = (
     *("backbone", "weights", "allow_missing", "folds", "held_out", "hidden", "dropout", "augment"),
@@ -87,7 +87,7 @@ class Settings:
         """Refuse what can't be meant."""
         _one_of("augment", self.augment, AUGMENTATIONS)
         _one_of("class-weights", self.class_weights, CLASS_WEIGHTS)
-        _one_of("engine", self.engine, ENGINES)
+        _one_of("engine", self.engine, ENGINE_CHOICES)
         _one_of("precision", self.precision, PRECISIONS)
         _between("folds", self.folds, 2, 100)
         _between("held-out", self.held_out, 0.01, 0.9)

@@ -129,10 +129,10 @@ class _Trainable(nn.Module):
 
     def __init__(self, graft: Graft) -> None:
         super().__init__()
-        self.body, self.head, self.layout = graft.body, graft.head, graft.body_layout
+        self.body, self.head, self.format = graft.body, graft.head, graft.body_format
 
     def forward(self, given: Any) -> Tensor:
-        logits: Tensor = self.head(given if self.body is None else self.layout.run(self.body, given))
+        logits: Tensor = self.head(given if self.body is None else self.format.run(self.body, given))
         return logits
 
 

@@ -60,10 +60,10 @@ def encoder_of(network: PreTrainedModel, filled: Filled) -> tuple[Encoder, Fille
     Words are one table for encoder and decoder (``shared`` in T5, BART), which may be written once.
     """
     whole = network.state_dict()
-    by_place = {(t.data_ptr(), t.shape, t.stride()): n for n, t in whole.items() if n in filled.arrived}
+    places = {(t.data_ptr(), t.shape, t.stride()) for n, t in whole.items() if n in filled.arrived}
     encoder = Encoder(network)
     state = encoder.state_dict()
-    arrived = {n for n, t in state.items() if (t.data_ptr(), t.shape, t.stride()) in by_place}
+    arrived = {n for n, t in state.items() if (t.data_ptr(), t.shape, t.stride()) in places}
     return encoder, replace(
         filled,
         arrived=frozenset(arrived),

@@ -191,12 +191,18 @@ def is_listed_block(call: Call, root: nn.Module) -> bool:
     parts = owner.split(".") if owner else []
     if any(_is_named_block(".".join(parts[:n]), root) for n in range(1, len(parts) + 1)):
         return False
-    if isinstance(root.get_submodule(owner), _CONTAINERS):
-        while parts and parts[-1].isdigit():
-            parts.pop()
-        beside = list(_elements(root.get_submodule(".".join(parts))))
+    if _is_listed(call, root):
+        beside = _elements(root.get_submodule(_name_of_list(owner)))
         return sum(type(other) is type(call.module) for other in beside) > 1
     return _is_numbered(call.name, root)
+
+
+def _name_of_list(owner: str) -> str:
+    """Of the list that an element's owner belongs to: lists in a list have numbers for names."""
+    parts = owner.split(".")
+    while parts and parts[-1].isdigit():
+        parts.pop()
+    return ".".join(parts)
 
 
 def _is_numbered(name: str, root: nn.Module) -> bool:
@@ -216,11 +222,9 @@ def _is_named_block(name: str, root: nn.Module) -> bool:
     owner = name.rpartition(".")[0]
     if not owner or not isinstance(root.get_submodule(owner), _CONTAINERS):
         return False
-    parts = owner.split(".")
-    while parts[1:] and parts[-1].isdigit():
-        parts.pop()
-    listed = _is_list_of_blocks(parts[-1], root.get_submodule(".".join(parts)))
-    return listed and _is_block(root.get_submodule(name))
+    listed = _name_of_list(owner)
+    is_named = _is_list_of_blocks(listed.rpartition(".")[2], root.get_submodule(listed))
+    return is_named and _is_block(root.get_submodule(name))
 
 
 def _is_norm(module: nn.Module) -> bool:

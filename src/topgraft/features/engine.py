@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from topgraft.chain import Segment, State
 from topgraft.chain.replay import Tap
 from topgraft.errors import TopgraftWarning
-from topgraft.memory import Layout
+from topgraft.memory import MemoryFormat
 from topgraft.pooling import pool
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -38,8 +37,7 @@ class Engine:
         self.dtype = PRECISIONS[precision]
         self.segment = copy.deepcopy(segment).eval().requires_grad_(requires_grad=False)
         self.segment.to(device=device, dtype=self.dtype)
-        self.segment.to(memory_format=torch.channels_last)
-        self._layout = Layout()
+        self._format = MemoryFormat(self.segment)
 
     def run(self, inputs: Mapping[str, Tensor], *, tap: Tap | None = None) -> State:
         """The state at the segment's end.
@@ -53,7 +51,7 @@ class Engine:
         """
         with torch.inference_mode():
             prepared = {n: self.prepare(t) for n, t in inputs.items()}
-            state: State = self._layout.run(self.segment, prepared, tap=tap)
+            state: State = self._format.run(self.segment, prepared, tap=tap)
         return state
 
     def pooled(self, inputs: Mapping[str, Tensor], layouts: Mapping[int, str]) -> dict[int, Tensor]:
@@ -109,7 +107,9 @@ class EngineWarning(TopgraftWarning):
 
 def usable(name: str) -> str:
     """The engine of a name, or PyTorch where it is not installed here, which is said."""
-    if name == "openvino" and find_spec("openvino") is None:
+    from topgraft.features.openvino import is_installed
+
+    if name == "openvino" and not is_installed():
         warnings.warn(
             "This model was made with OpenVINO, which is not installed here: PyTorch runs it, and "
             "probabilities may differ in the last digits (pip install 'topgraft[openvino]').",

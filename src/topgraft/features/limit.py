@@ -174,7 +174,7 @@ def make_room(folder: Path, limit: int | None, more: int = 0, *, keep: Path | No
             break
         if not shelf.bytes or shelf.folder == keep:
             continue
-        shelf.description  # noqa: B018 - read now, so that what was dropped can be told
+        _ = shelf.description  # read and kept now, so that what was dropped can be told
         try:
             if remove(shelf):
                 excess -= shelf.bytes
