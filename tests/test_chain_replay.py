@@ -8,8 +8,8 @@ from small_networks import differing, example_maps, kept, maps
 from torch import Tensor, nn
 
 from topgraft.chain import Chain, State
-from topgraft.chain.point import Dim, Shape
-from topgraft.chain.replay import Segment, Skip, first_tensor, pruned
+from topgraft.chain.pruning import pruned
+from topgraft.chain.replay import Segment, first_tensor
 
 
 @pytest.fixture(scope="module")
@@ -120,22 +120,6 @@ def test_precision_and_device_of_the_state_are_kept(chain):
     double = part.to(torch.float64)
     with torch.no_grad():
         assert double(State((torch.randn(2, 6, 6, 6).double(),))).tensors[0].dtype == torch.float64
-
-
-def test_pruning_shares_what_stays_and_leaves_the_original_alone():
-    network = maps()
-    before = kept(network)
-    shape = Shape((Dim(1, batch=1), Dim(6), Dim(6), Dim(6)), torch.float32)
-    result = pruned(network, skip={"blocks.0": Skip(shape)}, absent=["fc.weight"])
-    assert differing(kept(network), before) == set()
-    assert result.stem.weight is network.stem.weight
-    assert not list(result.blocks[0].named_parameters())
-    assert all(bool(p.isnan().all()) for p in result.blocks[0].parameters())
-    assert type(result.blocks[0]) is type(network.blocks[0])
-    assert bool(result.fc.weight.isnan().all())
-    assert "fc.weight" not in result.state_dict()
-    with pytest.raises(RuntimeError, match="runs through its segment"):
-        result(example_maps())
 
 
 def test_the_first_tensor_is_found_in_any_output():

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from topgraft.chain import Chain, State
 from topgraft.graft import Graft
+from topgraft.history import Recipe
 from topgraft.pooling import pool
-from topgraft.train import Recipe, parameter_groups
+from topgraft.train import parameter_groups
 
 DEPTH = 3
 CUTS = DEPTH + 1

@@ -30,6 +30,7 @@ from topgraft.evidence import Evidence
 from topgraft.features.shelf import StoreWarning
 from topgraft.features.sources import FeatureSource, LiveSource, StateSource
 from topgraft.features.store import Store
+from topgraft.history import History
 from topgraft.probe import fit_head, probe
 from topgraft.search import (
     SETTLED,
@@ -49,7 +50,7 @@ from topgraft.search import (
     trained_parameters,
 )
 from topgraft.settings import Settings
-from topgraft.train import History, evaluate
+from topgraft.train import evaluate
 
 
 def of_arrays(root: Path, **settings: Any) -> Material:

@@ -37,11 +37,9 @@ from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSo
 from topgraft.features.store import Store
 from topgraft.files import read_tensors, write_tensors
 from topgraft.graft import Graft
+from topgraft.history import Epoch, History, Recipe
 from topgraft.pooling import pool
 from topgraft.train import (
-    Epoch,
-    History,
-    Recipe,
     evaluate,
     keeps_up,
     parameter_groups,
@@ -473,18 +471,6 @@ def test_logits_come_in_the_order_asked_and_in_eval_mode():
     assert torch.equal(logits[0], logits[3]) or torch.allclose(logits[0], logits[3], atol=1e-6)
     loss = nn.functional.cross_entropy(whole, TARGETS[rows])
     assert evaluate(graft, source, TARGETS, rows)[0] == pytest.approx(float(loss), abs=1e-5)
-
-
-def test_a_history_comes_back_from_json():
-    history = History(
-        epochs=[Epoch(0, 1.0, 0.5, 0.25, 0.0, 0.1), Epoch(1, 0.5, 0.4, 0.5, 0.1, 0.2)],
-        best=1,
-        steps_an_epoch=3,
-        trained=17,
-        stopped="so",
-        correct=[True, False],
-    )
-    assert History.from_json(history.to_json()) == history
 
 
 def test_a_checkpoint_holds_tensors_and_json_only(tmp_path: Path) -> None:

@@ -19,13 +19,13 @@ from topgraft.data.types import Data
 from topgraft.errors import RunningError
 from topgraft.files import write_json, write_whole
 from topgraft.graft import Graft
+from topgraft.history import History
 from topgraft.predict import Predictor, predicted_classes, rows_of
 from topgraft.saved import describe, open_model, save
 from topgraft.score import Score, majority_score, score_predictions
 from topgraft.settings import REPEATED
 from topgraft.show import score_json, score_lines
 from topgraft.stages import Prepared, Underway, measure
-from topgraft.train import History
 
 
 def finish(

@@ -17,9 +17,10 @@ from topgraft.evidence import Evidence
 from topgraft.features.sources import Source
 from topgraft.finish import finish
 from topgraft.graft import Graft
+from topgraft.history import History
 from topgraft.show import evidence_table
 from topgraft.stages import Underway, advise, engine_for, measure, probe_all, reuse, time_one_batch
-from topgraft.train import History, seconds_an_example
+from topgraft.train import seconds_an_example
 
 
 @dataclass

@@ -25,10 +25,11 @@ from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSo
 from topgraft.features.store import Store
 from topgraft.graft import Graft
 from topgraft.head import Head
+from topgraft.history import Epoch, History, Recipe
 from topgraft.pooling import width
 from topgraft.probe import fit_head
 from topgraft.settings import Settings
-from topgraft.train import Epoch, History, Recipe, train
+from topgraft.train import train
 
 MOST_EPOCHS = 10
 LEAST_EPOCHS = 2

@@ -12,8 +12,9 @@ from topgraft.chain.find import Layout
 from topgraft.chain.nesting import Path
 from topgraft.chain.pair import Pair
 from topgraft.chain.point import Point, Shape
+from topgraft.chain.pruning import Skip, pruned
 from topgraft.chain.record import Call
-from topgraft.chain.replay import Segment, Skip, pruned
+from topgraft.chain.replay import Segment
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from topgraft.chain.nesting import nested
-from topgraft.chain.replay import Segment, first_tensor, is_skipped
+from topgraft.chain.pruning import is_skipped
+from topgraft.chain.replay import Segment, first_tensor
 from topgraft.chain.state import Inputs, State
 
 _DROPS = {"dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"}

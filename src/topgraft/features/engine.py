@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from topgraft.chain import Segment, State
-from topgraft.chain.replay import Tap
+from topgraft.chain.running import Tap
 from topgraft.errors import TopgraftWarning
 from topgraft.memory import MemoryFormat
 from topgraft.pooling import pool

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from topgraft.chain import Segment, State
-from topgraft.chain.replay import Tap
+from topgraft.chain.running import Tap
 from topgraft.errors import TopgraftError
 from topgraft.features.engine import Engine
 from topgraft.pooling import pool
