@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from topgraft.backbones.types import Backbone
-from topgraft.chain import Block, State
+from topgraft.chain import Block, Chain, State
 from topgraft.data.types import Data
 from topgraft.evidence import Features
 from topgraft.features.engine import Engine
@@ -27,6 +28,8 @@ Advance = Callable[[int], None]
 
 SHARD = 256
 """Examples in one shard of the store: what a killed pass loses at most."""
+BATCH = 16
+"""Examples in one batch of a pass."""
 MASK = "attention_mask"
 _MODES = ("training", "_is_full_backward_hook")
 """Attributes of a module that say in which state it is, not what it computes in eval mode."""
@@ -132,6 +135,29 @@ def _joined(parts: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
     return [row for part in parts for row in part]
 
 
+def pooled_shelf(backbone: Backbone, store: Store, *, precision: str) -> Shelf:
+    """Where the pass keeps pooled activations."""
+    return store.shelf(description(backbone, precision=precision, what="pooled", pooling=POOLING))
+
+
+def states_shelf(backbone: Backbone, store: Store, cut: int, *, precision: str) -> Shelf:
+    """Where whole states at one cut are kept."""
+    return store.shelf(description(backbone, precision=precision, what="state", cut=cut))
+
+
+def pooled_at_every_cut(
+    chain: Chain, engine: Engine, inputs: Mapping[str, Tensor]
+) -> dict[str, Tensor | list[Tensor]]:
+    """One batch through the whole chain: by cut, as the shelf names it, its pooled activations."""
+    pooled: dict[str, Tensor | list[Tensor]] = {}
+
+    def tap(cut: int, state: State) -> None:
+        pooled[f"cut.{cut:03}"] = pool(state, chain.blocks[cut - 1].layout).cpu().clone()
+
+    engine.run(inputs, tap=tap)
+    return pooled
+
+
 def one_pass(
     backbone: Backbone,
     data: Data,
@@ -139,7 +165,7 @@ def one_pass(
     *,
     precision: str = "fp32",
     device: str = "cpu",
-    batch_size: int = 16,
+    batch_size: int = BATCH,
     advance: Advance | None = None,
 ) -> tuple[Features, int]:
     """Pooled activations at every cut, each example through the network at most once.
@@ -164,18 +190,7 @@ def one_pass(
     Features, int
         By cut an ``(n, width)`` float32 tensor in the data's order; how many examples were stored before.
     """
-    shelf = store.shelf(description(backbone, precision=precision, what="pooled", pooling=POOLING))
-    layouts = {block.index: block.layout for block in backbone.chain}
-
-    def keep(engine: Engine, inputs: dict[str, Tensor]) -> dict[str, Tensor | list[Tensor]]:
-        pooled: dict[str, Tensor | list[Tensor]] = {}
-
-        def tap(cut: int, state: State) -> None:
-            pooled[f"cut.{cut:03}"] = pool(state, layouts[cut]).cpu().clone()
-
-        engine.run(inputs, tap=tap)
-        return pooled
-
+    shelf = pooled_shelf(backbone, store, precision=precision)
     count = len(backbone.chain)
 
     def fill() -> tuple[dict[str, Tensor | list[Tensor]], int]:
@@ -187,7 +202,7 @@ def one_pass(
             precision=precision,
             device=device,
             batch_size=batch_size,
-            keep=keep,
+            keep=partial(pooled_at_every_cut, backbone.chain),
             advance=advance,
         )
         return shelf.read(data.digests), reused
@@ -224,7 +239,7 @@ def states(
     *,
     precision: str = "fp32",
     device: str = "cpu",
-    batch_size: int = 16,
+    batch_size: int = BATCH,
     advance: Advance | None = None,
 ) -> tuple[Shelf, int]:
     """Store the whole state of every example at one cut, for training what comes after it.
@@ -235,7 +250,7 @@ def states(
         Arrays ``t0``, ``t1``, … (activations, in the engine's precision, so that nothing is lost) and
         ``in.<name>`` (inputs that later blocks read); how many examples were stored before.
     """
-    shelf = store.shelf(description(backbone, precision=precision, what="state", cut=cut))
+    shelf = states_shelf(backbone, store, cut, precision=precision)
     ragged = -1 in backbone.chain.blocks[cut - 1].shape
 
     def keep(engine: Engine, inputs: dict[str, Tensor]) -> dict[str, Tensor | list[Tensor]]:
