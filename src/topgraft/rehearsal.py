@@ -52,6 +52,7 @@ def rehearse(
     precision: str = "fp32",
     batch_size: int = 32,
     seconds: float = SECONDS,
+    training: bool = True,
 ) -> Speed:
     """Measure what an example costs, on a few of them, in the way in which the pass and training run them.
 
@@ -64,7 +65,9 @@ def rehearse(
     batch_size
         Examples in a step of training; of them at most 16 are tried.
     seconds
-        That the trial of the pass, and that of a step, may take, about; two examples are run at least.
+        That the trial of the pass may take, about; two examples are run at least.
+    training
+        Whether steps of training are tried, too.
 
     Returns
     -------
@@ -99,7 +102,7 @@ def rehearse(
         _, most = memory_held()
         head, fit = _probe_speed()
         once = 2 * example * cores  # two steps of an example on one core: three passes through a third each
-        rows = _spread(len(data), max(2, min(batch_size, MOST_IN_STEP, int(seconds / once))))
+        rows = _spread(len(data), max(2, min(batch_size, MOST_IN_STEP, int(SECONDS / once))))
         ragged = any(-1 in shape for block in backbone.chain for shape in block.shapes)
         return Speed(
             example=example,
@@ -107,7 +110,7 @@ def rehearse(
             cores=cores,
             head=head,
             fit=fit,
-            training=_seconds_of_training(backbone, data, rows, precision=precision),
+            training=_seconds_of_training(backbone, data, rows, precision=precision) if training else None,
             update=_seconds_an_update(),
             length=sum(steps for _, steps in results) / len(chosen) if ragged else 1.0,
             held=held,
@@ -206,6 +209,8 @@ def costs_for(
 ) -> Costs:
     """Everything that forecasts follow from: a trial is run, and the store is asked what it has.
 
+    The trial is shorter where nothing is left for the pass to do, or nothing is to be trained.
+
     Parameters
     ----------
     ready
@@ -218,13 +223,22 @@ def costs_for(
         Of a plan, whose epochs are taken.
     """
     settings, backbone, data = ready.settings, ready.backbone, ready.development
-    speed = rehearse(backbone, data, precision=settings.precision, batch_size=settings.batch_size)
     planned = (decisions or {}).get("epochs", {}).get("value")
     distinct = set(data.digests)
+    known = pooled_shelf(backbone, store, precision=settings.precision).known()
+    head_trains = bool(settings.hidden or settings.dropout)
+    speed = rehearse(
+        backbone,
+        data,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        seconds=SECONDS if distinct - known else 0.0,
+        training=head_trains or settings.freeze != "all",
+    )
     work = Work(
         examples=len(data),
         distinct=len(distinct),
-        stored=len(distinct & pooled_shelf(backbone, store, precision=settings.precision).known()),
+        stored=len(distinct & known),
         validation=int((ready.fold_of == 0).sum()),
         classes=len(data.classes),
         folds=len(np.unique(ready.fold_of)),
@@ -235,7 +249,7 @@ def costs_for(
         batch_size=settings.batch_size,
         precision=settings.precision,
         hidden=settings.hidden,
-        head_trains=bool(settings.hidden or settings.dropout),
+        head_trains=head_trains,
         refit=settings.refit,
     )
     return Costs(backbone.chain.blocks, [width(block) for block in backbone.chain], speed, work)
