@@ -165,6 +165,18 @@ def test_a_place_that_a_fit_would_refuse_is_refused(job: Job, tmp_path: Path) ->
     assert "left alone" in outcome.err
 
 
+def test_a_finished_run_at_the_default_place_does_not_matter(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("fit", job.table, "--backbone", job.backbone, "--freeze", "all")
+    done(*arguments)
+    before = content(tmp_path)
+    assert "36 are stored already" in done(*arguments, "--dry-run").out
+    assert called(*arguments, "--dry-run", "-o", "words.topgraft").status == 2
+    assert content(tmp_path) == before
+
+
 def test_from_python_a_forecast_is_an_object(job: Job, tmp_path: Path, store: Path) -> None:
     told = tg.forecast(job.table, tmp_path / "model", backbone=job.backbone, keep=2, freeze=1)
     assert isinstance(told, tg.Forecast)

@@ -126,9 +126,10 @@ def fit(
     """
     began = time.monotonic()
     console = console or Console()
+    folder = Path(out) if out is not None else default_folder(source)
+    RunFolder.check(folder, overwrite=overwrite)
     start = begin(
         source,
-        out,
         test=test,
         backbone=backbone,
         allow_overlap=allow_overlap,
@@ -139,11 +140,10 @@ def fit(
         targets=targets,
         max_unreadable=max_unreadable,
         plan=plan,
-        overwrite=overwrite,
         console=console,
         **options,
     )
-    ready, given, folder = start.ready, start.given, start.folder
+    ready, given = start.ready, start.given
     settings = ready.settings
     command = {
         "settings": settings.to_json(),
@@ -169,22 +169,18 @@ class Beginning:
 
     Parameters
     ----------
-    folder
-        Where it would be saved; something may be there that a fit goes on with or replaces.
     given
         Decisions of a plan, if one was given.
     ready
         Data and backbone.
     """
 
-    folder: Path
     given: dict[str, Any] | None
     ready: Prepared
 
 
 def begin(
     source: Any,
-    out: str | Path | None,
     *,
     test: Any = None,
     backbone: str | nn.Module | Backbone | None = None,
@@ -196,14 +192,11 @@ def begin(
     targets: Any = None,
     max_unreadable: float = 0.05,
     plan: str | Path | None = None,
-    overwrite: bool = False,
     console: Console,
     **options: Any,
 ) -> Beginning:
     """Check what was told, read the data, load the backbone, and say what they are; see :func:`fit`."""
     settings = Settings.of({**options, "backbone": backbone if isinstance(backbone, str) else None})
-    folder = Path(out) if out is not None else default_folder(source)
-    RunFolder.check(folder, overwrite=overwrite)
     given = Plan.read(Path(plan)) if plan is not None else None
     settings = settings.repeating(given or {})
 
@@ -226,7 +219,7 @@ def begin(
     data_lines(console, data, untouched=f"{len(ready.untouched):,} kept untouched for the final score")
     if ready.notes:
         console.line("Folds", *ready.notes)
-    return Beginning(folder, given, ready)
+    return Beginning(given, ready)
 
 
 def _check_depth(settings: Settings, given: dict[str, Any], backbone: Backbone) -> None:

@@ -12,6 +12,7 @@ from topgraft.cost import forecast as together
 from topgraft.features.store import Store
 from topgraft.fit import begin
 from topgraft.rehearsal import candidates, costs_for
+from topgraft.run import RunFolder
 from topgraft.show_cost import cost_tables
 from topgraft.stages import Prepared
 
@@ -20,6 +21,7 @@ def forecast(
     source: Any,
     out: str | Path | None = None,
     *,
+    overwrite: bool = False,
     store: Store | None = None,
     console: Console | None = None,
     **options: Any,
@@ -31,8 +33,8 @@ def forecast(
 
     Parameters
     ----------
-    source, out, store, console, **options
-        As for :func:`topgraft.fit`.
+    source, out, overwrite, store, console, **options
+        As for :func:`topgraft.fit`; without ``out``, what lies at a fit's default place does not matter.
 
     Returns
     -------
@@ -46,7 +48,9 @@ def forecast(
     """
     began = time.monotonic()
     console = console or Console()
-    start = begin(source, out, console=console, **options)
+    if out is not None:
+        RunFolder.check(Path(out), overwrite=overwrite)
+    start = begin(source, console=console, **options)
     return foretell(start.ready, store or Store(), console, began=began, decisions=start.given)
 
 
