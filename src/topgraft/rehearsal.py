@@ -41,7 +41,7 @@ SECONDS = 1.5
 """That the trial of the pass may take, about."""
 MOST_BATCHES = 8
 """On each core in the trial of the pass."""
-MOST_IN_STEP = 16
+MOST_IN_STEP = 8
 """Examples in the trial of a training step."""
 
 
@@ -63,7 +63,7 @@ def rehearse(
     precision
         Of the frozen part.
     batch_size
-        Examples in a step of training; of them at most 16 are tried.
+        Examples in a step of training; of them at most 8 are tried.
     seconds
         That the trial of the pass may take, about; two examples are run at least.
     training
