@@ -109,9 +109,10 @@ def test_where_training_blocks_gains_nothing_the_layers_of_the_head_train_alone(
 
 def test_the_cost_is_told_before_training(job: Job, tmp_path: Path) -> None:
     out = job.fit(tmp_path / "model", *DEEP, "--freeze", "2", "--epochs", "1").out
-    cost = next(line for line in out.splitlines() if line.startswith("Cost"))
+    before, cost = (line for line in out.splitlines() if line.startswith("Cost"))
+    assert "the pass about" in before
     assert "training block 3 and the head" in cost
     assert "up to 1 epoch: about" in cost
     assert "stored" in cost
     assert "full fine-tuning would take about" in out
-    assert out.index("\nCost") < out.index("\nTraining")
+    assert out.index("\nCost") < out.index("\nOne pass") < out.index(cost) < out.index("\nTraining")

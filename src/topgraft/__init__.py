@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from topgraft.backbones import load as load
     from topgraft.chain import Chain as Chain
     from topgraft.chain import State as State
+    from topgraft.cost import Forecast as Forecast
     from topgraft.data import Data as Data
     from topgraft.data import assign_folds as assign_folds
     from topgraft.data import hold_out as hold_out
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from topgraft.features.store import Store as Store
     from topgraft.fit import Run as Run
     from topgraft.fit import fit as fit
+    from topgraft.forecast import forecast as forecast
     from topgraft.graft import Graft as Graft
     from topgraft.plan import Plan as Plan
     from topgraft.predict import Prediction as Prediction
@@ -50,6 +52,7 @@ _HOMES = {
     "DepthAdvice": "advise",
     "Evidence": "evidence",
     "Features": "evidence",
+    "Forecast": "cost",
     "Graft": "graft",
     "Model": "saved",
     "Plan": "plan",
@@ -63,6 +66,7 @@ _HOMES = {
     "advise": "stages",
     "assign_folds": "data",
     "fit": "fit",
+    "forecast": "forecast",
     "hold_out": "data",
     "load": "backbones",
     "one_pass": "features.passes",

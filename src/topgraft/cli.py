@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -160,6 +161,7 @@ def probe(
     seed: options.Seed = 0,
     *,
     allow_overlap: options.Overlap = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -174,6 +176,7 @@ def probe(
     from topgraft.show import backbone_lines, data_lines, evidence_table, probe_json
     from topgraft.stages import advise, load_for, measure, prepare, probe_all, reuse, time_one_batch
 
+    began = time.monotonic()
     console = _console(json=json, quiet=quiet)
     told = {
         "backbone": backbone,
@@ -195,6 +198,13 @@ def probe(
     data_lines(console, found, untouched=away)
     if ready.notes:
         console.line("Folds", *ready.notes)
+    if dry_run:
+        from topgraft.forecast import foretell
+
+        told_cost = foretell(ready, Store(), console, began=began, choices=False)
+        if json:
+            say_json(told_cost.to_json())
+        return
     features, passed = measure(network, ready.development, Store(), settings, console)
     evidence, _ = probe_all(features, ready.development, ready.fold_of)
     advice = advise(evidence, network.chain, seed=seed)
@@ -246,6 +256,7 @@ def fit(
     refit: options.Refit = True,
     refit_all: options.RefitAll = False,
     overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -255,45 +266,49 @@ def fit(
     Example: topgraft fit photos/ -o photos.topgraft
     """
     del debug
-    from topgraft.fit import fit as run_fit
+    told: dict[str, Any] = {
+        "test": test,
+        "allow_overlap": allow_overlap,
+        "text": text,
+        "label": label,
+        "path": path,
+        "group": group,
+        "max_unreadable": max_unreadable,
+        "plan": plan,
+        "overwrite": overwrite,
+        "console": _console(json=json, quiet=quiet),
+        "backbone": backbone,
+        "weights": weights,
+        "allow_missing": allow_missing,
+        "keep": keep,
+        "freeze": freeze,
+        "folds": folds,
+        "held_out": held_out,
+        "budget": budget,
+        "epochs": epochs,
+        "rate": rate,
+        "hidden": hidden,
+        "dropout": dropout,
+        "augment": augment,
+        "class_weights": class_weights,
+        "tune_norms": tune_norms,
+        "refit": refit,
+        "refit_all": refit_all,
+        "engine": engine,
+        "precision": precision,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    if dry_run:
+        from topgraft.forecast import forecast
 
-    run = run_fit(
-        data,
-        out,
-        test=test,
-        allow_overlap=allow_overlap,
-        text=text,
-        label=label,
-        path=path,
-        group=group,
-        max_unreadable=max_unreadable,
-        plan=plan,
-        overwrite=overwrite,
-        console=_console(json=json, quiet=quiet),
-        backbone=backbone,
-        weights=weights,
-        allow_missing=allow_missing,
-        keep=keep,
-        freeze=freeze,
-        folds=folds,
-        held_out=held_out,
-        budget=budget,
-        epochs=epochs,
-        rate=rate,
-        hidden=hidden,
-        dropout=dropout,
-        augment=augment,
-        class_weights=class_weights,
-        tune_norms=tune_norms,
-        refit=refit,
-        refit_all=refit_all,
-        engine=engine,
-        precision=precision,
-        batch_size=batch_size,
-        seed=seed,
-    )
+        document = forecast(data, out, **told).to_json()
+    else:
+        from topgraft.fit import fit as run_fit
+
+        document = run_fit(data, out, **told).result
     if json:
-        say_json(run.result)
+        say_json(document)
 
 
 @app.command()

@@ -25,6 +25,7 @@ from topgraft.saved import describe, open_model, save
 from topgraft.score import Score, majority_score, score_predictions
 from topgraft.settings import REPEATED
 from topgraft.show import score_json, score_lines
+from topgraft.show_cost import compared_lines
 from topgraft.stages import Prepared, Underway, measure
 
 
@@ -73,6 +74,8 @@ def finish(
     if at.settings.refit_all:
         refit_on_all(at, material, graft, history, description)
     score_lines(console, scores, majority)
+    compared = at.ledger.to_json()
+    compared_lines(console, compared)
     seconds = time.monotonic() - at.began
     result: dict[str, Any] = _finite(
         {
@@ -96,6 +99,7 @@ def finish(
             "advice": advice.to_json(),
             "reasons": {n: d["reason"] for n, d in at.plan.decisions.items() if n not in REPEATED},
             "skipped": at.skipped,
+            "forecast": compared,
             "history": None if history is None else history.to_json()["epochs"],
         }
     )

@@ -21,7 +21,7 @@ from topgraft.plan import Plan
 from topgraft.run import RunFolder
 from topgraft.settings import REPEATED, Settings, agree
 from topgraft.show import backbone_lines, data_lines
-from topgraft.stages import load_for, prepare
+from topgraft.stages import Prepared, load_for, prepare
 
 DEFAULT_SUFFIX = ".topgraft"
 
@@ -127,9 +127,77 @@ def fit(
     """
     began = time.monotonic()
     console = console or Console()
-    settings = Settings.of({**options, "backbone": backbone if isinstance(backbone, str) else None})
     folder = Path(out) if out is not None else default_folder(source)
     RunFolder.check(folder, overwrite=overwrite)
+    start = begin(
+        source,
+        test=test,
+        backbone=backbone,
+        allow_overlap=allow_overlap,
+        text=text,
+        label=label,
+        path=path,
+        group=group,
+        targets=targets,
+        max_unreadable=max_unreadable,
+        plan=plan,
+        console=console,
+        **options,
+    )
+    ready, given = start.ready, start.given
+    settings = ready.settings
+    command = {
+        "settings": settings.to_json(),
+        "data": ready.data.fingerprint,
+        "development": ready.development.fingerprint,
+        "untouched": ready.untouched.fingerprint,
+        "weights": ready.backbone.report.digest,
+        "backbone": ready.backbone.source,
+        "plan": given,
+    }
+    run = RunFolder.claim(folder, command, overwrite=overwrite)
+    decided = Plan(run.path / "plan.json", given)
+    if (run.path / "plan.json").exists():
+        decided.decisions = Plan.read(run.path / "plan.json")
+    decided.tell({name: settings.to_json()[name] for name in REPEATED})
+    result = Job(ready, run, decided, store or Store(), console, began).go()
+    return Run(run.path, result)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A fit before its first measurement; nothing is written yet.
+
+    Parameters
+    ----------
+    given
+        Decisions of a plan, if one was given.
+    ready
+        Data and backbone.
+    """
+
+    given: dict[str, Any] | None
+    ready: Prepared
+
+
+def begin(
+    source: Any,
+    *,
+    test: Any = None,
+    backbone: str | nn.Module | Backbone | None = None,
+    allow_overlap: bool = False,
+    text: str | None = None,
+    label: str | None = None,
+    path: str | None = None,
+    group: str | None = None,
+    targets: Any = None,
+    max_unreadable: float = 0.05,
+    plan: str | Path | None = None,
+    console: Console,
+    **options: Any,
+) -> Beginning:
+    """Check what was told, read the data, load the backbone, and say what they are; see :func:`fit`."""
+    settings = Settings.of({**options, "backbone": backbone if isinstance(backbone, str) else None})
     given = Plan.read(Path(plan)) if plan is not None else None
     settings = settings.repeating(given or {})
 
@@ -145,29 +213,14 @@ def fit(
             targets=targets,
             max_unreadable=max_unreadable,
         )
-    backbone = load_for(data, settings, given=None if isinstance(backbone, str) else backbone)
-    _check_depth(settings, given or {}, backbone)
-    ready = prepare(data, backbone, settings, test=test, allow_overlap=allow_overlap)
-    backbone_lines(console, backbone)
+    network = load_for(data, settings, given=None if isinstance(backbone, str) else backbone)
+    _check_depth(settings, given or {}, network)
+    ready = prepare(data, network, settings, test=test, allow_overlap=allow_overlap)
+    backbone_lines(console, network)
     data_lines(console, data, untouched=f"{len(ready.untouched):,} kept untouched for the final score")
     if ready.notes:
         console.line("Folds", *ready.notes)
-    command = {
-        "settings": settings.to_json(),
-        "data": data.fingerprint,
-        "development": ready.development.fingerprint,
-        "untouched": ready.untouched.fingerprint,
-        "weights": backbone.report.digest,
-        "backbone": backbone.source,
-        "plan": given,
-    }
-    run = RunFolder.claim(folder, command, overwrite=overwrite)
-    decided = Plan(run.path / "plan.json", given)
-    if (run.path / "plan.json").exists():
-        decided.decisions = Plan.read(run.path / "plan.json")
-    decided.tell({name: settings.to_json()[name] for name in REPEATED})
-    result = Job(ready, run, decided, store or Store(), console, began).go()
-    return Run(run.path, result)
+    return Beginning(given, ready)
 
 
 def _check_depth(settings: Settings, given: dict[str, Any], backbone: Backbone) -> None:

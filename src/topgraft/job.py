@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,13 +16,18 @@ from topgraft import search
 from topgraft.advise import DepthAdvice
 from topgraft.choices import named, resolve_freeze, resolve_keep, share_in_words
 from topgraft.console import counted, duration, percent, size
+from topgraft.cost import Costs, forecast
 from topgraft.evidence import Evidence
+from topgraft.features.passes import pooled_shelf, states_shelf
+from topgraft.features.shelf import Shelf
 from topgraft.features.sources import Source
 from topgraft.finish import finish
 from topgraft.graft import Graft
 from topgraft.history import History
+from topgraft.rehearsal import candidate, candidates, costs_for, is_live, memory_held
 from topgraft.show import evidence_table
-from topgraft.stages import Underway, advise, engine_for, measure, probe_all, reuse, time_one_batch
+from topgraft.show_cost import pass_line
+from topgraft.stages import Underway, advise, engine_for, measure, probe_all, reuse
 from topgraft.train import seconds_an_example
 
 
@@ -38,18 +46,26 @@ class Job(Underway):
             torch.set_num_threads(before)
 
     def _stages(self) -> dict[str, Any]:
-        ready, plan, console = self.ready, self.plan, self.console
-        chain, source = ready.backbone.chain, ready.backbone.source
+        plan, console = self.plan, self.console
+        chain, source = self.ready.backbone.chain, self.ready.backbone.source
         limit = "as the plan says" if plan.is_repeat else duration(self.settings.budget)
         console.line("Budget", f"{limit} for the whole (--budget)")
         self._decide_engine()
-        features, told = measure(ready.backbone, ready.development, self.store, self.settings, console)
-        self._note_reuse("pass", told["items_reused"], told["items_reused"] * self._rate_of_pass(told))
-        evidence, was_there = probe_all(
-            features, ready.development, ready.fold_of, path=self.run.path / "evidence.json"
+        ready = self.ready
+        self._foretell()
+        shelf = pooled_shelf(
+            ready.backbone, self.store, engine=self.settings.engine, precision=self.settings.precision
         )
+        with self._spending("pass", shelf):
+            features, told = measure(ready.backbone, ready.development, self.store, self.settings, console)
+        self._note_reuse("pass", told["items_reused"], told["items_reused"] * self._rate_of_pass(told))
+        with self._spending("probes"):
+            evidence, was_there = probe_all(
+                features, ready.development, ready.fold_of, path=self.run.path / "evidence.json"
+            )
         if was_there:
             self._note_reuse("probe", len(evidence.cuts), 0.0)
+            self.ledger.forget("probes")
         advice = advise(evidence, chain, seed=self.settings.seed)
         evidence_table(console, chain, evidence, advice)
         for note in evidence.notes:
@@ -83,13 +99,37 @@ class Job(Underway):
         self.ready = replace(ready, settings=replace(settings, engine=engine))
         self.console.line("Engine", f"{engine}: {self.plan.reason('engine')}")
 
+    @cached_property
+    def costs(self) -> Costs:
+        """What every forecast follows from: a short trial is run when it is first asked for."""
+        spent = time.monotonic() - self.began
+        return costs_for(self.ready, self.store, spent=spent, decisions=self.plan.decisions)
+
+    def _foretell(self) -> None:
+        """Say what the pass and the probes cost, and note it with what choices of keep and freeze would."""
+        costs = self.costs
+        told = forecast(costs, candidates(costs, self.ready, self.store, self.plan.decisions))
+        self.plan.foretell(told.to_json())
+        pass_line(self.console, told)
+        self.ledger.predict("pass", **asdict(told.one_pass))
+        self.ledger.predict("probes", seconds=told.probes.seconds, memory=told.most_memory)
+
+    @contextmanager
+    def _spending(self, stage: str, shelf: Shelf | None = None) -> Iterator[None]:
+        """Note the time that a stage takes, what the process held at most, and by how much a shelf grew."""
+        before, began = 0 if shelf is None else shelf.size(), time.monotonic()
+        yield
+        grown = {} if shelf is None else {"disk": float(shelf.size() - before)}
+        most = memory_held()[1] or None
+        self.ledger.spend(stage, seconds=time.monotonic() - began, memory=most, **grown)
+
     def _rate_of_pass(self, told: dict[str, Any]) -> float:
         """Seconds an example of the pass, measured now or by the process that stored the rest."""
         measured = float(told["seconds_an_example"])
         rate = self.plan.decide(
             "seconds_an_example",
             lambda: (
-                measured or time_one_batch(self.ready.backbone, self.ready.development, self.settings),
+                measured or self.costs.speed.example,
                 "measured on this machine",
             ),
         )
@@ -159,7 +199,7 @@ class Job(Underway):
         from_start: bool,
     ) -> tuple[Graft, search.Trial]:
         """Train on the training part, for as many epochs as the plan says or time allows."""
-        plan, done = self.plan, f"epochs_done_at_{freeze}"
+        plan, done, began = self.plan, f"epochs_done_at_{freeze}", time.monotonic()
         stop_after = plan.decisions[done]["value"] if done in plan.decisions else None
         deadline = None if plan.is_repeat else time.monotonic() + max(1.0, self.left * 0.6)
         counts = plan.decide(
@@ -183,6 +223,8 @@ class Job(Underway):
         plan.decide(done, lambda: (len(history.epochs) - 1, history.stopped))
         spent = sum(e.seconds for e in history.epochs[: history.resumed + 1])
         self._note_reuse("training", history.resumed, spent)
+        seconds = time.monotonic() - began + spent
+        self.ledger.spend("training", seconds=seconds, epochs=len(history.epochs) - 1)
         self._tell_history(history, "Training")
         return graft, trial
 
@@ -193,6 +235,7 @@ class Job(Underway):
         history, count = trial.history, len(material.everything)
         if not self.settings.refit:
             return graft
+        began = time.monotonic()
         with self.console.progress("Refit", history.best, "epochs") as bar:
             graft, again = search.refit(
                 material,
@@ -201,7 +244,9 @@ class Job(Underway):
                 checkpoint=self.run.work / "refit.safetensors",
                 advance=lambda e: bar(1 if e.number else 0),
             )
-        self._note_reuse("refit", again.resumed, sum(e.seconds for e in again.epochs[: again.resumed + 1]))
+        spent = sum(e.seconds for e in again.epochs[: again.resumed + 1])
+        self._note_reuse("refit", again.resumed, spent)
+        self.ledger.spend("training", seconds=time.monotonic() - began + spent)
         steps = counted(history.best * history.steps_an_epoch, "step")
         self.console.line(
             "Refit", f"on training and validation part together, {counted(count, 'example')}, {steps}"
@@ -223,6 +268,7 @@ class Job(Underway):
         chain, console, plan = self.ready.backbone.chain, self.console, self.plan
         work = np.cumsum([0.0, *chain.share_of_work()])
         storing = self.seconds_of_pass * float(work[freeze]) if 0 < freeze < keep else 0.0
+        cost = candidate(self.costs, self.ready, self.store, keep, freeze)
         short = (
             f"storing what training reads takes about {duration(storing)}, {duration(self.left)} of time left"
         )
@@ -233,7 +279,18 @@ class Job(Underway):
             return None, 0
         label = "Storing"
         if 0 < freeze < keep and not search.augments(material, freeze):
-            with console.progress(label, len(material.targets), f"at cut {freeze}") as advance:
+            shelf = states_shelf(
+                self.ready.backbone,
+                self.store,
+                freeze,
+                engine=self.settings.engine,
+                precision=self.settings.precision,
+            )
+            self.ledger.predict("storing", seconds=cost.storing, disk=cost.stored)
+            with (
+                self._spending("storing", shelf),
+                console.progress(label, len(material.targets), f"at cut {freeze}") as advance,
+            ):
                 source, reused = search.source_at(material, keep, freeze, advance=advance)
             self._note_reuse("states", reused, reused * storing / len(material.targets))
         else:
@@ -266,6 +323,10 @@ class Job(Underway):
             return None, 0
         total = one * len(material.rows) * epochs * (2.25 if self.settings.refit else 1.0)
         trained, _ = search.trained_parameters(trial_graft)
+        live = is_live(self.ready, keep, freeze)
+        seconds = self.costs.training(keep, freeze, epochs, live=live)
+        self.ledger.predict("training", seconds=seconds, epochs=epochs)
+        self.ledger.correct("training", seconds=total)
         share = float(work[keep] - work[freeze])
         full = total * float(work[keep]) / share if share > 0 and freeze else total
         stored = f" and {size(search.bytes_of_states(material, freeze))} stored" if 0 < freeze < keep else ""

@@ -45,6 +45,9 @@ Why = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to make; default: NAME.topgraft.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace a finished run.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what it would cost, in time, memory and disk, and stop.")
+]
 PlanOption = Annotated[Path | None, typer.Option(help="plan.json of a run to repeat.")]
 Hidden = Annotated[list[int] | None, typer.Option(help="Width of a hidden layer; may be repeated.")]
 Dropout = Annotated[float, typer.Option(help="In the head.")]

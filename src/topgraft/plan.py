@@ -29,6 +29,8 @@ class Plan:
         self.decisions: dict[str, dict[str, Any]] = dict(given or {})
         self.is_repeat = given is not None
         """Whether a finished run is repeated, bounded by its epochs instead of by time."""
+        self.forecast: dict[str, Any] | None = None
+        """What the work was said to cost. No decision: a repeat makes its own, and nothing depends on it."""
 
     @classmethod
     def read(cls, path: Path) -> dict[str, Any]:
@@ -63,6 +65,11 @@ class Plan:
             self.decisions.setdefault(name, {"value": value, "reason": "as told"})
         self.write()
 
+    def foretell(self, forecast: Mapping[str, Any]) -> None:
+        """Note what the work is said to cost, and write the file."""
+        self.forecast = dict(forecast)
+        self.write()
+
     def reason(self, name: str) -> str:
         """Why the value is what it is."""
         return str(self.decisions[name]["reason"])
@@ -70,4 +77,5 @@ class Plan:
     def write(self) -> None:
         """Write the file whole."""
         if self.path is not None:
-            write_json(self.path, {"form": FORM, "decisions": self.decisions})
+            forecast = {} if self.forecast is None else {"forecast": self.forecast}
+            write_json(self.path, {"form": FORM, "decisions": self.decisions, **forecast})

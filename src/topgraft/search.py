@@ -129,10 +129,20 @@ def class_weights(material: Material, rows: Sequence[int]) -> Tensor | None:
 
 def augments(material: Material, freeze: int) -> bool:
     """Whether pictures are changed at random in training: where nothing is frozen, or when asked for."""
-    asked = material.settings.augment
-    return material.backbone.modality == "picture" and (
-        asked == "standard" or (asked == "auto" and freeze == 0)
-    )
+    return changes_pictures(material.backbone, material.settings, freeze)
+
+
+def changes_pictures(backbone: Backbone, settings: Settings, freeze: int) -> bool:
+    """:func:`augments`, before there is anything to train on."""
+    asked = settings.augment
+    return backbone.modality == "picture" and (asked == "standard" or (asked == "auto" and freeze == 0))
+
+
+def reads_examples(backbone: Backbone, settings: Settings, freeze: int) -> bool:
+    """Whether training decodes each example in each epoch, instead of reading what is stored at a cut."""
+    if freeze == 0 or changes_pictures(backbone, settings, freeze):
+        return True
+    return not is_storable(backbone.chain.blocks[freeze - 1])
 
 
 def source_at(
@@ -142,8 +152,8 @@ def source_at(
     settings, backbone = material.settings, material.backbone
     if freeze == keep and settings.augment != "standard":
         return FeatureSource(material.features.cuts[keep]), 0
-    change = standard_augmentation if augments(material, freeze) else None
-    if freeze == 0 or change is not None or not is_storable(backbone.chain.blocks[freeze - 1]):
+    if reads_examples(backbone, settings, freeze):
+        change = standard_augmentation if augments(material, freeze) else None
         engine = (
             engine_of(backbone.chain[:freeze], name=settings.engine_or_torch, precision=settings.precision)
             if freeze

@@ -26,6 +26,7 @@ from topgraft.features.passes import one_pass
 from topgraft.features.store import Store
 from topgraft.features.trial import Choice, choose_engine
 from topgraft.files import read_json, write_json
+from topgraft.ledger import Ledger
 from topgraft.plan import Plan
 from topgraft.probe import probe
 from topgraft.run import RunFolder
@@ -96,6 +97,8 @@ class Underway:
         What the budget left out, in words.
     seconds_of_pass
         How long the one pass takes over the development part.
+    ledger
+        What each stage was said to cost, and what it cost.
     """
 
     ready: Prepared
@@ -107,6 +110,7 @@ class Underway:
     resumed: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     seconds_of_pass: float = 0.0
+    ledger: Ledger = field(default_factory=Ledger)
 
     @property
     def settings(self) -> Settings:

@@ -6,6 +6,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from topgraft.backbones.types import Backbone
-from topgraft.chain import Block
+from topgraft.chain import Block, Chain
 from topgraft.data.types import Data
 from topgraft.evidence import Features
 from topgraft.features.engine import Engine, engine_of, version_of
@@ -27,6 +28,8 @@ Advance = Callable[[int], None]
 
 SHARD = 256
 """Examples in one shard of the store: what a killed pass loses at most."""
+BATCH = 16
+"""Examples in one batch of a pass."""
 MASK = "attention_mask"
 _MODES = ("training", "_is_full_backward_hook")
 """Attributes of a module that say in which state it is, not what it computes in eval mode."""
@@ -142,6 +145,19 @@ def pooled_shelf(backbone: Backbone, store: Store, *, engine: str, precision: st
     )
 
 
+def states_shelf(backbone: Backbone, store: Store, cut: int, *, engine: str, precision: str) -> Shelf:
+    """Where whole states at one cut are kept."""
+    return store.shelf(description(backbone, engine=engine, precision=precision, what="state", cut=cut))
+
+
+def pooled_at_every_cut(
+    chain: Chain, runner: Engine, inputs: dict[str, Tensor]
+) -> dict[str, Tensor | list[Tensor]]:
+    """One batch through the whole chain: by cut, as the shelf names it, its pooled activations."""
+    layouts = {block.index: block.layout for block in chain}
+    return {f"cut.{cut:03}": pooled for cut, pooled in runner.pooled(inputs, layouts).items()}
+
+
 def one_pass(
     backbone: Backbone,
     data: Data,
@@ -150,7 +166,7 @@ def one_pass(
     engine: str = "torch",
     precision: str = "fp32",
     device: str = "cpu",
-    batch_size: int = 16,
+    batch_size: int = BATCH,
     advance: Advance | None = None,
 ) -> tuple[Features, int]:
     """Pooled activations at every cut, each example through the network at most once.
@@ -178,11 +194,6 @@ def one_pass(
         By cut an ``(n, width)`` float32 tensor in the data's order; how many examples were stored before.
     """
     shelf = pooled_shelf(backbone, store, engine=engine, precision=precision)
-    layouts = {block.index: block.layout for block in backbone.chain}
-
-    def keep(runner: Engine, inputs: dict[str, Tensor]) -> dict[str, Tensor | list[Tensor]]:
-        return {f"cut.{cut:03}": pooled for cut, pooled in runner.pooled(inputs, layouts).items()}
-
     count = len(backbone.chain)
 
     def fill() -> tuple[dict[str, Tensor | list[Tensor]], int]:
@@ -195,7 +206,7 @@ def one_pass(
             precision=precision,
             device=device,
             batch_size=batch_size,
-            keep=keep,
+            keep=partial(pooled_at_every_cut, backbone.chain),
             advance=advance,
         )
         return shelf.read(data.digests), reused
@@ -233,7 +244,7 @@ def states(
     engine: str = "torch",
     precision: str = "fp32",
     device: str = "cpu",
-    batch_size: int = 16,
+    batch_size: int = BATCH,
     advance: Advance | None = None,
 ) -> tuple[Shelf, int]:
     """Store the whole state of every example at one cut, for training what comes after it.
@@ -244,7 +255,7 @@ def states(
         Arrays ``t0``, ``t1``, … (activations, in the engine's precision, so that nothing is lost) and
         ``in.<name>`` (inputs that later blocks read); how many examples were stored before.
     """
-    shelf = store.shelf(description(backbone, engine=engine, precision=precision, what="state", cut=cut))
+    shelf = states_shelf(backbone, store, cut, engine=engine, precision=precision)
     ragged = -1 in backbone.chain.blocks[cut - 1].shape
 
     def keep(runner: Engine, inputs: dict[str, Tensor]) -> dict[str, Tensor | list[Tensor]]:

@@ -89,6 +89,12 @@ class Shelf:
             self._look()
             return frozenset(self._where)
 
+    def size(self) -> int:
+        """Bytes that it takes on disk."""
+        with contextlib.suppress(FileNotFoundError):
+            return sum(entry.stat().st_size for entry in os.scandir(self.folder))
+        return 0
+
     def append(self, digests: Sequence[str], arrays: Mapping[str, Tensor | Sequence[Tensor]]) -> None:
         """Store the arrays of some examples as one shard; examples that are stored already are left out.
 

@@ -1,0 +1,425 @@
+"""What the work costs, told before it starts: seconds, memory and disk from a short trial and arithmetic.
+
+The model is simple on purpose. What an example costs in the whole chain is measured (:class:`Speed`); a part
+of the chain costs its share of the multiply-adds; a backward pass costs two forward ones, since each product
+of the forward pass has two in it, for the gradients of activations and of parameters. Bytes are counted from
+shapes and types. Nothing here runs a network or reads a clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from topgraft.chain import Block
+
+FLOAT = 4
+"""Bytes of a number in fp32, in which parameters, pooled features and what training keeps are held."""
+BYTES = {"fp32": 4, "bf16": 2}
+"""Bytes of a number of a stored state, by the precision of the frozen part."""
+BACKWARD = 2.0
+"""Forward passes that a backward pass costs where nothing was measured."""
+PER_PARAMETER = 4
+"""Numbers a trained parameter takes in training: itself, its gradient, and AdamW's two moments."""
+SPARE = 0.85
+"""Share of the time left that a training may plan with, as in a fit."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a short trial measured on this machine.
+
+    Parameters
+    ----------
+    example
+        Seconds an example of the one pass: decoding and the whole chain, batches side by side.
+    decoding
+        Seconds to decode and prepare one example on one core, the others being as busy as in the pass.
+    cores
+        Batches side by side.
+    head, fit
+        Seconds a multiply-add of the probes takes on one core, and what each of their fits takes beyond that.
+    training
+        Seconds of forward and backward pass of one example through the whole chain, as training runs it;
+        where it was not measured (``None``), a backward pass counts as two forward ones of the pass.
+    update
+        Seconds in which AdamW changes one parameter once.
+    length
+        Steps of a sequence whose length the inputs decide, on average; 1 where there is none.
+    held
+        Bytes that the process held before the trial; 0 where the system does not tell.
+    batches
+        Bytes that the batches of the pass under way take beyond that; 0 where the system does not tell.
+    """
+
+    example: float
+    decoding: float
+    cores: int = 1
+    head: float = 0.0
+    fit: float = 0.0
+    training: float | None = None
+    update: float = 0.0
+    length: float = 1.0
+    held: float = 0.0
+    batches: float = 0.0
+
+    @property
+    def chain(self) -> float:
+        """Seconds an example of the whole chain alone, as the pass runs it; a tenth of its time at least."""
+        return max(self.example - self.decoding / self.cores, 0.1 * self.example)
+
+    @property
+    def step(self) -> float:
+        """Seconds of forward and backward pass of one example through the whole chain."""
+        return (1 + BACKWARD) * self.chain if self.training is None else self.training
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done.
+
+    Parameters
+    ----------
+    examples
+        In the part on which choices are made.
+    distinct
+        Of these, how many differ in content: the others are computed and stored with their like.
+    stored
+        Of the distinct ones, how many the store has already at every cut.
+    validation
+        Of these, how many are the validation part of trainings.
+    classes, folds
+        Of the probes.
+    budget, spent
+        Seconds for the whole, and those that are gone.
+    epochs
+        For which a training is laid out.
+    least_epochs
+        Fewer than these are not worth starting unless asked for.
+    batch_size
+        Examples in a step.
+    precision
+        Of the frozen part, ``fp32`` or ``bf16``.
+    hidden
+        Widths of hidden layers in the head.
+    head_trains
+        Whether the head is trained even where every block is frozen.
+    refit
+        Whether a training is done again on training and validation part together.
+    """
+
+    examples: int
+    distinct: int
+    stored: int
+    validation: int
+    classes: int
+    folds: int
+    budget: float
+    epochs: int
+    spent: float = 0.0
+    least_epochs: int = 2
+    batch_size: int = 32
+    precision: str = "fp32"
+    hidden: tuple[int, ...] = ()
+    head_trains: bool = False
+    refit: bool = True
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage costs.
+
+    Parameters
+    ----------
+    seconds
+        Of wall time.
+    memory
+        Bytes that the process holds at most; ``None`` where that can't be told.
+    disk
+        Bytes that the store grows by.
+    """
+
+    seconds: float
+    memory: float | None
+    disk: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What one choice of keep and freeze costs.
+
+    Parameters
+    ----------
+    keep, freeze
+        The choice.
+    asked
+        Whether it is what the user decided.
+    storing, stored
+        Seconds in which the states at cut ``freeze`` are stored, and the bytes that they take on disk.
+    epoch, training
+        Seconds of one epoch on the training part, and of the whole training with its refit.
+    epochs
+        For which ``training`` is; 0 where nothing trains.
+    affordable
+        Epochs for which the budget leaves time, at most ``epochs``; 0 where a training would be left out.
+    trained_parameters
+        Numbers that train, the head's included.
+    optimizer
+        Bytes of the trained parameters, their gradients and AdamW's two moments.
+    model
+        Bytes of the saved weights.
+    """
+
+    keep: int
+    freeze: int
+    asked: bool
+    storing: float
+    stored: float
+    epoch: float
+    training: float
+    epochs: int
+    affordable: int
+    trained_parameters: int
+    optimizer: float
+    model: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the work costs, told before it starts.
+
+    Parameters
+    ----------
+    speed, work
+        What it was made from.
+    one_pass
+        Of the pass over the examples that are not stored yet.
+    probes
+        Of the heads at every cut.
+    candidates
+        Choices of keep and freeze; empty where none is to be made.
+    """
+
+    speed: Speed
+    work: Work
+    one_pass: Stage
+    probes: Stage
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def most_memory(self) -> float | None:
+        """Bytes that the process holds at most by the end of the probes."""
+        known = [stage.memory for stage in (self.one_pass, self.probes) if stage.memory is not None]
+        return max(known, default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON: seconds and bytes."""
+        return {
+            "pass": asdict(self.one_pass),
+            "probes": asdict(self.probes),
+            "candidates": [asdict(candidate) for candidate in self.candidates],
+            "examples": self.work.examples,
+            "distinct": self.work.distinct,
+            "stored": self.work.stored,
+            "budget": self.work.budget,
+            "spent": self.work.spent,
+            "speed": asdict(self.speed),
+        }
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The chain in numbers, what was measured, and what is to be done: from these every cost follows.
+
+    Parameters
+    ----------
+    blocks
+        Of the chain.
+    widths
+        Per block: pooled features after it.
+    speed, work
+        Measured, and told.
+    """
+
+    blocks: Sequence[Block]
+    widths: Sequence[int]
+    speed: Speed
+    work: Work
+
+    def share(self, first: int, last: int) -> float:
+        """Share of the chain's multiply-adds in the blocks after ``first``, up to ``last``.
+
+        By count of blocks where no multiply-add was counted.
+        """
+        total = sum(block.macs for block in self.blocks)
+        if not total:
+            return (last - first) / len(self.blocks)
+        return sum(block.macs for block in self.blocks[first:last]) / total
+
+    def one_pass(self) -> Stage:
+        """The pass: seconds and disk for what is not stored yet, memory for the features of all examples."""
+        fresh = self.work.distinct - self.work.stored
+        each = FLOAT * sum(self.widths)
+        batches = self.speed.batches if fresh else 0.0
+        return Stage(
+            seconds=fresh * self.speed.example,
+            memory=self._memory(batches + each * self.work.examples),
+            disk=float(fresh * each),
+        )
+
+    def probes(self) -> Stage:
+        """A head at every cut in every fold, cuts side by side."""
+        n, k, cores = self.work.examples, self.work.classes, self.speed.cores
+        rows = n * (self.work.folds - 1) / self.work.folds
+        speed, folds = self.speed, self.work.folds
+        each = [folds * (speed.fit + speed.head * head_macs(rows, width, k)) for width in self.widths]
+        largest = max((n * w + 3 * min(n, w) ** 2 for w in self.widths), default=0)
+        features = FLOAT * sum(self.widths) * n
+        return Stage(
+            seconds=max(sum(each) / cores, max(each, default=0.0)),
+            memory=self._memory(features + 2 * FLOAT * largest * min(cores, len(self.widths))),
+            disk=0.0,
+        )
+
+    def candidate(
+        self, keep: int, freeze: int, *, live: bool = False, asked: bool = False, stored: int = 0
+    ) -> Candidate:
+        """The cost of keeping ``keep`` blocks and freezing ``freeze`` of them.
+
+        Parameters
+        ----------
+        live
+            Whether each epoch decodes the examples and runs the frozen part again, because nothing is frozen
+            or pictures are changed at random.
+        asked
+            Whether it is what the user decided.
+        stored
+            Distinct examples whose state at cut ``freeze`` is in the store already.
+        """
+        trained = self.trained_parameters(keep, freeze)
+        kept = sum(block.parameters for block in self.blocks[:keep])
+        head = head_parameters(self.widths[keep - 1], self.work.classes, self.work.hidden)
+        is_stored = 0 < freeze < keep and not live
+        trains = freeze < keep or self.work.head_trains
+        storing = self.storing(freeze, stored) if is_stored else Stage(0.0, None, 0.0)
+        epoch = self.epoch(keep, freeze, live=live) if trains else 0.0
+        epochs = self.work.epochs if trains else 0
+        return Candidate(
+            keep=keep,
+            freeze=freeze,
+            asked=asked,
+            storing=storing.seconds,
+            stored=storing.disk,
+            epoch=epoch,
+            training=self.training(keep, freeze, epochs, live=live),
+            epochs=epochs,
+            affordable=self._affordable(keep, freeze, epochs, storing.seconds, live=live, asked=asked),
+            trained_parameters=trained,
+            optimizer=float(FLOAT * PER_PARAMETER * trained),
+            model=float(FLOAT * (kept + head)),
+        )
+
+    def trained_parameters(self, keep: int, freeze: int) -> int:
+        """Numbers that train: those of the blocks between freeze and keep, and of the head."""
+        head = head_parameters(self.widths[keep - 1], self.work.classes, self.work.hidden)
+        return sum(block.parameters for block in self.blocks[freeze:keep]) + head
+
+    def storing(self, freeze: int, stored: int = 0) -> Stage:
+        """A pass to cut ``freeze`` whose states are stored whole, for what is not ``stored`` there yet."""
+        fresh, each = self.work.distinct - stored, self.bytes_of_state(freeze)
+        seconds = self.speed.decoding / self.speed.cores + self.speed.chain * self.share(0, freeze)
+        held = self.speed.batches + self.work.examples * each
+        return Stage(fresh * seconds, self._memory(held), fresh * each)
+
+    def bytes_of_state(self, cut: int) -> float:
+        """Bytes of one example's state at a cut."""
+        numbers = sum(
+            math.prod(self.speed.length if size == -1 else size for size in shape)
+            for shape in self.blocks[cut - 1].shapes
+        )
+        return float(numbers * BYTES[self.work.precision])
+
+    def step(self, keep: int, freeze: int, *, live: bool) -> float:
+        """Seconds an example takes in a step: reading, forward, backward, and its part of the update."""
+        trained = self.trained_parameters(keep, freeze)
+        through = self.speed.step * self.share(freeze, keep)
+        return self._read(freeze, live=live) + through + self.speed.update * trained / self.work.batch_size
+
+    def epoch(self, keep: int, freeze: int, *, live: bool = False) -> float:
+        """Seconds of one epoch: a step for each training example, a forward pass for each validation one."""
+        rows = self.work.examples - self.work.validation
+        return rows * self.step(keep, freeze, live=live) + self._validation(keep, freeze, live=live)
+
+    def training(self, keep: int, freeze: int, epochs: int, *, live: bool = False) -> float:
+        """Seconds of a whole training: the epochs, the score at the start, and the refit's as many steps."""
+        if epochs == 0:
+            return 0.0
+        rows = self.work.examples - self.work.validation
+        again = epochs * rows * self.step(keep, freeze, live=live) if self.work.refit else 0.0
+        start = self._validation(keep, freeze, live=live)
+        return start + epochs * self.epoch(keep, freeze, live=live) + again
+
+    def _read(self, freeze: int, *, live: bool) -> float:
+        if not live:
+            return 0.0
+        return self.speed.decoding + self.speed.chain * self.share(0, freeze)
+
+    def _validation(self, keep: int, freeze: int, *, live: bool) -> float:
+        forward = self.speed.step / (1 + BACKWARD)
+        each = self._read(freeze, live=live) + forward * self.share(freeze, keep)
+        return self.work.validation * each
+
+    def _affordable(
+        self, keep: int, freeze: int, epochs: int, storing: float, *, live: bool, asked: bool
+    ) -> int:
+        left = self.work.budget - self.work.spent - self.one_pass().seconds - self.probes().seconds
+        if asked:
+            least = 1
+        elif storing > 0.5 * left:
+            return 0
+        else:
+            least = self.work.least_epochs
+        one = self.training(keep, freeze, 1, live=live)
+        each = self.training(keep, freeze, 2, live=live) - one
+        first = one - each
+        possible = epochs
+        if each > 0:
+            possible = math.floor(min(epochs, max(0.0, (left - storing) * SPARE - first) / each))
+        return possible if possible >= min(least, epochs) else 0
+
+    def _memory(self, more: float) -> float | None:
+        return self.speed.held + more if self.speed.held else None
+
+
+def forecast(costs: Costs, candidates: Sequence[Candidate] = ()) -> Forecast:
+    """The pass, the probes and the candidates together."""
+    return Forecast(costs.speed, costs.work, costs.one_pass(), costs.probes(), tuple(candidates))
+
+
+def head_macs(rows: float, width: int, classes: int) -> float:
+    """Multiply-adds of fitting one linear head, roughly.
+
+    The products of the features, their eigenvalues and axes (4.5 cubes of the smaller side: Golub and Van
+    Loan 2013, 8.3), and a hundred times the scores, for penalties tried and the logistic regression's steps.
+    """
+    small = min(rows, width)
+    return rows * width * small + 4.5 * small**3 + 100 * rows * small * classes
+
+
+def head_parameters(width: int, classes: int, hidden: Sequence[int] = ()) -> int:
+    """Numbers in the head: its linear layer, and hidden layers beside it.
+
+    Examples
+    --------
+    >>> head_parameters(10, 3), head_parameters(10, 3, (4,))
+    (33, 112)
+    """
+    linear = width * classes + classes
+    if not hidden:
+        return linear
+    sizes = [width, *hidden, classes]
+    return linear + 2 * width + sum(a * b + b for a, b in pairwise(sizes))

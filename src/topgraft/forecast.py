@@ -1,0 +1,96 @@
+"""A fit, or its probes, up to the first piece of work: what all of it would cost."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from topgraft.console import Console
+from topgraft.cost import Forecast
+from topgraft.cost import forecast as together
+from topgraft.features.store import Store
+from topgraft.features.trial import Choice
+from topgraft.fit import begin
+from topgraft.rehearsal import candidates, costs_for
+from topgraft.run import RunFolder
+from topgraft.show_cost import cost_tables
+from topgraft.stages import Prepared, engine_for
+
+
+def forecast(
+    source: Any,
+    out: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    store: Store | None = None,
+    console: Console | None = None,
+    **options: Any,
+) -> Forecast:
+    """What :func:`topgraft.fit` with the same arguments would cost, without doing it.
+
+    Data are read and the backbone is loaded; then a few examples are run. Nothing is stored, and no folder
+    is made.
+
+    Parameters
+    ----------
+    source, out, overwrite, store, console, **options
+        As for :func:`topgraft.fit`; without ``out``, what lies at a fit's default place does not matter.
+
+    Returns
+    -------
+    Forecast
+        Seconds, memory and disk of the pass and the probes, and of choices of keep and freeze.
+
+    Raises
+    ------
+    TopgraftError
+        As :func:`topgraft.fit` does before its first piece of work.
+    """
+    began = time.monotonic()
+    console = console or Console()
+    if out is not None:
+        RunFolder.check(Path(out), overwrite=overwrite)
+    start = begin(source, console=console, **options)
+    return foretell(start.ready, store or Store(), console, began=began, decisions=start.given)
+
+
+def foretell(
+    ready: Prepared,
+    store: Store,
+    console: Console,
+    *,
+    began: float,
+    decisions: dict[str, Any] | None = None,
+    choices: bool = True,
+) -> Forecast:
+    """Run the trial and say what the work costs.
+
+    Parameters
+    ----------
+    ready
+        Data and backbone.
+    store
+        Where activations are kept; nothing is written to it.
+    console
+        Where the tables go.
+    began
+        ``time.monotonic()`` at the start.
+    decisions
+        Of a plan.
+    choices
+        Whether keep and freeze are to be chosen, too.
+    """
+    planned = (decisions or {}).get("engine")
+    choice = (
+        Choice(planned["value"], planned["reason"])
+        if planned
+        else engine_for(ready.backbone, ready.development, store, ready.settings)
+    )
+    console.line("Engine", f"{choice.engine}: {choice.reason}")
+    ready = replace(ready, settings=replace(ready.settings, engine=choice.engine))
+    costs = costs_for(ready, store, spent=time.monotonic() - began, decisions=decisions)
+    told = together(costs, candidates(costs, ready, store, decisions) if choices else ())
+    cost_tables(console, told, ready.backbone.chain)
+    return told

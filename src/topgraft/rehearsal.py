@@ -1,0 +1,301 @@
+"""A short trial of the work before it starts, and the forecast made from it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from topgraft.backbones.types import Backbone
+from topgraft.chain import Inputs, State
+from topgraft.choices import resolve_freeze, resolve_keep
+from topgraft.cost import Candidate, Costs, Speed, Work, head_macs
+from topgraft.data.types import Data
+from topgraft.features.engine import engine_of
+from topgraft.features.passes import (
+    BATCH,
+    MASK,
+    batches,
+    pooled_at_every_cut,
+    pooled_shelf,
+    states_shelf,
+)
+from topgraft.features.sources import LiveSource
+from topgraft.features.store import Store
+from topgraft.graft import Graft
+from topgraft.head import Head
+from topgraft.pooling import width
+from topgraft.probe import fit_head
+from topgraft.search import LEAST_EPOCHS, MOST_EPOCHS, reads_examples, right_most_third
+from topgraft.side_by_side import in_order, single_threaded
+from topgraft.stages import Prepared
+from topgraft.train import Recipe, seconds_an_example
+
+SECONDS = 1.5
+"""That the trial of the pass may take, about."""
+MOST_BATCHES = 8
+"""On each core in the trial of the pass."""
+MOST_IN_STEP = 8
+"""Examples in the trial of a training step."""
+
+
+def rehearse(
+    backbone: Backbone,
+    data: Data,
+    *,
+    engine: str = "torch",
+    precision: str = "fp32",
+    batch_size: int = 32,
+    seconds: float = SECONDS,
+    training: bool = True,
+) -> Speed:
+    """Measure what an example costs, on a few of them, in the way in which the pass and training run them.
+
+    Parameters
+    ----------
+    backbone, data
+        Which network reads which examples; at least one.
+    engine, precision
+        Of the frozen part.
+    batch_size
+        Examples in a step of training; of them at most 8 are tried.
+    seconds
+        That the trial of the pass may take, about; two examples are run at least.
+    training
+        Whether steps of training are tried, too.
+
+    Returns
+    -------
+    Speed
+        Nothing is stored, and random numbers go on as if nothing had been run.
+    """
+    with torch.random.fork_rng(devices=[]):
+        runner = engine_of(backbone.chain[: len(backbone.chain)], name=engine, precision=precision)
+        held, _ = memory_held()
+
+        def work(rows: list[int]) -> tuple[float, float]:
+            """Seconds of decoding, and steps of all sequences together."""
+            began = time.perf_counter()
+            inputs = backbone.preprocess.batch([data.decode(i) for i in rows])
+            decoding = time.perf_counter() - began
+            pooled_at_every_cut(backbone.chain, runner, inputs)
+            return decoding, _steps(inputs)
+
+        with single_threaded() as cores:
+            few = _spread(len(data), 2)
+            work(few)  # the first run also finds memory and kernels
+            began = time.perf_counter()
+            work(few)
+            one = (time.perf_counter() - began) / len(few)
+            count = min(int(seconds * cores / one), MOST_BATCHES * cores * BATCH, len(data))
+            chosen = _spread(len(data), max(count, len(few)))
+            size = min(BATCH, math.ceil(len(chosen) / cores))
+            chunks = batches(data, chosen, batch_size=size)
+            began = time.perf_counter()
+            results = list(in_order(work, chunks, workers=cores))
+            example = (time.perf_counter() - began) / len(chosen)
+        _, most = memory_held()
+        head, fit = _probe_speed()
+        once = 2 * example * cores  # two steps of an example on one core: three passes through a third each
+        rows = _spread(len(data), max(2, min(batch_size, MOST_IN_STEP, int(SECONDS / once))))
+        ragged = any(-1 in shape for block in backbone.chain for shape in block.shapes)
+        return Speed(
+            example=example,
+            decoding=sum(decoding for decoding, _ in results) / len(chosen),
+            cores=cores,
+            head=head,
+            fit=fit,
+            training=_seconds_of_training(backbone, data, rows) if training else None,
+            update=_seconds_an_update(),
+            length=sum(steps for _, steps in results) / len(chosen) if ragged else 1.0,
+            held=held,
+            batches=max(0.0, most - held) * BATCH / size,
+        )
+
+
+def _spread(count: int, chosen: int) -> list[int]:
+    """Some of ``count`` examples, evenly from first to last, since data come sorted by class."""
+    return sorted(set(np.linspace(0, count - 1, min(chosen, count)).astype(int).tolist()))
+
+
+def _steps(inputs: Mapping[str, Tensor]) -> float:
+    if MASK in inputs:
+        return float(inputs[MASK].sum())
+    first = next(iter(inputs.values()))
+    return float(len(first) * (first.shape[1] if first.ndim > 1 else 1))
+
+
+def _probe_speed() -> tuple[float, float]:
+    """Seconds a multiply-add of the probes takes and what a fit takes beyond, on two made-up problems."""
+    own, classes = torch.Generator().manual_seed(0), 4
+    macs, seconds = [], []
+    for count in (128, 512):
+        x, targets = torch.randn(count, count, generator=own), torch.arange(count) % classes
+        began = time.perf_counter()
+        fit_head(x, targets, classes)
+        seconds.append(time.perf_counter() - began)
+        macs.append(head_macs(count, count, classes))
+    rate = max(0.0, seconds[1] - seconds[0]) / (macs[1] - macs[0])
+    return rate, max(0.0, seconds[0] - rate * macs[0])
+
+
+class _Held:
+    """The same batch again and again, so that reading it takes no time."""
+
+    def __init__(self, held: State | Inputs) -> None:
+        self.held = held
+
+    def batch(self, rows: Sequence[int], *, training: bool) -> State | Inputs:  # noqa: ARG002 (the protocol's form)
+        return self.held
+
+
+def _seconds_of_training(backbone: Backbone, data: Data, rows: list[int]) -> float | None:
+    """Forward and backward pass of one example through the whole chain, from steps of its right-most third.
+
+    ``None`` where there is nothing to measure, or this network can't be trained: then it may still be frozen.
+    """
+    chain, keep = backbone.chain, len(backbone.chain)
+    freeze = right_most_third(keep)
+    trained = sum(block.macs for block in chain.blocks[freeze:])
+    if not trained or data.targets is None:
+        return None
+    engine = engine_of(chain[:freeze]) if freeze else None
+    batch = LiveSource(data, backbone.preprocess, engine=engine, augment=None).batch(rows, training=False)
+    last = chain.blocks[-1]
+    graft = Graft(chain, keep, freeze, Head(last.layout, width(last), len(data.classes)))
+    targets = torch.as_tensor(data.targets)[rows]
+    places = range(len(rows))
+    try:
+        seconds = seconds_an_example(graft, _Held(batch), targets, places, Recipe(batch_size=len(rows)))
+    except RuntimeError:
+        return None
+    return seconds * sum(block.macs for block in chain) / trained
+
+
+def _seconds_an_update() -> float:
+    """AdamW's time for one parameter, on a million of them and one core, where nothing waits for others."""
+    parameter = nn.Parameter(torch.zeros(1_000_000))
+    parameter.grad = torch.ones_like(parameter)
+    optimizer = torch.optim.AdamW([parameter])
+    times = []
+    with single_threaded():
+        for _ in range(5):
+            began = time.perf_counter()
+            optimizer.step()
+            times.append(time.perf_counter() - began)
+    return min(times) / parameter.numel()
+
+
+def memory_held() -> tuple[float, float]:
+    """Bytes of memory that this process holds now, and held at most; zeros where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0.0, 0.0
+    told = dict(line.split(":", 1) for line in lines if ":" in line)
+    if "VmRSS" not in told or "VmHWM" not in told:
+        return 0.0, 0.0
+    now, most = (1024.0 * float(told[name].split()[0]) for name in ("VmRSS", "VmHWM"))
+    return now, most
+
+
+def costs_for(
+    ready: Prepared, store: Store, *, spent: float = 0.0, decisions: Mapping[str, Any] | None = None
+) -> Costs:
+    """Everything that forecasts follow from: a trial is run, and the store is asked what it has.
+
+    The trial is shorter where nothing is left for the pass to do, or nothing is to be trained.
+
+    Parameters
+    ----------
+    ready
+        Data and backbone.
+    store
+        Where activations are kept; nothing is written to it.
+    spent
+        Seconds of the budget that are gone.
+    decisions
+        Of a plan, whose epochs are taken.
+    """
+    settings, backbone, data = ready.settings, ready.backbone, ready.development
+    planned = (decisions or {}).get("epochs", {}).get("value")
+    distinct = set(data.digests)
+    known = pooled_shelf(
+        backbone, store, engine=settings.engine_or_torch, precision=settings.precision
+    ).known()
+    head_trains = bool(settings.hidden or settings.dropout)
+    speed = rehearse(
+        backbone,
+        data,
+        engine=settings.engine_or_torch,
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        seconds=SECONDS if distinct - known else 0.0,
+        training=head_trains or settings.freeze != "all",
+    )
+    work = Work(
+        examples=len(data),
+        distinct=len(distinct),
+        stored=len(distinct & known),
+        validation=int((ready.fold_of == 0).sum()),
+        classes=len(data.classes),
+        folds=len(np.unique(ready.fold_of)),
+        budget=settings.budget,
+        epochs=settings.epochs or planned or MOST_EPOCHS,
+        spent=spent,
+        least_epochs=LEAST_EPOCHS,
+        batch_size=settings.batch_size,
+        precision=settings.precision,
+        hidden=settings.hidden,
+        head_trains=head_trains,
+        refit=settings.refit,
+    )
+    return Costs(backbone.chain.blocks, [width(block) for block in backbone.chain], speed, work)
+
+
+def candidates(
+    costs: Costs, ready: Prepared, store: Store, decisions: Mapping[str, Any] | None = None
+) -> list[Candidate]:
+    """At the full depth and at the one asked for: all frozen, the last third or half trained, everything.
+
+    What was decided, by ``keep`` and ``freeze`` or by a plan, is among them.
+    """
+    chain, settings, source = ready.backbone.chain, ready.settings, ready.backbone.source
+    told = {name: str((decisions or {}).get(name, {}).get("value", "auto")) for name in ("keep", "freeze")}
+    keep = resolve_keep(settings.keep if told["keep"] == "auto" else told["keep"], chain, source)
+    wanted = settings.freeze if told["freeze"] == "auto" else told["freeze"]
+    freeze = resolve_freeze(wanted, chain, source, keep or len(chain))
+    found: list[Candidate] = []
+    for depth in dict.fromkeys([keep or len(chain), len(chain)]):
+        choices = {depth, right_most_third(depth), depth // 2, 0}
+        asked = freeze if depth == (keep or len(chain)) else None
+        counts = sorted(choices | ({asked} if asked is not None else set()), reverse=True)
+        found += [candidate(costs, ready, store, depth, n, asked=n == asked) for n in counts]
+    return found
+
+
+def candidate(
+    costs: Costs, ready: Prepared, store: Store, keep: int, freeze: int, *, asked: bool = False
+) -> Candidate:
+    """One choice of keep and freeze, by what this network, these settings and the store make of it."""
+    backbone, settings, stored = ready.backbone, ready.settings, 0
+    live = is_live(ready, keep, freeze)
+    if 0 < freeze < keep and not live:
+        known = states_shelf(
+            backbone, store, freeze, engine=settings.engine_or_torch, precision=settings.precision
+        ).known()
+        stored = len(set(ready.development.digests) & known)
+    return costs.candidate(keep, freeze, live=live, asked=asked, stored=stored)
+
+
+def is_live(ready: Prepared, keep: int, freeze: int) -> bool:
+    """Whether training this choice decodes each example in each epoch."""
+    if freeze == keep and ready.settings.augment != "standard":
+        return False
+    return reads_examples(ready.backbone, ready.settings, freeze)
