@@ -11,6 +11,8 @@ import torch
 from command_line import BLOCKS, Job, called, content, done, tiny_job
 
 import topgraft as tg
+from topgraft.features.passes import BATCH, pooled_shelf
+from topgraft.features.store import Store
 from topgraft.ledger import STAGES
 from topgraft.rehearsal import memory_held, rehearse
 
@@ -54,6 +56,22 @@ def test_a_trial_measures_and_leaves_random_numbers_and_networks_as_they_were(jo
     assert speed.update > 0
     words = sum(len(str(text).split()) for text in data.inputs) / len(data)
     assert speed.length == pytest.approx(words + 2, abs=1)  # two signs mark beginning and end
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 60.0])
+def test_what_the_trial_of_a_fit_computes_the_pass_does_not_compute_again(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr("topgraft.rehearsal.SECONDS", seconds)
+    data, backbone = tg.read(job.table), tg.load(job.backbone)
+    tried, usual = Store(tmp_path / "tried"), Store(tmp_path / "usual")
+    shelf = pooled_shelf(backbone, tried, engine="torch", precision="fp32")
+    speed = rehearse(backbone, data, shelf=shelf, training=False)
+    assert speed.kept == len(shelf.known()) == (len(data) if seconds > 1 else BATCH)
+    features, reused = tg.one_pass(backbone, data, tried)
+    assert reused == speed.kept
+    alone, _ = tg.one_pass(backbone, data, usual)
+    assert all(torch.equal(features.cuts[cut], alone.cuts[cut]) for cut in alone.cuts)
 
 
 def test_a_network_that_can_not_be_trained_is_timed_all_the_same(

@@ -52,6 +52,8 @@ class Speed:
         Steps of a sequence whose length the inputs decide, on average; 1 where there is none.
     held
         Bytes that the process held before the trial; 0 where the system does not tell.
+    kept
+        Examples whose part of the pass the trial has done and stored.
     batches
         Bytes that the batches of the pass under way take beyond that; 0 where the system does not tell.
     """
@@ -66,6 +68,7 @@ class Speed:
     length: float = 1.0
     held: float = 0.0
     batches: float = 0.0
+    kept: int = 0
 
     @property
     def chain(self) -> float:

@@ -52,12 +52,14 @@ class Job(Underway):
         console.line("Budget", f"{limit} for the whole (--budget)")
         self._decide_engine()
         ready = self.ready
-        self._foretell()
         shelf = pooled_shelf(
             ready.backbone, self.store, engine=self.settings.engine, precision=self.settings.precision
         )
+        begun = self._foretell(shelf)
         with self._spending("pass", shelf):
-            features, told = measure(ready.backbone, ready.development, self.store, self.settings, console)
+            features, told = measure(
+                ready.backbone, ready.development, self.store, self.settings, console, begun=begun
+            )
         self._note_reuse("pass", told["items_reused"], told["items_reused"] * self._rate_of_pass(told))
         with self._spending("probes"):
             evidence, was_there = probe_all(
@@ -103,16 +105,23 @@ class Job(Underway):
     def costs(self) -> Costs:
         """What every forecast follows from: a short trial is run when it is first asked for."""
         spent = time.monotonic() - self.began
-        return costs_for(self.ready, self.store, spent=spent, decisions=self.plan.decisions)
+        return costs_for(self.ready, self.store, spent=spent, decisions=self.plan.decisions, storing=True)
 
-    def _foretell(self) -> None:
-        """Say what the pass and the probes cost, and note it with what choices of keep and freeze would."""
+    def _foretell(self, shelf: Shelf) -> tuple[int, float]:
+        """Say what the pass and the probes cost, and note it with what choices of keep and freeze would.
+
+        Gives how many examples of the pass the trial has done, and in how many seconds.
+        """
+        before = shelf.size()
         costs = self.costs
+        done = costs.speed.kept, costs.speed.kept * costs.speed.example
+        self.ledger.spend("pass", seconds=done[1], disk=float(shelf.size() - before))
         told = forecast(costs, candidates(costs, self.ready, self.store, self.plan.decisions))
         self.plan.foretell(told.to_json())
         pass_line(self.console, told)
         self.ledger.predict("pass", **asdict(told.one_pass))
         self.ledger.predict("probes", seconds=told.probes.seconds, memory=told.most_memory)
+        return done
 
     @contextmanager
     def _spending(self, stage: str, shelf: Shelf | None = None) -> Iterator[None]:

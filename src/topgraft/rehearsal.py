@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +22,29 @@ from topgraft.features.passes import (
     BATCH,
     MASK,
     batches,
+    joined,
+    lacking,
     pooled_at_every_cut,
     pooled_shelf,
     states_shelf,
 )
+from topgraft.features.shelf import Shelf
 from topgraft.features.sources import LiveSource
 from topgraft.features.store import Store
 from topgraft.graft import Graft
 from topgraft.head import Head
+from topgraft.history import Recipe
 from topgraft.pooling import width
 from topgraft.probe import fit_head
 from topgraft.search import LEAST_EPOCHS, MOST_EPOCHS, reads_examples, right_most_third
 from topgraft.side_by_side import in_order, single_threaded
 from topgraft.stages import Prepared
-from topgraft.train import Recipe, seconds_an_example
+from topgraft.train import seconds_an_example
 
 SECONDS = 1.5
 """That the trial of the pass may take, about."""
 MOST_BATCHES = 8
 """On each core in the trial of the pass."""
-MOST_IN_STEP = 8
-"""Examples in the trial of a training step."""
 
 
 def rehearse(
@@ -52,7 +54,7 @@ def rehearse(
     engine: str = "torch",
     precision: str = "fp32",
     batch_size: int = 32,
-    seconds: float = SECONDS,
+    shelf: Shelf | None = None,
     training: bool = True,
 ) -> Speed:
     """Measure what an example costs, on a few of them, in the way in which the pass and training run them.
@@ -64,59 +66,85 @@ def rehearse(
     engine, precision
         Of the frozen part.
     batch_size
-        Examples in a step of training; of them at most 8 are tried.
-    seconds
-        That the trial of the pass may take, about; two examples are run at least.
+        Examples in a step of training, and the most that are tried in one.
+    shelf
+        Of the pass: what the trial computes is stored there, so that the pass begins with it; what it has is
+        not computed again. Nothing is stored where there is none.
     training
         Whether steps of training are tried, too.
 
     Returns
     -------
     Speed
-        Nothing is stored, and random numbers go on as if nothing had been run.
+        Random numbers go on as if nothing had been run.
     """
     with torch.random.fork_rng(devices=[]):
-        runner = engine_of(backbone.chain[: len(backbone.chain)], name=engine, precision=precision)
-        held, _ = memory_held()
-
-        def work(rows: list[int]) -> tuple[float, float]:
-            """Seconds of decoding, and steps of all sequences together."""
-            began = time.perf_counter()
-            inputs = backbone.preprocess.batch([data.decode(i) for i in rows])
-            decoding = time.perf_counter() - began
-            pooled_at_every_cut(backbone.chain, runner, inputs)
-            return decoding, _steps(inputs)
-
-        with single_threaded() as cores:
-            few = _spread(len(data), 2)
-            work(few)  # the first run also finds memory and kernels
-            began = time.perf_counter()
-            work(few)
-            one = (time.perf_counter() - began) / len(few)
-            count = min(int(seconds * cores / one), MOST_BATCHES * cores * BATCH, len(data))
-            chosen = _spread(len(data), max(count, len(few)))
-            size = min(BATCH, math.ceil(len(chosen) / cores))
-            chunks = batches(data, chosen, batch_size=size)
-            began = time.perf_counter()
-            results = list(in_order(work, chunks, workers=cores))
-            example = (time.perf_counter() - began) / len(chosen)
-        _, most = memory_held()
+        fresh = lacking(data, shelf.known() if shelf is not None else set())
+        tried = _try_pass(backbone, data, fresh, shelf, engine=engine, precision=precision)
         head, fit = _probe_speed()
-        once = 2 * example * cores  # two steps of an example on one core: three passes through a third each
-        rows = _spread(len(data), max(2, min(batch_size, MOST_IN_STEP, int(SECONDS / once))))
-        ragged = any(-1 in shape for block in backbone.chain for shape in block.shapes)
-        return Speed(
-            example=example,
-            decoding=sum(decoding for decoding, _ in results) / len(chosen),
-            cores=cores,
+        once = 2 * tried.example * tried.cores  # two steps on one core: three passes through a third each
+        rows = _spread(len(data), max(2, min(batch_size, int(SECONDS / once))))
+        return replace(
+            tried,
             head=head,
             fit=fit,
             training=_seconds_of_training(backbone, data, rows) if training else None,
             update=_seconds_an_update(),
-            length=sum(steps for _, steps in results) / len(chosen) if ragged else 1.0,
-            held=held,
-            batches=max(0.0, most - held) * BATCH / size,
         )
+
+
+def _try_pass(
+    backbone: Backbone, data: Data, fresh: list[int], shelf: Shelf | None, *, engine: str, precision: str
+) -> Speed:
+    """Batches as the pass runs them, until :data:`SECONDS` are gone; one at least on each core.
+
+    Where none of the examples is fresh, a few of any are run.
+    """
+    chain = backbone.chain
+    runner = engine_of(chain[: len(chain)], name=engine, precision=precision)
+    inputs = dict(chain.example)
+    held, _ = memory_held()
+
+    def work(rows: list[int]) -> tuple[list[int], float, float, dict[str, Tensor | list[Tensor]]]:
+        """Seconds of decoding, steps of all sequences together, and what the pass would store."""
+        began = time.perf_counter()
+        batch = backbone.preprocess.batch([data.decode(i) for i in rows])
+        decoding = time.perf_counter() - began
+        return rows, decoding, _steps(batch), pooled_at_every_cut(chain, runner, batch)
+
+    with single_threaded() as cores:
+        pooled_at_every_cut(chain, runner, inputs)  # the first run also finds memory and kernels
+        began = time.perf_counter()
+        pooled_at_every_cut(chain, runner, inputs)
+        one = (time.perf_counter() - began) / len(next(iter(inputs.values())))
+        affordable = max(1, int(SECONDS * cores / one))
+        # the pass's own batches, whole where they are stored: no bit of them depends on the trial
+        chunks = batches(data, fresh or list(range(len(data))), batch_size=BATCH)
+        most = MOST_BATCHES * cores if fresh else cores
+        chunks = [chunks[i] for i in _spread(len(chunks), min(max(affordable // BATCH, cores), most))]
+        if shelf is None or not fresh:
+            chunks = [chunk[: max(1, affordable // len(chunks))] for chunk in chunks]
+        began = time.perf_counter()
+        results = list(in_order(work, chunks, workers=cores))
+        count = sum(len(chunk) for chunk in chunks)
+        example = (time.perf_counter() - began) / count
+    _, most_held = memory_held()
+    kept = 0
+    if shelf is not None and fresh:
+        digests = [data.digests[i] for rows, *_ in results for i in rows]
+        parts = [arrays for *_, arrays in results]
+        shelf.append(digests, {name: joined([part[name] for part in parts]) for name in parts[0]})
+        kept = sum(digest in set(digests) for digest in data.digests)
+    ragged = any(-1 in shape for block in chain for shape in block.shapes)
+    return Speed(
+        example=example,
+        decoding=sum(decoding for _, decoding, *_ in results) / count,
+        cores=cores,
+        length=sum(steps for _, _, steps, _ in results) / count if ragged else 1.0,
+        held=held,
+        batches=max(0.0, most_held - held) * BATCH / max(len(chunk) for chunk in chunks),
+        kept=kept,
+    )
 
 
 def _spread(count: int, chosen: int) -> list[int]:
@@ -206,29 +234,36 @@ def memory_held() -> tuple[float, float]:
 
 
 def costs_for(
-    ready: Prepared, store: Store, *, spent: float = 0.0, decisions: Mapping[str, Any] | None = None
+    ready: Prepared,
+    store: Store,
+    *,
+    spent: float = 0.0,
+    decisions: Mapping[str, Any] | None = None,
+    storing: bool = False,
 ) -> Costs:
     """Everything that forecasts follow from: a trial is run, and the store is asked what it has.
 
-    The trial is shorter where nothing is left for the pass to do, or nothing is to be trained.
+    The trial is shorter where nothing is left for the pass to do, or nothing is to be trained. What is
+    forecast of the pass is all of it, that which the trial has done included.
 
     Parameters
     ----------
     ready
         Data and backbone.
     store
-        Where activations are kept; nothing is written to it.
+        Where activations are kept.
     spent
         Seconds of the budget that are gone.
     decisions
         Of a plan, whose epochs are taken.
+    storing
+        Whether the trial stores what it computes of the pass.
     """
     settings, backbone, data = ready.settings, ready.backbone, ready.development
     planned = (decisions or {}).get("epochs", {}).get("value")
     distinct = set(data.digests)
-    known = pooled_shelf(
-        backbone, store, engine=settings.engine_or_torch, precision=settings.precision
-    ).known()
+    shelf = pooled_shelf(backbone, store, engine=settings.engine_or_torch, precision=settings.precision)
+    known = shelf.known()
     head_trains = bool(settings.hidden or settings.dropout)
     speed = rehearse(
         backbone,
@@ -236,7 +271,7 @@ def costs_for(
         engine=settings.engine_or_torch,
         precision=settings.precision,
         batch_size=settings.batch_size,
-        seconds=SECONDS if distinct - known else 0.0,
+        shelf=shelf if storing or distinct <= known else None,
         training=head_trains or settings.freeze != "all",
     )
     work = Work(

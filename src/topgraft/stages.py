@@ -184,9 +184,18 @@ def engine_for(backbone: Backbone, data: Data, store: Store, settings: Settings)
 
 
 def measure(
-    backbone: Backbone, data: Data, store: Store, settings: Settings, console: Console
+    backbone: Backbone,
+    data: Data,
+    store: Store,
+    settings: Settings,
+    console: Console,
+    *,
+    begun: tuple[int, float] = (0, 0.0),
 ) -> tuple[Features, dict[str, Any]]:
-    """The one pass, with a progress bar; what it reused and how fast it was."""
+    """The one pass, with a progress bar; what it reused and how fast it was.
+
+    ``begun`` says how many examples a trial has done already, and in how many seconds.
+    """
     if settings.engine == "auto":
         choice = engine_for(backbone, data, store, settings)
         settings = replace(settings, engine=choice.engine)
@@ -202,7 +211,8 @@ def measure(
             precision=settings.precision,
             advance=advance,
         )
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - began + begun[1]
+    reused -= begun[0]
     fresh = len(data) - reused
     rate = seconds / fresh if fresh else 0.0
     console.line(

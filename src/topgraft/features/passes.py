@@ -6,6 +6,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +43,12 @@ def batches(data: Data, indices: Sequence[int], *, batch_size: int) -> list[list
     if data.modality == "text":
         order.sort(key=lambda i: len(str(data.inputs[i])))
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def lacking(data: Data, known: AbstractSet[str]) -> list[int]:
+    """One example of each content that is not known, in the order in which a pass takes them."""
+    first_of = {digest: i for i, digest in reversed(list(enumerate(data.digests)))}
+    return [i for digest, i in first_of.items() if digest not in known]
 
 
 def structure_of(network: nn.Module) -> str:
@@ -101,8 +108,7 @@ def _pass(
 ) -> int:
     """Run what the shelf lacks through the first ``upto`` blocks; give how many examples it had already."""
     known = shelf.known()
-    first_of = {digest: i for i, digest in reversed(list(enumerate(data.digests)))}
-    missing = [i for digest, i in first_of.items() if digest not in known]
+    missing = lacking(data, known)
     reused = sum(digest in known for digest in data.digests)
     if advance is not None:
         advance(len(data) - len(missing))
@@ -114,7 +120,7 @@ def _pass(
     def flush() -> None:
         if waiting:
             digests = [data.digests[i] for rows, _ in waiting for i in rows]
-            shelf.append(digests, {n: _joined([a[n] for _, a in waiting]) for n in waiting[0][1]})
+            shelf.append(digests, {n: joined([a[n] for _, a in waiting]) for n in waiting[0][1]})
             waiting.clear()
 
     def work(rows: list[int]) -> tuple[list[int], dict[str, Tensor | list[Tensor]]]:
@@ -132,7 +138,8 @@ def _pass(
     return reused
 
 
-def _joined(parts: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
+def joined(parts: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
+    """One array of those of several batches."""
     if isinstance(parts[0], Tensor):
         return torch.cat([p for p in parts if isinstance(p, Tensor)])
     return [row for part in parts for row in part]
