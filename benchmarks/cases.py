@@ -13,12 +13,6 @@ class Unsupported(Exception):
     """A network that the measurement leaves out; the text says why."""
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a failure only says that there was not enough memory."""
-    said = str(error).casefold()
-    return isinstance(error, MemoryError) or "not enough memory" in said or "allocate memory" in said
-
-
 @dataclass(frozen=True)
 class Case:
     """One network with random weights and inputs to try it on.

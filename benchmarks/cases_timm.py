@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import Case, Unsupported, is_out_of_memory
+from cases import Case, Unsupported
 from torch import Tensor
+
+from topgraft.errors import is_out_of_memory
 
 SIZES = (64, 96, 128, 160, 192, 224, 256, None)
 """Sides of the pictures that are tried, smallest first; None is the size that the network was made for."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import torch
-from cases import Case, Unsupported, is_out_of_memory
+from cases import Case, Unsupported
 
-SIZES = (64, 96, 128, 224)
+from topgraft.errors import is_out_of_memory
+
+SIZES = (56, 64, 96, 128, 224)
 """Sides of the pictures that are tried, smallest first."""
+SMALLEST = 64
+"""Of these, for networks that do not tell what the side must be a multiple of."""
 EXAMPLES = 3
 
 
@@ -31,6 +35,8 @@ def build(name: str) -> Case:
             if size % int(name.rpartition("_")[2]):
                 continue
             options = {"image_size": size}
+        elif size < SMALLEST:
+            continue
         try:
             network = models.get_model(name, weights=None, **options).eval()
             pictures = torch.randn(EXAMPLES, 3, size, size)

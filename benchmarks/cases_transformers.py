@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from cases import Case, Unsupported, is_out_of_memory
+from cases import Case, Unsupported
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -31,6 +31,8 @@ from transformers_settings import (
     VOCABULARY,
     WITHOUT_BATCH,
 )
+
+from topgraft.errors import is_out_of_memory
 
 BATCH, LENGTH = 3, 11
 LENGTHS = (11, 8, 7)

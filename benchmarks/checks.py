@@ -341,12 +341,15 @@ def gradients(at: At) -> float:
     """How far gradients of what comes after the cut are from those of the whole network.
 
     What comes before is frozen and in eval mode, what comes after trains; dropout draws from the same seed.
-    Modules that are entered before the cut and left after it (the network itself) stay in eval mode. Where
+    Modules that are entered before the cut and left after it (the network itself) stay in eval mode, and so
+    does dropout that belongs to the old output layer: a chain may end on either side of it. Where
     the whole network does not run like that, or gives other gradients the second time (it draws from a seed
     of its own), all of both is in eval mode.
     """
     inside = at.subject.chain.network
-    after = Moments.of(inside, at.given).names_after(inside, at.subject.chain.points[at.cut - 1])
+    moments = Moments.of(inside, at.given)
+    after = moments.names_after(inside, at.subject.chain.points[at.cut - 1])
+    after -= old_dropout(inside, moments)
     mine = parameters_after(at.subject.chain, at.cut)
     try:
         theirs = _whole_gradients(at, mine, after)
@@ -358,6 +361,20 @@ def gradients(at: At) -> float:
     if at.in_eval:
         return _apart(_rest_gradients(at, mine, set()), _whole_gradients(at, mine, set()))
     return gap
+
+
+def old_dropout(network: nn.Module, moments: Moments) -> set[str]:
+    """Names of dropout that is entered after the last layer with parameters but the very last."""
+    weighty = [
+        index
+        for index, (name, when, _) in enumerate(moments.events)
+        if when == "exit" and any(True for _ in network.get_submodule(name).parameters(recurse=False))
+    ]
+    since = weighty[-2] if len(weighty) > 1 else len(moments.events)
+    entered = [name for name, when, _ in moments.events[since:] if when == "enter"]
+    return {
+        name for name in entered if isinstance(network.get_submodule(name), nn.modules.dropout._DropoutNd)
+    }
 
 
 def _whole_gradients(at: At, mine: list[nn.Parameter], after: set[str]) -> tuple[Tensor | None, ...]:

@@ -78,12 +78,12 @@ def chosen(libraries: Sequence[str], names: Sequence[str], build: Path) -> dict[
 def measure(library: str, name: str, *, all_gradients: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """Build one case, make its chain, check it; in this process."""
     import torch
-    from cases import Unsupported, enlivened, is_out_of_memory
+    from cases import Unsupported, enlivened
     from checks import Subject, check
     from moments import not_cut_apart
 
     from topgraft.chain import Chain
-    from topgraft.errors import TopgraftError
+    from topgraft.errors import TopgraftError, is_out_of_memory
 
     torch.set_num_threads(1)
     began = time.monotonic()

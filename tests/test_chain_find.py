@@ -225,3 +225,28 @@ def test_a_sequence_of_different_parts_called_block_is_one_block() -> None:
     names = [block.name for block in chain]
     assert names[:4] == ["features.0", "features.1.0", "features.2.0", "features.2.1"]
     assert not any(block.others for block in chain)
+
+
+def test_a_dense_network_of_plain_sequences_is_cut_after_each_with_all_that_crosses() -> None:
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(
+                nn.Sequential(nn.Conv2d(3 + 4 * i, 4, 1), nn.BatchNorm2d(4), nn.ReLU()) for i in range(3)
+            )
+            self.head = nn.Linear(15, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen = [x]
+            for layer in self.layers:
+                seen.append(layer(torch.cat(seen, 1)))
+            return self.head(torch.cat(seen, 1).mean((2, 3)))
+
+    network, pictures = Dense().eval(), torch.randn(2, 3, 4, 4)
+    chain = Chain.of(network, pictures)
+    assert [block.name for block in chain] == ["layers.0", "layers.1", "layers.2"]
+    whole = torch.cat(list(chain[:1](pictures).tensors), 1)
+    assert whole.shape[1] == 7  # the picture and what the first layer made of it
+    for cut in range(1, 4):
+        rest = chain.anatomy.segment(chain.network, cut, None, whole=True).eval()
+        assert torch.equal(rest(chain[:cut](pictures)), network(pictures))

@@ -13,7 +13,7 @@ from topgraft.chain import Chain
 from topgraft.chain.pair import Pair, by_name
 from topgraft.chain.point import Dim
 from topgraft.chain.proof import difference
-from topgraft.errors import TopgraftError
+from topgraft.errors import RunningError, TopgraftError
 
 
 @given(
@@ -162,3 +162,33 @@ class LooksAhead(nn.Module):
 def test_a_cut_up_to_which_the_network_does_not_run_alone_is_refused():
     with pytest.raises(TopgraftError, match=r"does not run up to here \(IndexError"):
         Chain.of(LooksAhead().eval(), torch.randn(3, 4), output_layer="")
+
+
+class FailsInTraining(nn.Module):
+    """Its forward goes on to something that fails in train mode only, after batch norms have run."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)) for _ in range(3)))
+        self.head, self.error = nn.Linear(6, 2), error
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(x)
+        if self.training:
+            raise self.error
+        return self.head(x)
+
+
+def test_a_network_that_fails_in_train_mode_is_compared_in_eval_mode_with_its_own_statistics() -> None:
+    torch.manual_seed(0)
+    network, rows = FailsInTraining(ValueError("too small for the second output")), torch.randn(8, 6) + 3
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    chain = Chain.of(network.eval(), rows)
+    assert (len(chain), chain.refused) == (3, ())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_want_of_memory_is_no_reason_to_refuse_a_cut() -> None:
+    said = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 86102016 bytes."
+    with pytest.raises(RunningError, match="not enough memory to prove the cuts"):
+        Chain.of(FailsInTraining(RuntimeError(said)).eval(), torch.randn(8, 6))

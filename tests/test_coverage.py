@@ -230,3 +230,23 @@ def test_constants_that_would_hide_a_mistake_get_noise():
     assert float(network[1].weight.detach().abs().min()) > 0.01
     for values in (network[1].weight, network[1].bias, network[1].running_mean, network[1].running_var):
         assert float(values.detach().std()) > 0
+
+
+class PoolsInForward(nn.Module):
+    """As torchvision's MobileNetV2: a function pools, then dropout and the old output layer follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+        self.classifier = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(torch.flatten(nn.functional.adaptive_avg_pool2d(self.features(x), 1), 1))
+
+
+def test_dropout_before_the_old_output_layer_is_its_own_and_not_compared() -> None:
+    torch.manual_seed(0)
+    network, inputs = PoolsInForward().eval(), {"x": torch.randn(3, 3, 8, 8)}
+    found = check(Subject(network, Chain.of(network, inputs), inputs))
+    assert found.trained
+    assert not found.wrong

@@ -26,6 +26,21 @@ class TopgraftWarning(UserWarning):
     """Something that was decided for the user or noticed on the way; the command line says it in a line."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a failure only says that there was not enough memory, of the host or of a device.
+
+    Examples
+    --------
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."))
+    True
+    >>> is_out_of_memory(RuntimeError("shape '[2, 3]' is invalid for input of size 4"))
+    False
+    """
+    said = str(error).casefold()
+    told = ("not enough memory", "allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in said for words in told)
+
+
 def nearest(word: str, choices: Iterable[str], *, limit: int = 3) -> list[str]:
     """Choices that look most like ``word``, best first.
 

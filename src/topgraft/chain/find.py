@@ -197,6 +197,24 @@ def is_listed_block(call: Call, root: nn.Module) -> bool:
     return _is_numbered(call.name, root)
 
 
+def ends_sequence(call: Call, root: nn.Module) -> bool:
+    """Whether a call is the last of a sequence of layers that is one of several in the network's own list.
+
+    So is the activation function in ``layers = ModuleList(Sequential(conv, norm, relu), ...)``, where the
+    list is a child of the network itself: what a dense network's forward loops over.
+    """
+    parts = call.name.split(".")
+    if len(parts) != 3 or not _is_named_as_list(parts[0]):
+        return False
+    own_list, sequence = root.get_submodule(parts[0]), root.get_submodule(".".join(parts[:2]))
+    if not isinstance(own_list, nn.ModuleList) or not isinstance(sequence, nn.Sequential):
+        return False
+    alike = [other for other in own_list if isinstance(other, nn.Sequential) and has_parameters(other)]
+    return (
+        len(alike) > 1 and has_parameters(sequence) and parts[2] == list(dict(sequence.named_children()))[-1]
+    )
+
+
 def _name_of_list(owner: str) -> str:
     """Of the list that an element's owner belongs to: lists in a list have numbers for names."""
     parts = owner.split(".")

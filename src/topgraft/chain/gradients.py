@@ -14,6 +14,7 @@ from topgraft.chain.nesting import nested
 from topgraft.chain.pruning import is_skipped
 from topgraft.chain.replay import Segment, first_tensor
 from topgraft.chain.state import Inputs, State
+from topgraft.errors import is_out_of_memory
 
 _DROPS = {"dropout", "dropout_", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"}
 
@@ -62,34 +63,56 @@ def gradients_apart(
         whole in eval mode; what is drawn at random is set to its mean. A network that asks for more in train
         mode than its inputs (labels) is compared in eval mode.
     """
-    whole, part = copy.deepcopy(network), copy.deepcopy(rest)
-    trained = {n for n, _ in part.network.named_parameters()} - frozen
-    present = dict(part.network.named_modules(remove_duplicate=False))
-    whole.train()
-    part.train()
-    for name, module in whole.named_modules(remove_duplicate=False):
+    present = dict(rest.network.named_modules(remove_duplicate=False))
+    trained = {n for n, _ in rest.network.named_parameters()} - frozen
+    if not trained:
+        return 0.0, ""
+    apart: set[str] = set()
+    frozen_modules: set[str] = set()
+    for name, module in network.named_modules(remove_duplicate=False):
         if name and (name not in present or is_skipped(present[name])):
-            module.eval()
+            apart.add(name)
         elif module._parameters and not any(
             f"{name}.{own}".lstrip(".") in trained for own in module._parameters
         ):
-            module.eval()
-            if name in present:
-                present[name].eval()
-    for module in (whole, part.network):
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(name in trained)
-    if not trained:
-        return 0.0, ""
+            frozen_modules.add(name)
     with torch.enable_grad(), WithoutChance():
-        try:
-            first = _gradients(whole, first_tensor(whole(**nested(inputs))))
-        except Exception:  # noqa: BLE001 (the network's own code may ask for anything in train mode)
-            whole.eval()
+        whole, first, trains = _gradients_of_whole(network, apart | frozen_modules, trained, inputs)
+        copied = dict(whole.named_parameters())
+        shared = {id(p): copied[n] for n, p in rest.network.named_parameters() if n in copied}
+        part = copy.deepcopy(rest, shared)  # with the copied parameters: large networks do not fit thrice
+        _set_modes(part, part.network, frozen_modules, trained)
+        if not trains:
             part.eval()
-            first = _gradients(whole, first_tensor(whole(**nested(inputs))))
         second = _gradients(part.network, part(state))
     return _apart(first, second)
+
+
+def _gradients_of_whole(
+    network: nn.Module, resting: set[str], trained: set[str], inputs: Inputs
+) -> tuple[nn.Module, dict[str, Tensor], bool]:
+    """A copy, its gradients, and whether it ran in train mode."""
+    whole = copy.deepcopy(network)
+    _set_modes(whole, whole, resting, trained)
+    try:
+        return whole, _gradients(whole, first_tensor(whole(**nested(inputs)))), True
+    except Exception as error:  # the network's own code may ask for anything in train mode
+        if is_out_of_memory(error):
+            raise
+    whole = copy.deepcopy(network)  # the attempt may have changed running statistics
+    _set_modes(whole, whole, resting, trained)
+    whole.eval()
+    return whole, _gradients(whole, first_tensor(whole(**nested(inputs)))), False
+
+
+def _set_modes(runs: nn.Module, network: nn.Module, resting: set[str], trained: set[str]) -> None:
+    """All in train mode but the modules at rest; gradients for the trained parameters only."""
+    runs.train()
+    for name, module in network.named_modules(remove_duplicate=False):
+        if name in resting:
+            module.eval()
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name in trained)
 
 
 def _gradients(module: nn.Module, output: Tensor) -> dict[str, Tensor]:
@@ -97,7 +120,9 @@ def _gradients(module: nn.Module, output: Tensor) -> dict[str, Tensor]:
         return {}
     weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
     torch.autograd.backward((output * weights).sum())
-    return {n: p.grad for n, p in module.named_parameters() if p.requires_grad and p.grad is not None}
+    found = {n: p.grad for n, p in module.named_parameters() if p.requires_grad and p.grad is not None}
+    module.zero_grad(set_to_none=True)
+    return found
 
 
 def _apart(first: dict[str, Tensor], second: dict[str, Tensor]) -> tuple[float, str]:

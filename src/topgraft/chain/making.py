@@ -10,7 +10,15 @@ from torch import nn
 from topgraft.chain.anatomy import Anatomy, anatomy
 from topgraft.chain.block import Block, Refused
 from topgraft.chain.crossing import CannotCross, Crossed
-from topgraft.chain.find import Group, Layout, block_name, has_parameters, is_listed_block, layout
+from topgraft.chain.find import (
+    Group,
+    Layout,
+    block_name,
+    ends_sequence,
+    has_parameters,
+    is_listed_block,
+    layout,
+)
 from topgraft.chain.nesting import nested
 from topgraft.chain.pair import Pair
 from topgraft.chain.point import Point, Shape
@@ -63,7 +71,12 @@ def _dims(pair: Pair, crossed: Crossed) -> list[int]:
 def _ends_a_block(pair: Pair, group: Group, crosseds: Sequence[Crossed]) -> bool:
     """Inside a block of the network's own lists several activations cross: that is no place for a cut."""
     single = any(len(crossed.values) == 1 for crossed in crosseds)
-    return single or any(is_listed_block(call, pair.network) for call in group.calls)
+    last = group.calls[-1]
+    return (
+        single
+        or any(is_listed_block(call, pair.network) for call in group.calls)
+        or ends_sequence(last, pair.network)
+    )
 
 
 def _choose(pair: Pair, found: Layout, *, gradients: bool) -> tuple[list[Point], list[float], list[Refused]]:

@@ -17,6 +17,7 @@ from topgraft.chain.pair import Pair
 from topgraft.chain.point import Dim, Point
 from topgraft.chain.record import evaluating
 from topgraft.chain.state import Inputs, State
+from topgraft.errors import RunningError, is_out_of_memory
 
 TOLERANCE = 1e-5
 """Largest difference, relative to the output's scale, at which two runs count as equal in fp32."""
@@ -82,6 +83,7 @@ def proof(pair: Pair, found: Layout, point: Point, runs: Runs) -> tuple[float, s
         with torch.no_grad(), evaluating(rest):
             got = rest(runs.batch[point])
     except Exception as error:  # noqa: BLE001 (the network's own code may fail in any way: that is the finding)
+        _unless_out_of_memory(error)
         return inf, f"the rest of the network does not run from here ({type(error).__name__}: {error})"
     gap = difference(got, runs.output)
     return gap, "more than one activation crosses here" if gap == inf else f"the output differs by {gap:.1e}"
@@ -109,11 +111,27 @@ def check(pair: Pair, found: Layout, point: Point, runs: Runs, *, gradients: boo
     try:
         apart, where = _gradients_apart(pair, found, point, runs.batch[point])
     except Exception as error:  # noqa: BLE001 (as in proof)
+        _unless_out_of_memory(error)
         return inf, f"the rest of the network can't be trained from here ({type(error).__name__}: {error})"
     if apart > GRADIENTS and not _gradients_equal_in_fp64(pair, found, point):
         said = "gradients differ from those of the whole network with its beginning frozen"
         return inf, f"{said} (by {apart:.1e} at {where})"
     return gap, ""
+
+
+def _unless_out_of_memory(error: Exception) -> None:
+    """A cut that could not be tried for want of memory is no finding about the network.
+
+    Raises
+    ------
+    RunningError
+        If that is what the error says.
+    """
+    if is_out_of_memory(error):
+        raise RunningError(
+            "There is not enough memory to prove the cuts of this network, which takes about four times its "
+            f"parameters: {error}"
+        ) from error
 
 
 def _why_not_reached(pair: Pair, found: Layout, point: Point, runs: Runs) -> str:
@@ -123,6 +141,7 @@ def _why_not_reached(pair: Pair, found: Layout, point: Point, runs: Runs) -> str
         with torch.no_grad(), evaluating(front):
             gap = _apart(front(pair.inputs).tensors, runs.batch[point].tensors)
     except Exception as error:  # noqa: BLE001 (as in proof)
+        _unless_out_of_memory(error)
         return f"the beginning of the network does not run up to here ({type(error).__name__}: {error})"
     return "" if gap <= TOLERANCE else f"the beginning of the network gives something else (by {gap:.1e})"
 
