@@ -123,7 +123,8 @@ def _try_pass(
         most = MOST_BATCHES * cores if fresh else cores
         chunks = [chunks[i] for i in _spread(len(chunks), min(max(affordable // BATCH, cores), most))]
         if shelf is None or not fresh:
-            chunks = [chunk[: max(1, affordable // len(chunks))] for chunk in chunks]
+            few = affordable // len(chunks) if fresh else 2
+            chunks = [chunk[: max(1, few)] for chunk in chunks]
         began = time.perf_counter()
         results = list(in_order(work, chunks, workers=cores))
         count = sum(len(chunk) for chunk in chunks)
