@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import BLOCKS, Job, called, content, done, tiny_job
+from torch import Tensor, nn
 
 import topgraft as tg
 from topgraft.features.passes import BATCH, pooled_shelf
@@ -74,14 +75,33 @@ def test_what_the_trial_of_a_fit_computes_the_pass_does_not_compute_again(
     assert all(torch.equal(features.cuts[cut], alone.cuts[cut]) for cut in alone.cuts)
 
 
-def test_a_network_that_can_not_be_trained_is_timed_all_the_same(
-    job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> float:
+class NoDerivative(torch.autograd.Function):
+    """As operations are that a library wrote for inference only."""
+
+    @staticmethod
+    def forward(_: object, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x * 2
+
+    @staticmethod
+    def backward(_: object, *__: Tensor) -> Tensor:
         raise RuntimeError("derivative is not implemented")
 
-    monkeypatch.setattr("topgraft.rehearsal.seconds_an_example", refuse)
-    speed = rehearse(tg.load(job.backbone), tg.read(job.table))
+
+class OnlyForward(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = NoDerivative.apply(self.first(x))  # type: ignore[no-untyped-call]
+        return NoDerivative.apply(self.second(x))  # type: ignore[no-any-return,no-untyped-call]
+
+
+def test_a_network_that_can_not_be_trained_is_timed_all_the_same() -> None:
+    rows = torch.randn(24, 6, generator=torch.Generator().manual_seed(0)).numpy()
+    data = tg.read(rows, targets=[i % 2 for i in range(24)])
+    backbone = tg.load(nn.Sequential(OnlyForward()), modality="array", example=torch.from_numpy(rows[:2]))
+    speed = rehearse(backbone, data)
     assert speed.training is None
     assert speed.step == pytest.approx(3 * speed.chain)
 

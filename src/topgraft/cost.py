@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from topgraft.workload import BACKWARD, Speed, Work
+
 if TYPE_CHECKING:
     from topgraft.chain import Block
 
@@ -21,115 +23,10 @@ FLOAT = 4
 """Bytes of a number in fp32, in which parameters, pooled features and what training keeps are held."""
 BYTES = {"fp32": 4, "bf16": 2}
 """Bytes of a number of a stored state, by the precision of the frozen part."""
-BACKWARD = 2.0
-"""Forward passes that a backward pass costs where nothing was measured."""
 PER_PARAMETER = 4
 """Numbers a trained parameter takes in training: itself, its gradient, and AdamW's two moments."""
 SPARE = 0.85
 """Share of the time left that a training may plan with, as in a fit."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What a short trial measured on this machine.
-
-    Parameters
-    ----------
-    example
-        Seconds an example of the one pass: decoding and the whole chain, batches side by side.
-    decoding
-        Seconds to decode and prepare one example on one core, the others being as busy as in the pass.
-    cores
-        Batches side by side.
-    head, fit
-        Seconds a multiply-add of the probes takes on one core, and what each of their fits takes beyond that.
-    training
-        Seconds of forward and backward pass of one example through the whole chain, as training runs it;
-        where it was not measured (``None``), a backward pass counts as two forward ones of the pass.
-    update
-        Seconds in which AdamW changes one parameter once.
-    length
-        Steps of a sequence whose length the inputs decide, on average; 1 where there is none.
-    held
-        Bytes that the process held before the trial; 0 where the system does not tell.
-    kept
-        Examples whose part of the pass the trial has done and stored.
-    batches
-        Bytes that the batches of the pass under way take beyond that; 0 where the system does not tell.
-    """
-
-    example: float
-    decoding: float
-    cores: int = 1
-    head: float = 0.0
-    fit: float = 0.0
-    training: float | None = None
-    update: float = 0.0
-    length: float = 1.0
-    held: float = 0.0
-    batches: float = 0.0
-    kept: int = 0
-
-    @property
-    def chain(self) -> float:
-        """Seconds an example of the whole chain alone, as the pass runs it; a tenth of its time at least."""
-        return max(self.example - self.decoding / self.cores, 0.1 * self.example)
-
-    @property
-    def step(self) -> float:
-        """Seconds of forward and backward pass of one example through the whole chain."""
-        return (1 + BACKWARD) * self.chain if self.training is None else self.training
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is to be done.
-
-    Parameters
-    ----------
-    examples
-        In the part on which choices are made.
-    distinct
-        Of these, how many differ in content: the others are computed and stored with their like.
-    stored
-        Of the distinct ones, how many the store has already at every cut.
-    validation
-        Of these, how many are the validation part of trainings.
-    classes, folds
-        Of the probes.
-    budget, spent
-        Seconds for the whole, and those that are gone.
-    epochs
-        For which a training is laid out.
-    least_epochs
-        Fewer than these are not worth starting unless asked for.
-    batch_size
-        Examples in a step.
-    precision
-        Of the frozen part, ``fp32`` or ``bf16``.
-    hidden
-        Widths of hidden layers in the head.
-    head_trains
-        Whether the head is trained even where every block is frozen.
-    refit
-        Whether a training is done again on training and validation part together.
-    """
-
-    examples: int
-    distinct: int
-    stored: int
-    validation: int
-    classes: int
-    folds: int
-    budget: float
-    epochs: int
-    spent: float = 0.0
-    least_epochs: int = 2
-    batch_size: int = 32
-    precision: str = "fp32"
-    hidden: tuple[int, ...] = ()
-    head_trains: bool = False
-    refit: bool = True
 
 
 @dataclass(frozen=True)

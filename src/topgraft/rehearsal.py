@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Inputs, State
 from topgraft.choices import resolve_freeze, resolve_keep
-from topgraft.cost import Candidate, Costs, Speed, Work, head_macs
+from topgraft.cost import Candidate, Costs, head_macs
 from topgraft.data.types import Data
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import (
@@ -40,6 +40,7 @@ from topgraft.search import LEAST_EPOCHS, MOST_EPOCHS, reads_examples, right_mos
 from topgraft.side_by_side import in_order, single_threaded
 from topgraft.stages import Prepared
 from topgraft.train import seconds_an_example
+from topgraft.workload import Speed, Work
 
 SECONDS = 1.5
 """That the trial of the pass may take, about."""
@@ -135,7 +136,8 @@ def _try_pass(
         digests = [data.digests[i] for rows, *_ in results for i in rows]
         parts = [arrays for *_, arrays in results]
         shelf.append(digests, {name: joined([part[name] for part in parts]) for name in parts[0]})
-        kept = sum(digest in set(digests) for digest in data.digests)
+        stored = set(digests)
+        kept = sum(digest in stored for digest in data.digests)
     ragged = any(-1 in shape for block in chain for shape in block.shapes)
     return Speed(
         example=example,

@@ -149,7 +149,8 @@ def _why_not_reached(pair: Pair, found: Layout, point: Point, runs: Runs) -> str
 def _gradients_equal_in_fp64(pair: Pair, found: Layout, point: Point) -> bool:
     try:
         return _gradients_apart(*_doubled(pair, found, point))[0] <= GRADIENTS_FP64
-    except RuntimeError:  # a function that fp64 lacks
+    except RuntimeError as error:  # a function that fp64 lacks
+        _unless_out_of_memory(error)
         return False
 
 
@@ -221,7 +222,8 @@ def _doubled(pair: Pair, found: Layout, point: Point) -> tuple[Pair, Layout, Poi
 def _equal_in_fp64(pair: Pair, found: Layout, point: Point) -> bool:
     try:
         double, _, _, batch = _doubled(pair, found, point)
-    except RuntimeError:  # a function that fp64 lacks
+    except RuntimeError as error:  # a function that fp64 lacks
+        _unless_out_of_memory(error)
         return False
     alone, _ = states(double, found, [point], {n: t[:1] for n, t in double.inputs.items()})
     return _apart(alone[point].tensors, [t[:1] for t in batch.tensors]) <= TOLERANCE_FP64
