@@ -250,3 +250,28 @@ def test_a_dense_network_of_plain_sequences_is_cut_after_each_with_all_that_cros
     for cut in range(1, 4):
         rest = chain.anatomy.segment(chain.network, cut, None, whole=True).eval()
         assert torch.equal(rest(chain[:cut](pictures)), network(pictures))
+
+
+def test_a_row_of_blocks_of_one_class_is_a_list_whatever_they_are_called() -> None:
+    class Inception(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branch1 = nn.Linear(4, 2)
+            self.branch2 = nn.Sequential(Pair(nn.Linear(4, 4), nn.Linear(4, 4)))
+            self.proj = nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.proj(torch.cat([self.branch1(x), self.branch2(x)], 1))
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inception3a, self.inception3b, self.inception4a = (Inception() for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inception4a(self.inception3b(self.inception3a(x)))
+
+    assert holds_blocks(Inception())  # by its second branch
+    names = ["inception3a", "inception3b", "inception4a"]
+    assert [name for name, _ in blocks_of(Network(), torch.randn(2, 4), "")] == names
+    assert [block.name for block in Chain.of(Network().eval(), torch.randn(2, 4))] == names

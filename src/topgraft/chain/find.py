@@ -119,12 +119,14 @@ def holds_named_blocks(module: nn.Module) -> bool:
 def units(call: Call, root: nn.Module, output_layers: Sequence[str] = ()) -> list[Call]:
     """The calls that a chain is made of: lists are opened, and so is what holds a list of blocks.
 
-    An element of a list is opened only if it holds a list that is called one of blocks: other lists inside
-    blocks are their branches.
+    An element of a list (or of a row of blocks of one class) is opened only if it holds a list that is called
+    one of blocks: other lists inside blocks are their branches.
     """
     holds_output = any(name.startswith(f"{call.name}.") for name in output_layers)
     is_container = isinstance(call.module, _CONTAINERS)
-    is_element = call.name and (_is_listed(call, root) or _is_numbered(call.name, root))
+    is_element = call.name and (
+        _is_listed(call, root) or _is_numbered(call.name, root) or _is_one_of_a_row(call.name, root)
+    )
     holds = holds_named_blocks if is_element else holds_blocks
     if call.children and (not call.name or holds_output or is_container or holds(call.module)):
         return [unit for child in call.children for unit in units(child, root, output_layers)]
@@ -233,6 +235,19 @@ def _is_numbered(name: str, root: nn.Module) -> bool:
         child for n, child in root.get_submodule(owner).named_children() if n.rstrip("0123456789") == stem
     )
     return sum(type(child) is type(module) for child in beside) > 1
+
+
+_ROW = 3
+"""So many blocks of one class side by side are a list, whatever they are called."""
+
+
+def _is_one_of_a_row(name: str, root: nn.Module) -> bool:
+    """Whether a module is one of several blocks of a class side by side (``inception3a``, ``inception3b``)."""
+    module = root.get_submodule(name)
+    if isinstance(module, _CONTAINERS) or not _is_block(module):
+        return False
+    beside = root.get_submodule(name.rpartition(".")[0]).children()
+    return sum(type(child) is type(module) for child in beside) >= _ROW
 
 
 def _is_named_block(name: str, root: nn.Module) -> bool:
