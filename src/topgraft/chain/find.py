@@ -242,7 +242,7 @@ _ROW = 3
 
 
 def _is_one_of_a_row(name: str, root: nn.Module) -> bool:
-    """Whether a module is one of several blocks of a class side by side (``inception3a``, ``inception3b``)."""
+    """Whether a module is one of several blocks of a class side by side (``inception3a``, ``3b``)."""
     module = root.get_submodule(name)
     if isinstance(module, _CONTAINERS) or not _is_block(module):
         return False
