@@ -12,7 +12,7 @@ import pytest
 import torch
 from hub_cache import tiny_bert
 from small_networks import backbone_of, bits, data_of_maps, differing, example_maps, maps
-from torch import Tensor, nn
+from torch import Tensor
 
 from topgraft.backbones import ArrayPreprocess, load
 from topgraft.backbones.types import Backbone
@@ -21,7 +21,7 @@ from topgraft.data import read
 from topgraft.data.types import Data
 from topgraft.features import passes
 from topgraft.features.engine import Engine
-from topgraft.features.passes import batches, is_storable, mended, one_pass, states, structure_of
+from topgraft.features.passes import batches, is_storable, mended, one_pass, states
 from topgraft.features.shelf import NotStored, StoreWarning
 from topgraft.features.sources import StateSource
 from topgraft.features.store import Store
@@ -267,20 +267,6 @@ def test_another_precision_or_cut_or_content_is_not_taken_for_it(backbone, store
     inputs[5, 0, 0, 0] = np.nextafter(inputs[5, 0, 0, 0], np.float32(9))
     changed = read((inputs, [DATA.classes[t] for t in DATA.targets]))
     assert one_pass(backbone, changed, store)[1] == 23
-
-
-def test_the_same_weights_in_a_network_of_another_kind_have_another_structure():
-    def network(act: type[nn.Module]) -> nn.Module:
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(4, 4), act(), nn.Linear(4, 2))
-
-    assert structure_of(network(nn.ReLU)) == structure_of(network(nn.ReLU).train())
-    assert structure_of(network(nn.ReLU)) != structure_of(network(nn.GELU))
-    attention = [nn.MultiheadAttention(4, heads) for heads in (1, 2)]
-    assert structure_of(attention[0]) != structure_of(attention[1])
-    hooked = network(nn.ReLU)
-    hooked.register_forward_hook(lambda *_: None)
-    assert structure_of(hooked) == structure_of(network(nn.ReLU))
 
 
 def test_another_number_of_heads_is_another_network(tmp_path, texts, store):

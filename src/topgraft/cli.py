@@ -216,7 +216,8 @@ def probe(
     if json:
         rate = passed["seconds_an_example"]
         if passed["items_reused"] and not rate:
-            rate = time_one_batch(network, ready.development, replace(settings, engine=passed["engine"]))
+            chosen = replace(settings, engine=passed["engine"])
+            rate = time_one_batch(network, ready.development, chosen, Store())
         resumed = reuse("pass", passed["items_reused"], passed["items_reused"] * rate)
         say_json(probe_json(network, evidence, advice, resumed))
 

@@ -128,7 +128,7 @@ def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float]:
     model = open_model(at.run.path, module=_own_module(ready))
     predictions = []
     with at.console.progress("Untouched", len(ready.untouched)) as bar:
-        for prediction in Predictor(model).predict(rows_of(ready.untouched)):
+        for prediction in Predictor(model, store=at.store).predict(rows_of(ready.untouched)):
             predictions.append(prediction)
             bar(1)
     found = predicted_classes(predictions, model.classes)

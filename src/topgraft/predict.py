@@ -16,7 +16,9 @@ from torch import Tensor
 from topgraft.data.types import Data, Modality
 from topgraft.data.unlabelled import Row
 from topgraft.errors import TopgraftError
+from topgraft.features.converted import store_if_any
 from topgraft.features.engine import engine_of, usable
+from topgraft.features.store import Store
 from topgraft.saved import Model
 from topgraft.side_by_side import in_order, single_threaded
 
@@ -61,17 +63,29 @@ class Prediction:
 
 
 class Predictor:
-    """Runs a model: the frozen part in an inference engine, then the rest."""
+    """Runs a model: the frozen part in an inference engine, then the rest.
 
-    def __init__(self, model: Model, *, device: str = "cpu") -> None:
+    Parameters
+    ----------
+    model
+        An opened graft.
+    device
+        Where it runs.
+    store
+        Where a converted network is kept; the default one where none is given.
+    """
+
+    def __init__(self, model: Model, *, device: str = "cpu", store: Store | None = None) -> None:
         self.model = model
         self.device = device
         graft = model.graft
-        self.engine = (
-            engine_of(graft.frozen, name=usable(model.engine), precision=model.precision, device=device)
-            if graft.frozen is not None
-            else None
-        )
+        self.engine = None
+        if graft.frozen is not None:
+            name = usable(model.engine)
+            place = None if name == "torch" else store or store_if_any()
+            self.engine = engine_of(
+                graft.frozen, name=name, precision=model.precision, device=device, store=place
+            )
         graft.to(device)
 
     def logits(self, inputs: dict[str, Tensor]) -> Tensor:

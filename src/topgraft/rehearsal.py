@@ -56,6 +56,7 @@ def rehearse(
     precision: str = "fp32",
     batch_size: int = 32,
     shelf: Shelf | None = None,
+    store: Store | None = None,
     training: bool = True,
 ) -> Speed:
     """Measure what an example costs, on a few of them, in the way in which the pass and training run them.
@@ -71,6 +72,8 @@ def rehearse(
     shelf
         Of the pass: what the trial computes is stored there, so that the pass begins with it; what it has is
         not computed again. Nothing is stored where there is none.
+    store
+        Where the engine's converted network is kept.
     training
         Whether steps of training are tried, too.
 
@@ -81,7 +84,7 @@ def rehearse(
     """
     with torch.random.fork_rng(devices=[]):
         fresh = lacking(data, shelf.known() if shelf is not None else set())
-        tried = _try_pass(backbone, data, fresh, shelf, engine=engine, precision=precision)
+        tried = _try_pass(backbone, data, fresh, shelf, engine=engine, precision=precision, store=store)
         head, fit = _probe_speed()
         once = 2 * tried.example * tried.cores  # two steps on one core: three passes through a third each
         rows = _spread(len(data), max(2, min(batch_size, int(SECONDS / once))))
@@ -95,14 +98,21 @@ def rehearse(
 
 
 def _try_pass(
-    backbone: Backbone, data: Data, fresh: list[int], shelf: Shelf | None, *, engine: str, precision: str
+    backbone: Backbone,
+    data: Data,
+    fresh: list[int],
+    shelf: Shelf | None,
+    *,
+    engine: str,
+    precision: str,
+    store: Store | None,
 ) -> Speed:
     """Batches as the pass runs them, until :data:`SECONDS` are gone; one at least on each core.
 
     Where none of the examples is fresh, a few of any are run.
     """
     chain = backbone.chain
-    runner = engine_of(chain[: len(chain)], name=engine, precision=precision)
+    runner = engine_of(chain[: len(chain)], name=engine, precision=precision, store=store)
     inputs = dict(chain.example)
     held, _ = memory_held()
 
@@ -275,6 +285,7 @@ def costs_for(
         precision=settings.precision,
         batch_size=settings.batch_size,
         shelf=shelf if storing or distinct <= known else None,
+        store=store,
         training=head_trains or settings.freeze != "all",
     )
     work = Work(

@@ -155,7 +155,12 @@ def source_at(
     if reads_examples(backbone, settings, freeze):
         change = standard_augmentation if augments(material, freeze) else None
         engine = (
-            engine_of(backbone.chain[:freeze], name=settings.engine_or_torch, precision=settings.precision)
+            engine_of(
+                backbone.chain[:freeze],
+                name=settings.engine_or_torch,
+                precision=settings.precision,
+                store=material.store,
+            )
             if freeze
             else None
         )

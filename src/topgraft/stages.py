@@ -224,13 +224,16 @@ def measure(
     return features, told | {"engine": settings.engine}
 
 
-def time_one_batch(backbone: Backbone, data: Data, settings: Settings) -> float:
+def time_one_batch(backbone: Backbone, data: Data, settings: Settings, store: Store | None = None) -> float:
     """Seconds an example takes through the whole chain, measured on a few (by PyTorch where undecided)."""
     count = min(8, len(data))
     chain = backbone.chain
-    engine = engine_of(chain[: len(chain)], name=settings.engine_or_torch, precision=settings.precision)
+    engine = engine_of(
+        chain[: len(chain)], name=settings.engine_or_torch, precision=settings.precision, store=store
+    )
     began = time.monotonic()
-    engine.run(backbone.preprocess.batch([data.decode(i) for i in range(count)]))
+    batch = backbone.preprocess.batch([data.decode(i) for i in range(count)])
+    engine.pooled(batch, {block.index: block.layout for block in chain})
     return (time.monotonic() - began) / count
 
 

@@ -120,6 +120,8 @@ class Segment(nn.Module):
         self._last = stop if stop is not None else (len(points) + 1 if output is not None else None)
         cuts = list(enumerate(points, start=1)) + ([(len(points) + 1, output)] if output is not None else [])
         wanted = [(c, p) for c, p in cuts if c >= start and (self._last is None or c <= self._last)]
+        self.cuts = dict(wanted)
+        """Where the cuts lie that a run of this part passes, both ends included."""
         self._places = {cut: point.places for cut, point in wanted}
         self._ops: dict[tuple[str, int, str, int], list[tuple[int, int, Place]]] = {}
         self._given: list[tuple[int, int, Place]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from topgraft.chain.running import Tap
 from topgraft.errors import TopgraftWarning
 from topgraft.memory import MemoryFormat
 from topgraft.pooling import pool
+
+if TYPE_CHECKING:
+    from topgraft.features.store import Store
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ENGINES = ("torch", "openvino")
@@ -85,9 +89,23 @@ class Engine:
 
 
 def engine_of(
-    segment: Segment, *, name: str = "torch", precision: str = "fp32", device: str = "cpu"
+    segment: Segment,
+    *,
+    name: str = "torch",
+    precision: str = "fp32",
+    device: str = "cpu",
+    store: Store | None = None,
 ) -> Engine:
     """The engine of a name for a segment.
+
+    Parameters
+    ----------
+    segment, precision, device
+        As for :class:`Engine`.
+    name
+        ``torch`` or ``openvino``.
+    store
+        Where a converted network is kept, for engines that convert.
 
     Raises
     ------
@@ -98,7 +116,7 @@ def engine_of(
         return Engine(segment, precision=precision, device=device)
     from topgraft.features.openvino import OpenVinoEngine
 
-    return OpenVinoEngine(segment, precision=precision, device=device)
+    return OpenVinoEngine(segment, precision=precision, device=device, store=store)
 
 
 class EngineWarning(TopgraftWarning):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +16,12 @@ from torch import Tensor, nn
 from topgraft.chain import Segment, State
 from topgraft.chain.running import Tap
 from topgraft.errors import TopgraftError
-from topgraft.features.engine import Engine
-from topgraft.pooling import pool
+from topgraft.features.engine import Engine, EngineWarning
+from topgraft.pooling import POOLING, pool
+
+if TYPE_CHECKING:
+    from topgraft.features.converted import Converted, Place
+    from topgraft.features.store import Store
 
 LARGEST = {"fp32": 1e-3, "bf16": 0.1}
 """Difference from PyTorch in fp32, as a share of the activations' norm, at which a conversion is refused."""
@@ -51,6 +57,8 @@ class OpenVinoEngine(Engine):
     ----------
     segment, precision, device
         As for :class:`Engine`; the device is the CPU.
+    store
+        Where the converted network is kept for the next engine of the same part; nowhere by default.
 
     Raises
     ------
@@ -58,7 +66,14 @@ class OpenVinoEngine(Engine):
         If OpenVINO is not installed, or the device is another; in a run, if the network can't be converted.
     """
 
-    def __init__(self, segment: Segment, *, precision: str = "fp32", device: str = "cpu") -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        *,
+        precision: str = "fp32",
+        device: str = "cpu",
+        store: Store | None = None,
+    ) -> None:
         _must_be_installed()
         if device != "cpu":
             raise TopgraftError(f"--engine openvino runs on the CPU, not on {device}: take --engine torch.")
@@ -66,6 +81,9 @@ class OpenVinoEngine(Engine):
         self.precision = precision
         self.differences: dict[str, float] = {}
         """Per use (``state``, ``pooled``) the difference from PyTorch in fp32, once it has run."""
+        self.seconds: dict[str, float] = {}
+        """Per use how long the conversion took, be it by this engine or by an earlier one."""
+        self._store = store
         self._compiled: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._own = threading.local()
@@ -98,21 +116,61 @@ class OpenVinoEngine(Engine):
             )
             return tuple(found)
 
-        return dict(enumerate(self._infer("pooled", every, given), start=1))
+        how = {"pooling": POOLING, "layouts": {str(cut): layout for cut, layout in layouts.items()}}
+        return dict(enumerate(self._infer("pooled", every, given, **how), start=1))
 
-    def _infer(self, use: str, work: Callable[..., Any], given: Sequence[Tensor]) -> list[Tensor]:
+    def _infer(self, use: str, work: Callable[..., Any], given: Sequence[Tensor], **how: Any) -> list[Tensor]:
         with self._lock:
             if use not in self._compiled:
-                self._compiled[use] = self._converted(use, work, given)
+                place = self._place({"use": use, **how}) if self._store is not None else None
+                self._compiled[use] = self._opened(use, place) or self._converted(use, work, given, place)
         requests: dict[str, Any] = self._own.__dict__.setdefault("requests", {})
         if use not in requests:  # a request is one thread's own
             requests[use] = self._compiled[use].create_infer_request()
         return _run(requests[use], given)
 
-    def _converted(self, use: str, work: Callable[..., Any], given: Sequence[Tensor]) -> Any:
-        """Traced with two examples, and compared with PyTorch on three."""
+    def _place(self, how: Mapping[str, Any]) -> Place:
+        """Where this engine's network is kept, for one use."""
         import openvino
 
+        from topgraft.features.converted import Place, identity_of
+
+        assert self._store is not None
+        made_by = {
+            "engine": f"openvino {version()}",
+            "precision": self.precision,
+            "processor": str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")),
+        }
+        return Place(self._store, {**identity_of(self.segment), **made_by, **how})
+
+    def _opened(self, use: str, place: Place | None) -> Any:
+        """What was kept, compiled; ``None`` where nothing was, or OpenVINO can't read it, which is said."""
+        import openvino
+
+        kept: Converted | None = place.read() if place is not None else None
+        if kept is None:
+            return None
+        try:
+            compiled = openvino.Core().import_model(io.BytesIO(kept.graph), "CPU", self._options())
+        except Exception as error:  # noqa: BLE001 (OpenVINO says in many ways that it can't read a graph)
+            warnings.warn(
+                f"OpenVINO can't read the network that was kept ({error}): it is converted again.",
+                EngineWarning,
+                stacklevel=2,
+            )
+            return None
+        self.differences[use], self.seconds[use] = kept.difference, kept.seconds
+        return compiled
+
+    def _converted(
+        self, use: str, work: Callable[..., Any], given: Sequence[Tensor], place: Place | None
+    ) -> Any:
+        """Traced with two examples, and compared with PyTorch on three; kept if there is a place."""
+        import openvino
+
+        from topgraft.features.converted import Converted
+
+        began = time.monotonic()
         two, three = ([_some(t, count) for t in given] for count in (2, 3))
         kind = type(self.segment.network).__name__
         try:
@@ -138,6 +196,9 @@ class OpenVinoEngine(Engine):
                 f"{apart:.1e}, expected at most {LARGEST[self.precision]:g} in {self.precision}. "
                 "Take --engine torch."
             )
+        self.seconds[use] = time.monotonic() - began
+        if place is not None:
+            place.keep(Converted(_exported(compiled), apart, self.seconds[use]))
         return compiled
 
     def _options(self) -> dict[str, Any]:
@@ -163,6 +224,11 @@ class _Work(nn.Module):
 def _some(tensor: Tensor, count: int) -> Tensor:
     """The first examples, repeated where there are fewer."""
     return torch.cat([tensor] * count)[:count].contiguous()
+
+
+def _exported(compiled: Any) -> bytes:
+    written = compiled.export_model()
+    return written if isinstance(written, bytes) else bytes(written.getbuffer())
 
 
 def _run(request: Any, given: Sequence[Tensor]) -> list[Tensor]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-import sys
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Block, Chain
@@ -21,6 +17,7 @@ from topgraft.evidence import Features
 from topgraft.features.engine import Engine, engine_of, version_of
 from topgraft.features.shelf import NotStored, Shelf
 from topgraft.features.store import Store
+from topgraft.features.structure import structure_of
 from topgraft.pooling import POOLING
 from topgraft.side_by_side import in_order, single_threaded
 
@@ -32,8 +29,6 @@ SHARD = 256
 BATCH = 16
 """Examples in one batch of a pass."""
 MASK = "attention_mask"
-_MODES = ("training", "_is_full_backward_hook")
-"""Attributes of a module that say in which state it is, not what it computes in eval mode."""
 Made = TypeVar("Made")
 
 
@@ -49,31 +44,6 @@ def lacking(data: Data, known: AbstractSet[str]) -> list[int]:
     """One example of each content that is not known, in the order in which a pass takes them."""
     first_of = {digest: i for i, digest in reversed(list(enumerate(data.digests)))}
     return [i for digest, i in first_of.items() if digest not in known]
-
-
-def structure_of(network: nn.Module) -> str:
-    """SHA-256 (hex) over how a network is built and the files with its code: what its weights don't tell.
-
-    The same weights give other activations with another activation function, another number of attention
-    heads, or another forward.
-    """
-    digest = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(network)).encode())
-    for name, module in network.named_modules():
-        plain = {n: v for n, v in vars(module).items() if _is_plain(v) and n not in _MODES}
-        digest.update(repr((name, sorted(plain.items()))).encode())
-    kinds = {type(module) for module in network.modules()}
-    homes = {getattr(sys.modules.get(kind.__module__), "__file__", None) for kind in kinds}
-    for name in sorted({f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}):
-        digest.update(name.encode())
-    for home in sorted(home for home in homes if home is not None and Path(home).is_file()):
-        digest.update(hashlib.sha256(Path(home).read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, (tuple, list)):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, (bool, int, float, str, torch.dtype))
 
 
 def description(
@@ -96,6 +66,7 @@ def description(
 def _pass(
     backbone: Backbone,
     data: Data,
+    store: Store,
     shelf: Shelf,
     *,
     upto: int,
@@ -114,7 +85,7 @@ def _pass(
         advance(len(data) - len(missing))
     if not missing:
         return reused
-    runner = engine_of(backbone.chain[:upto], name=engine, precision=precision, device=device)
+    runner = engine_of(backbone.chain[:upto], name=engine, precision=precision, device=device, store=store)
     waiting: list[tuple[list[int], dict[str, Tensor | list[Tensor]]]] = []
 
     def flush() -> None:
@@ -207,6 +178,7 @@ def one_pass(
         reused = _pass(
             backbone,
             data,
+            store,
             shelf,
             upto=count,
             engine=engine,
@@ -280,6 +252,7 @@ def states(
     reused = _pass(
         backbone,
         data,
+        store,
         shelf,
         upto=cut,
         engine=engine,

@@ -79,7 +79,7 @@ class Store:
         self._recent: list[Shelf] = []
         limit_of_environment()  # better refused now than when there is something to store
 
-    def shelf(self, description: Mapping[str, Any]) -> Shelf:
+    def shelf(self, description: Mapping[str, Any], *, passing: bool = False) -> Shelf:
         """The shelf for arrays that ``description`` made; the same description finds it again.
 
         Parameters
@@ -87,8 +87,13 @@ class Store:
         description
             Everything that the arrays depend on but the example itself, as JSON: digest of the
             weights, cut, pooling, preprocessing, precision, engine, versions.
+        passing
+            Whether the run needs it only while the caller does: it is not among the last
+            :data:`RECENT` that stay in use.
         """
         shelf = Shelf(self._folder / key_of(description), description)
+        if passing:
+            return shelf
         others = [recent for recent in self._recent if recent.key != shelf.key]
         self._recent = [*others[1 - RECENT :], shelf]
         return shelf

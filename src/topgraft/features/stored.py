@@ -66,6 +66,8 @@ class Stored:
             return "pooled, all cuts"
         if kind == "state" and isinstance(cut, int):
             return f"states at cut {cut}{self._place(cut)}"
+        if kind == "converted" and isinstance(cut, int):
+            return f"a converted network, {cut} blocks"
         return "unlike what this version stores" if self.description else "unknown: no description"
 
     def _place(self, cut: int) -> str:
@@ -85,7 +87,8 @@ class Stored:
         """Which network made its arrays, in words; empty where that is unknown."""
         recipe = self.description.get("recipe")
         if not isinstance(recipe, dict):
-            return ""
+            named = self.description.get("class")
+            return named if isinstance(named, str) else ""
         name = recipe.get("name") or recipe.get("target") or recipe.get("class")
         kind = recipe.get("kind")
         if not isinstance(name, str) or not isinstance(kind, str):

@@ -75,7 +75,9 @@ def choose_engine(backbone: Backbone, data: Data, store: Store, *, precision: st
     layouts = {block.index: block.layout for block in chain}
     segment = chain[: len(chain)]
     usual = engine_of(segment, precision=precision)
-    other = OpenVinoEngine(segment, precision=precision)  # it counts the threads that there are now
+    other = OpenVinoEngine(
+        segment, precision=precision, store=store
+    )  # it counts the threads that there are now
     with single_threaded() as cores:
         each = _seconds(usual, inputs, layouts) / BATCH / cores
         began = time.monotonic()
