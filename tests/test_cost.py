@@ -50,6 +50,15 @@ def test_what_is_stored_already_costs_nothing():
     assert COSTS.candidate(4, 2, stored=480).stored == 0
 
 
+def test_storing_counts_the_conversion_of_what_is_frozen_unless_nothing_is_to_be_stored():
+    converts = replace(COSTS, speed=replace(SPEED, converting=6.0))
+    for freeze in (1, 2, 3):
+        more = converts.storing(freeze).seconds - COSTS.storing(freeze).seconds
+        assert more == pytest.approx(6.0 * freeze / 4)
+    assert converts.storing(2, stored=480).seconds == 0
+    assert converts.one_pass() == COSTS.one_pass()  # there the trial has converted
+
+
 def test_memory_is_not_told_where_the_system_does_not_tell():
     unknown = replace(COSTS, speed=replace(SPEED, held=0.0, batches=0.0))
     assert unknown.one_pass().memory is None

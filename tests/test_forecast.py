@@ -75,6 +75,21 @@ def test_what_the_trial_of_a_fit_computes_the_pass_does_not_compute_again(
     assert all(torch.equal(features.cuts[cut], alone.cuts[cut]) for cut in alone.cuts)
 
 
+def test_the_trial_says_how_long_the_network_took_to_convert_also_when_it_was_kept(tmp_path: Path) -> None:
+    rows = torch.randn(24, 6, generator=torch.Generator().manual_seed(0)).numpy()
+    data = tg.read(rows, targets=[i % 2 for i in range(24)])
+    network = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6))
+    backbone = tg.load(network, modality="array", example=torch.from_numpy(rows[:2]))
+    store = Store(tmp_path / "store")
+    first = rehearse(backbone, data, engine="openvino", store=store, training=False)
+    assert first.converting > 0
+    assert (
+        rehearse(backbone, data, engine="openvino", store=store, training=False).converting
+        == first.converting
+    )
+    assert rehearse(backbone, data, training=False).converting == 0
+
+
 class NoDerivative(torch.autograd.Function):
     """As operations are that a library wrote for inference only."""
 

@@ -229,11 +229,15 @@ class Costs:
         return sum(block.parameters for block in self.blocks[freeze:keep]) + head
 
     def storing(self, freeze: int, stored: int = 0) -> Stage:
-        """A pass to cut ``freeze`` whose states are stored whole, for what is not ``stored`` there yet."""
+        """A pass to cut ``freeze`` whose states are stored whole, for what is not ``stored`` there yet.
+
+        The engine converts this part of the chain, too: by the number of its blocks.
+        """
         fresh, each = self.work.distinct - stored, self.bytes_of_state(freeze)
         seconds = self.speed.decoding / self.speed.cores + self.speed.chain * self.share(0, freeze)
         held = self.speed.batches + self.work.examples * each
-        return Stage(fresh * seconds, self._memory(held), fresh * each)
+        start = self.speed.converting * freeze / len(self.blocks) if fresh else 0.0
+        return Stage(start + fresh * seconds, self._memory(held), fresh * each)
 
     def bytes_of_state(self, cut: int) -> float:
         """Bytes of one example's state at a cut."""

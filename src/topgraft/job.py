@@ -276,12 +276,12 @@ class Job(Underway):
         """Say what training would cost, decide how many epochs it may take, and make what it reads."""
         chain, console, plan = self.ready.backbone.chain, self.console, self.plan
         work = np.cumsum([0.0, *chain.share_of_work()])
-        storing = self.seconds_of_pass * float(work[freeze]) if 0 < freeze < keep else 0.0
         cost = candidate(self.costs, self.ready, self.store, keep, freeze)
         short = (
-            f"storing what training reads takes about {duration(storing)}, {duration(self.left)} of time left"
+            f"storing what training reads takes about {duration(cost.storing)}, "
+            f"{duration(self.left)} of time left"
         )
-        if storing > 0.5 * self.left and not forced and not plan.is_repeat:
+        if cost.storing > 0.5 * self.left and not forced and not plan.is_repeat:
             plan.decide("epochs", lambda: (0, f"no training: {short}"))
         if plan.decisions.get("epochs", {}).get("value") == 0:
             self.skipped.append(plan.reason("epochs"))
@@ -301,7 +301,8 @@ class Job(Underway):
                 console.progress(label, len(material.targets), f"at cut {freeze}") as advance,
             ):
                 source, reused = search.source_at(material, keep, freeze, advance=advance)
-            self._note_reuse("states", reused, reused * storing / len(material.targets))
+            saved = self.seconds_of_pass * float(work[freeze]) / len(material.targets)
+            self._note_reuse("states", reused, reused * saved)
         else:
             source, _ = search.source_at(material, keep, freeze)
         if 0 < freeze < keep:

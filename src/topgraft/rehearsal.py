@@ -155,6 +155,7 @@ def _try_pass(
         cores=cores,
         length=sum(steps for _, _, steps, _ in results) / count if ragged else 1.0,
         held=held,
+        converting=runner.seconds.get("pooled", 0.0),
         batches=max(0.0, most_held - held) * BATCH / max(len(chunk) for chunk in chunks),
         kept=kept,
     )

@@ -33,6 +33,8 @@ class Speed:
         Bytes that the process held before the trial; 0 where the system does not tell.
     kept
         Examples whose part of the pass the trial has done and stored.
+    converting
+        Seconds in which the engine converted the whole chain, be it now or earlier; 0 where it does not.
     batches
         Bytes that the batches of the pass under way take beyond that; 0 where the system does not tell.
     """
@@ -46,6 +48,7 @@ class Speed:
     update: float = 0.0
     length: float = 1.0
     held: float = 0.0
+    converting: float = 0.0
     batches: float = 0.0
     kept: int = 0
 

@@ -42,6 +42,8 @@ class Engine:
         self.segment = copy.deepcopy(segment).eval().requires_grad_(requires_grad=False)
         self.segment.to(device=device, dtype=self.dtype)
         self._format = MemoryFormat(self.segment)
+        self.seconds: dict[str, float] = {}
+        """Per use (``state``, ``pooled``) how long the network's conversion took, where there is one."""
 
     def run(self, inputs: Mapping[str, Tensor], *, tap: Tap | None = None) -> State:
         """The state at the segment's end.

@@ -80,9 +80,10 @@ class OpenVinoEngine(Engine):
         super().__init__(segment, precision="fp32")
         self.precision = precision
         self.differences: dict[str, float] = {}
-        """Per use (``state``, ``pooled``) the difference from PyTorch in fp32, once it has run."""
-        self.seconds: dict[str, float] = {}
-        """Per use how long the conversion took, be it by this engine or by an earlier one."""
+        """Per use (``state``, ``pooled``) the difference from PyTorch in fp32, once it has run.
+
+        A network that was kept has those of its conversion, and the seconds of that.
+        """
         self._store = store
         self._compiled: dict[str, Any] = {}
         self._lock = threading.Lock()
