@@ -104,9 +104,10 @@ class Place:
 
 def store_if_any() -> Store | None:
     """The default store; ``None`` where there can be none, which is said: a conversion is then not kept."""
+    found: Store | None = None
     with _goes_on("can't be looked for, and is made"):
-        return Store()
-    return None
+        found = Store()
+    return found
 
 
 @contextlib.contextmanager
