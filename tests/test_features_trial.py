@@ -7,8 +7,11 @@ from small_networks import maps
 import topgraft as tg
 from topgraft.backbones.types import Backbone
 from topgraft.data.types import Data
+from topgraft.errors import TopgraftError
+from topgraft.features.engine import PRECISIONS, engine_of
+from topgraft.features.openvino import LARGEST, apart
 from topgraft.features.passes import one_pass
-from topgraft.features.trial import WORTH_IT, choose_engine
+from topgraft.features.trial import WORTH_IT, Choice, choose_engine
 
 
 @pytest.fixture(scope="module")
@@ -23,43 +26,97 @@ def backbone() -> Backbone:
     return tg.load(None, modality="picture")
 
 
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A trial however few there are."""
+    monkeypatch.setattr("topgraft.features.trial.WORTH_IT", 0.0)
+    return monkeypatch
+
+
 def test_few_examples_are_not_worth_a_trial(backbone, pictures, tmp_path):
     choice = choose_engine(backbone, pictures.subset(range(8)), tg.Store(tmp_path))
-    assert choice.engine == "torch"
+    assert (choice.engine, choice.precision) == ("torch", "fp32")
     assert "little to do for 8 examples" in choice.reason
-
-
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
-def test_the_engine_whose_numbers_are_stored_is_taken(backbone, pictures, tmp_path, engine):
-    some = pictures.subset(range(6))
-    one_pass(backbone, some, tg.Store(tmp_path), engine=engine)
-    choice = choose_engine(backbone, some, tg.Store(tmp_path))
-    assert (choice.engine, choice.reason) == (engine, "its numbers are stored by an earlier run")
-    assert choose_engine(backbone, pictures.subset(range(7)), tg.Store(tmp_path)).reason != choice.reason
-
-
-def test_the_faster_one_is_taken_and_why_is_told(backbone, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("topgraft.features.trial.WORTH_IT", 0.0)  # a trial however few there are
-    many = choose_engine(backbone, pictures, tg.Store(tmp_path))
-    few = choose_engine(backbone, pictures.subset(range(4)), tg.Store(tmp_path))
     assert WORTH_IT > 0
-    assert "ms an example by PyTorch" in many.reason
-    assert "by OpenVINO after" in few.reason
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision"), [("torch", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
+)
+def test_the_engine_whose_numbers_are_stored_is_taken(
+    backbone, pictures, tmp_path, monkeypatch, engine, precision
+):
+    monkeypatch.setattr("topgraft.features.trial.has_fast_bf16", lambda: True)
+    some, store = pictures.subset(range(6)), tg.Store(tmp_path)
+    one_pass(backbone, some, store, engine=engine, precision=precision)
+    choice = choose_engine(backbone, some, store)
+    assert (choice.engine, choice.precision) == (engine, precision)
+    assert choice.reason == "its numbers are stored by an earlier run"
+    assert choose_engine(backbone, pictures.subset(range(7)), store).reason != choice.reason
+
+
+@pytest.mark.usefixtures("always")
+def test_what_was_asked_for_is_taken_without_a_trial(backbone, pictures, tmp_path):
+    choice = choose_engine(backbone, pictures, tg.Store(tmp_path), engine="torch", precision="bf16")
+    assert choice == Choice("torch", "bf16", "as asked")
+
+
+@pytest.mark.usefixtures("always")
+def test_the_faster_one_is_taken_and_why_is_told(backbone, pictures, tmp_path):
+    many = choose_engine(backbone, pictures, tg.Store(tmp_path / "many"), precision="fp32")
+    few = choose_engine(backbone, pictures.subset(range(4)), tg.Store(tmp_path / "few"), precision="fp32")
+    assert "ms an example by PyTorch in fp32" in many.reason
+    assert "by OpenVINO in fp32 after" in few.reason
     assert few.engine == "torch"  # compiling alone takes longer than four pictures
     if many.engine == "openvino":
         assert many.difference is not None
         assert 0 <= many.difference < 1e-4
 
 
-def test_a_network_that_can_not_be_converted_runs_by_pytorch(tmp_path, monkeypatch):
+def test_bf16_is_taken_where_the_processor_has_it_and_how_far_it_is_off_is_told(
+    backbone, pictures, tmp_path, always
+):
+    store = tg.Store(tmp_path)
+    always.setattr("topgraft.features.trial.has_fast_bf16", lambda: False)
+    assert choose_engine(backbone, pictures, store).precision == "fp32"
+    always.setattr("topgraft.features.trial.has_fast_bf16", lambda: True)
+    choice = choose_engine(backbone, pictures, store, engine="openvino")
+    assert "by OpenVINO in bf16" in choice.reason
+    assert choice.engine == "openvino"
+    assert choice.precision == "bf16"
+    assert choice.difference is not None
+    assert 1e-4 < choice.difference < LARGEST["bf16"]
+    told = f"activations differ by {choice.difference:.0e} from those of PyTorch in fp32"
+    assert told in choice.reason
+    runs = [engine_of(backbone.chain[:18], name="openvino", precision=p, store=store) for p in PRECISIONS]
+    batch = backbone.preprocess.batch([pictures.decode(i) for i in range(0, len(pictures), 200)])
+    exact, rough = (run.pooled(batch, {b.index: b.layout for b in backbone.chain})[18] for run in runs)
+    assert 0 < apart(rough, exact) < LARGEST["bf16"]
+
+
+def test_a_precision_that_is_too_far_off_is_refused(backbone, pictures, tmp_path, always):
+    always.setattr("topgraft.features.trial.has_fast_bf16", lambda: True)
+    always.setitem(LARGEST, "bf16", 1e-6)
+    choice = choose_engine(backbone, pictures, tg.Store(tmp_path))
+    assert choice.precision == "fp32"
+    assert "bf16" not in choice.reason
+    asked = choose_engine(backbone, pictures, tg.Store(tmp_path), engine="openvino")
+    assert (asked.engine, asked.precision) == ("openvino", "fp32")
+    always.setitem(LARGEST, "fp32", 1e-12)
+    with pytest.raises(TopgraftError, match="differ by"):
+        choose_engine(backbone, pictures, tg.Store(tmp_path / "other"), engine="openvino")
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_network_that_can_not_be_converted_runs_by_pytorch(tmp_path, always, fast):
     from packaged_data import glosses_of
 
-    monkeypatch.setattr("topgraft.features.trial.WORTH_IT", 0.0)
+    always.setattr("topgraft.features.trial.has_fast_bf16", lambda: fast)
     rows = list(glosses_of(("food", "plant"), 20))
     data = tg.read([text for text, _ in rows], targets=[label for _, label in rows])
     choice = choose_engine(tg.load(None, modality="text"), data, tg.Store(tmp_path))
     assert choice.engine == "torch"
-    assert "PyTorch" in choice.reason
+    assert ("ms an example by PyTorch in bf16" in choice.reason) is fast
 
 
 def test_without_openvino_it_is_pytorch_and_how_to_get_it_is_told(pictures, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ def decisions(**values: Any) -> dict[str, dict[str, Any]]:
     [
         ("augment", "wild", "auto, none, standard"),
         ("class_weights", "fair", "none, balanced"),
-        ("precision", "int8", "fp32, bf16"),
+        ("precision", "int8", "auto, fp32, bf16"),
         ("folds", 1, "2 to 100"),
         ("folds", 101, "2 to 100"),
         ("held_out", 0, "0.01 to 0.9"),
@@ -58,9 +58,9 @@ def test_as_json_and_back() -> None:
 
 
 def test_a_plan_gives_what_was_not_said() -> None:
-    planned = Settings.of({"hidden": [8], "precision": "bf16", "refit": False, "seed": 3, "budget": 7})
+    planned = Settings.of({"hidden": [8], "augment": "none", "refit": False, "seed": 3, "budget": 7})
     taken = Settings.of({"seed": 5}).repeating(decisions(**{n: planned.to_json()[n] for n in REPEATED}))
-    assert (taken.hidden, taken.precision, taken.refit) == ((8,), "bf16", False)
+    assert (taken.hidden, taken.augment, taken.refit) == ((8,), "none", False)
     assert (taken.seed, taken.budget) == (5, 600.0)
 
 

@@ -156,7 +156,7 @@ def probe(
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
     engine: options.Engine = "auto",
-    precision: options.Precision = "fp32",
+    precision: options.Precision = "auto",
     batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
     *,
@@ -216,7 +216,7 @@ def probe(
     if json:
         rate = passed["seconds_an_example"]
         if passed["items_reused"] and not rate:
-            chosen = replace(settings, engine=passed["engine"])
+            chosen = replace(settings, engine=passed["engine"], precision=passed["precision"])
             rate = time_one_batch(network, ready.development, chosen, Store())
         resumed = reuse("pass", passed["items_reused"], passed["items_reused"] * rate)
         say_json(probe_json(network, evidence, advice, resumed))
@@ -247,7 +247,7 @@ def fit(
     augment: options.Augment = "auto",
     class_weights: options.ClassWeights = "none",
     engine: options.Engine = "auto",
-    precision: options.Precision = "fp32",
+    precision: options.Precision = "auto",
     batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
     plan: options.PlanOption = None,

@@ -66,7 +66,7 @@ def finish(
         classes=ready.data.classes,
         columns=ready.data.columns,
         engine=at.settings.engine_or_torch,
-        precision=at.settings.precision,
+        precision=at.settings.precision_or_fp32,
         seed=at.settings.seed,
     )
     save(run.path, graft, ready.backbone.preprocess, description)

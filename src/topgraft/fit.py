@@ -226,8 +226,9 @@ def begin(
 def _check_depth(settings: Settings, given: dict[str, Any], backbone: Backbone) -> None:
     """Refuse what is out of range, not installed, or said otherwise by the plan."""
     chain, source = backbone.chain, backbone.source
-    if "engine" in given:
-        agree("engine", None if settings.engine == "auto" else settings.engine, given["engine"]["value"])
+    for name, asked in (("engine", settings.engine), ("precision", settings.precision)):
+        if name in given:
+            agree(name, None if asked == "auto" else asked, given[name]["value"])
     version_of(settings.engine_or_torch)  # it is there
     keep, freeze = resolve_keep(settings.keep, chain, source), None
     if "keep" in given:

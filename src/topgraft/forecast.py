@@ -11,12 +11,11 @@ from topgraft.console import Console
 from topgraft.cost import Forecast
 from topgraft.cost import forecast as together
 from topgraft.features.store import Store
-from topgraft.features.trial import Choice
 from topgraft.fit import begin
 from topgraft.rehearsal import candidates, costs_for
 from topgraft.run import RunFolder
 from topgraft.show_cost import cost_tables
-from topgraft.stages import Prepared, engine_for
+from topgraft.stages import Prepared, engine_for, engine_in_words, planned
 
 
 def forecast(
@@ -30,8 +29,8 @@ def forecast(
 ) -> Forecast:
     """What :func:`topgraft.fit` with the same arguments would cost, without doing it.
 
-    Data are read and the backbone is loaded; then a few examples are run. Nothing is stored, and no folder
-    is made.
+    Data are read and the backbone is loaded; then a few examples are run. No activation is stored, and no
+    folder is made; a network that was converted is kept.
 
     Parameters
     ----------
@@ -72,7 +71,7 @@ def foretell(
     ready
         Data and backbone.
     store
-        Where activations are kept; nothing is written to it.
+        Where activations are kept; none is written to it, but converted networks are.
     console
         Where the tables go.
     began
@@ -82,14 +81,12 @@ def foretell(
     choices
         Whether keep and freeze are to be chosen, too.
     """
-    planned = (decisions or {}).get("engine")
-    choice = (
-        Choice(planned["value"], planned["reason"])
-        if planned
-        else engine_for(ready.backbone, ready.development, store, ready.settings)
-    )
-    console.line("Engine", f"{choice.engine}: {choice.reason}")
-    ready = replace(ready, settings=replace(ready.settings, engine=choice.engine))
+    settings = planned(ready.settings, decisions or {})
+    choice = engine_for(ready.backbone, ready.development, store, settings)
+    if decisions and decisions.keys() >= {"engine", "precision"}:
+        choice = replace(choice, reason=str(decisions["engine"]["reason"]))
+    console.line("Engine", engine_in_words(choice))
+    ready = replace(ready, settings=replace(ready.settings, engine=choice.engine, precision=choice.precision))
     costs = costs_for(ready, store, spent=time.monotonic() - began, decisions=decisions)
     told = together(costs, candidates(costs, ready, store, decisions) if choices else ())
     cost_tables(console, told, ready.backbone.chain)

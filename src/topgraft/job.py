@@ -21,13 +21,23 @@ from topgraft.evidence import Evidence
 from topgraft.features.passes import pooled_shelf, states_shelf
 from topgraft.features.shelf import Shelf
 from topgraft.features.sources import Source
+from topgraft.features.trial import Choice
 from topgraft.finish import finish
 from topgraft.graft import Graft
 from topgraft.history import History
 from topgraft.rehearsal import candidate, candidates, costs_for, is_live, memory_held
 from topgraft.show import evidence_table
 from topgraft.show_cost import pass_line
-from topgraft.stages import Underway, advise, engine_for, measure, probe_all, reuse
+from topgraft.stages import (
+    Underway,
+    advise,
+    engine_for,
+    engine_in_words,
+    measure,
+    planned,
+    probe_all,
+    reuse,
+)
 from topgraft.train import seconds_an_example
 
 
@@ -91,15 +101,19 @@ class Job(Underway):
         return finish(self, material, graft, history, advice, freeze)
 
     def _decide_engine(self) -> None:
-        ready, settings = self.ready, self.settings
+        ready, plan, made = self.ready, self.plan, list[Choice]()
 
-        def choose() -> tuple[str, str]:
-            choice = engine_for(ready.backbone, ready.development, self.store, settings)
-            return choice.engine, choice.reason
+        def choice() -> Choice:
+            if not made:
+                settings = planned(self.settings, plan.decisions)
+                made.append(engine_for(ready.backbone, ready.development, self.store, settings))
+            return made[0]
 
-        engine = self.plan.decide("engine", choose)
-        self.ready = replace(ready, settings=replace(settings, engine=engine))
-        self.console.line("Engine", f"{engine}: {self.plan.reason('engine')}")
+        engine = plan.decide("engine", lambda: (choice().engine, choice().reason))
+        precision = plan.decide("precision", lambda: (choice().precision, choice().reason))
+        self.ready = replace(ready, settings=replace(ready.settings, engine=engine, precision=precision))
+        decided = Choice(engine, precision, plan.reason("engine"))
+        self.console.line("Engine", engine_in_words(decided))
 
     @cached_property
     def costs(self) -> Costs:

@@ -30,7 +30,7 @@ Seed = Annotated[int, typer.Option(help="Of every random choice.")]
 Folds = Annotated[int, typer.Option(help="Folds of the probes.")]
 HeldOut = Annotated[float, typer.Option(help="Share kept untouched for the final score.")]
 Engine = Annotated[str, typer.Option(help="Of the frozen part: auto (measured), torch or openvino.")]
-Precision = Annotated[str, typer.Option(help="Of the frozen part: fp32 or bf16.")]
+Precision = Annotated[str, typer.Option(help="Of the frozen part: auto (measured), fp32 or bf16.")]
 BatchSize = Annotated[int, typer.Option(help="Examples in a step.")]
 Budget = Annotated[float, typer.Option(help="Seconds for the whole.")]
 _KEEP = "a count, a share of the number of blocks (60%: rounded, at least 1), a block's name, or all."

@@ -276,14 +276,16 @@ def costs_for(
     settings, backbone, data = ready.settings, ready.backbone, ready.development
     planned = (decisions or {}).get("epochs", {}).get("value")
     distinct = set(data.digests)
-    shelf = pooled_shelf(backbone, store, engine=settings.engine_or_torch, precision=settings.precision)
+    shelf = pooled_shelf(
+        backbone, store, engine=settings.engine_or_torch, precision=settings.precision_or_fp32
+    )
     known = shelf.known()
     head_trains = bool(settings.hidden or settings.dropout)
     speed = rehearse(
         backbone,
         data,
         engine=settings.engine_or_torch,
-        precision=settings.precision,
+        precision=settings.precision_or_fp32,
         batch_size=settings.batch_size,
         shelf=shelf if storing or distinct <= known else None,
         store=store,
@@ -301,7 +303,7 @@ def costs_for(
         spent=spent,
         least_epochs=LEAST_EPOCHS,
         batch_size=settings.batch_size,
-        precision=settings.precision,
+        precision=settings.precision_or_fp32,
         hidden=settings.hidden,
         head_trains=head_trains,
         refit=settings.refit,
@@ -338,7 +340,7 @@ def candidate(
     live = is_live(ready, keep, freeze)
     if 0 < freeze < keep and not live:
         known = states_shelf(
-            backbone, store, freeze, engine=settings.engine_or_torch, precision=settings.precision
+            backbone, store, freeze, engine=settings.engine_or_torch, precision=settings.precision_or_fp32
         ).known()
         stored = len(set(ready.development.digests) & known)
     return costs.candidate(keep, freeze, live=live, asked=asked, stored=stored)

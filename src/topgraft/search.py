@@ -158,7 +158,7 @@ def source_at(
             engine_of(
                 backbone.chain[:freeze],
                 name=settings.engine_or_torch,
-                precision=settings.precision,
+                precision=settings.precision_or_fp32,
                 store=material.store,
             )
             if freeze
@@ -173,7 +173,7 @@ def source_at(
             material.store,
             freeze,
             engine=settings.engine_or_torch,
-            precision=settings.precision,
+            precision=settings.precision_or_fp32,
             advance=advance,
         )
         return StateSource(shelf, material.data.digests), reused
@@ -313,7 +313,7 @@ def bytes_of_states(material: Material, freeze: int) -> float:
     """Bytes that the stored states of all examples take."""
     block = material.backbone.chain.blocks[freeze - 1]
     each = float(np.prod([abs(s) if s != -1 else 40 for s in block.shape]))
-    return each * (4 if material.settings.precision == "fp32" else 2) * len(material.targets)
+    return each * (4 if material.settings.precision_or_fp32 == "fp32" else 2) * len(material.targets)
 
 
 def trained_parameters(graft: Graft) -> tuple[int, list[str]]:

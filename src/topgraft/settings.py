@@ -11,10 +11,10 @@ from topgraft.errors import TopgraftError, did_you_mean
 AUGMENTATIONS = ("auto", "none", "standard")
 CLASS_WEIGHTS = ("none", "balanced")
 ENGINE_CHOICES = ("auto", "torch", "openvino")
-PRECISIONS = ("fp32", "bf16")
+PRECISION_CHOICES = ("auto", "fp32", "bf16")
 REPEATED = (
     *("backbone", "weights", "allow_missing", "folds", "held_out", "hidden", "dropout", "augment"),
-    *("class_weights", "tune_norms", "refit", "refit_all", "rate", "batch_size", "precision"),
+    *("class_weights", "tune_norms", "refit", "refit_all", "rate", "batch_size"),
 )
 """What a plan repeats as it was told, beside what was decided on the way; seed and budget are free."""
 
@@ -56,7 +56,7 @@ class Settings:
     batch_size
         Examples at once.
     engine, precision
-        Of the frozen part: ``auto``, ``torch`` or ``openvino``; ``fp32`` or ``bf16``.
+        Of the frozen part: ``auto`` (measured), ``torch`` or ``openvino``; ``auto``, ``fp32`` or ``bf16``.
     seed
         Of every random choice.
     """
@@ -80,7 +80,7 @@ class Settings:
     epochs: int | None = None
     batch_size: int = 32
     engine: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class Settings:
         _one_of("augment", self.augment, AUGMENTATIONS)
         _one_of("class-weights", self.class_weights, CLASS_WEIGHTS)
         _one_of("engine", self.engine, ENGINE_CHOICES)
-        _one_of("precision", self.precision, PRECISIONS)
+        _one_of("precision", self.precision, PRECISION_CHOICES)
         _between("folds", self.folds, 2, 100)
         _between("held-out", self.held_out, 0.01, 0.9)
         _between("budget", self.budget, 1, float("inf"))
@@ -106,6 +106,11 @@ class Settings:
     def engine_or_torch(self) -> str:
         """The engine, once it is decided; PyTorch before."""
         return "torch" if self.engine == "auto" else self.engine
+
+    @property
+    def precision_or_fp32(self) -> str:
+        """The precision, once it is decided; fp32 before."""
+        return "fp32" if self.precision == "auto" else self.precision
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""

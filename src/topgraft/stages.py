@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -177,10 +177,18 @@ def prepare(
 
 
 def engine_for(backbone: Backbone, data: Data, store: Store, settings: Settings) -> Choice:
-    """The engine asked for, or the one that a trial finds the fastest."""
-    if settings.engine != "auto":
-        return Choice(settings.engine, "as asked (--engine)")
-    return choose_engine(backbone, data, store, precision=settings.precision)
+    """The engine and precision asked for, or those that a trial finds the fastest."""
+    return choose_engine(backbone, data, store, engine=settings.engine, precision=settings.precision)
+
+
+def planned(settings: Settings, decisions: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """With the engine and precision of a plan, as far as it has them."""
+    return replace(settings, **{n: decisions[n]["value"] for n in ("engine", "precision") if n in decisions})
+
+
+def engine_in_words(choice: Choice) -> str:
+    """``openvino in bf16: …``."""
+    return f"{choice.engine} in {choice.precision}: {choice.reason}"
 
 
 def measure(
@@ -196,10 +204,10 @@ def measure(
 
     ``begun`` says how many examples a trial has done already, and in how many seconds.
     """
-    if settings.engine == "auto":
+    if "auto" in (settings.engine, settings.precision):
         choice = engine_for(backbone, data, store, settings)
-        settings = replace(settings, engine=choice.engine)
-        console.line("Engine", f"{choice.engine}: {choice.reason}")
+        settings = replace(settings, engine=choice.engine, precision=choice.precision)
+        console.line("Engine", engine_in_words(choice))
     began = time.monotonic()
     label = f"{len(backbone.chain)} cuts"
     with console.progress("One pass", len(data), label) as advance:
@@ -221,7 +229,7 @@ def measure(
         + (f"; {reused:,} were stored by an earlier run" if reused else ""),
     )
     told = {"items_reused": reused, "seconds": seconds, "seconds_an_example": rate, "fresh": fresh}
-    return features, told | {"engine": settings.engine}
+    return features, told | {"engine": settings.engine, "precision": settings.precision}
 
 
 def time_one_batch(backbone: Backbone, data: Data, settings: Settings, store: Store | None = None) -> float:
@@ -229,7 +237,10 @@ def time_one_batch(backbone: Backbone, data: Data, settings: Settings, store: St
     count = min(8, len(data))
     chain = backbone.chain
     engine = engine_of(
-        chain[: len(chain)], name=settings.engine_or_torch, precision=settings.precision, store=store
+        chain[: len(chain)],
+        name=settings.engine_or_torch,
+        precision=settings.precision_or_fp32,
+        store=store,
     )
     began = time.monotonic()
     batch = backbone.preprocess.batch([data.decode(i) for i in range(count)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,14 +77,14 @@ class Place:
 
     def __init__(self, store: Store, description: Mapping[str, Any]) -> None:
         self._shelf: Shelf | None = None
-        with _goes_on("can't be looked for, and is made"):
+        with _GoesOn("can't be looked for, and is made"):
             self._shelf = store.shelf({"what": "converted", **description}, passing=True)
 
     def read(self) -> Converted | None:
         """What is kept; ``None`` where nothing is, or where it was damaged and is deleted, which is said."""
         if self._shelf is None:
             return None
-        with _goes_on("can't be looked for, and is made"), contextlib.suppress(NotStored):
+        with _GoesOn("can't be looked for, and is made"), contextlib.suppress(NotStored):
             arrays = self._shelf.read([_ONLY])
             graph, difference, seconds = (arrays[n] for n in ("graph", "difference", "seconds"))
             if isinstance(graph, list):
@@ -98,24 +98,28 @@ class Place:
         graph = torch.frombuffer(bytearray(converted.graph), dtype=torch.uint8)
         told = {"difference": converted.difference, "seconds": converted.seconds}
         arrays = {name: torch.tensor([value], dtype=torch.float64) for name, value in told.items()}
-        with _goes_on("is not kept, and will be made again next time"):
+        with _GoesOn("is not kept, and will be made again next time"):
             self._shelf.append([_ONLY], {"graph": [graph], **arrays})
 
 
 def store_if_any() -> Store | None:
     """The default store; ``None`` where there can be none, which is said: a conversion is then not kept."""
-    found: Store | None = None
-    with _goes_on("can't be looked for, and is made"):
-        found = Store()
-    return found
+    with _GoesOn("can't be looked for, and is made"):
+        return Store()
+    return None
 
 
-@contextlib.contextmanager
-def _goes_on(what: str) -> Iterator[None]:
+class _GoesOn:
     """A store that can't be used costs time and nothing else: it is told."""
-    try:
-        yield
-    except NotStored:
-        raise
-    except TopgraftError as error:
-        warnings.warn(f"The converted network {what}: {error}", StoreWarning, stacklevel=4)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, trace: object) -> bool:
+        if not isinstance(error, TopgraftError) or isinstance(error, NotStored):
+            return False
+        warnings.warn(f"The converted network {self._what}: {error}", StoreWarning, stacklevel=3)
+        return True

@@ -44,6 +44,8 @@ class Engine:
         self._format = MemoryFormat(self.segment)
         self.seconds: dict[str, float] = {}
         """Per use (``state``, ``pooled``) how long the network's conversion took, where there is one."""
+        self.differences: dict[str, float] = {}
+        """Per use how far a converted network was from PyTorch in fp32 when it was converted."""
 
     def run(self, inputs: Mapping[str, Tensor], *, tap: Tap | None = None) -> State:
         """The state at the segment's end.

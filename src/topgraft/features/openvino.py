@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from topgraft.chain import Segment, State
 from topgraft.chain.running import Tap
 from topgraft.errors import TopgraftError
-from topgraft.features.engine import Engine, EngineWarning
+from topgraft.features.engine import PRECISIONS, Engine, EngineWarning
 from topgraft.pooling import POOLING, pool
 
 if TYPE_CHECKING:
@@ -78,12 +78,7 @@ class OpenVinoEngine(Engine):
         if device != "cpu":
             raise TopgraftError(f"--engine openvino runs on the CPU, not on {device}: take --engine torch.")
         super().__init__(segment, precision="fp32")
-        self.precision = precision
-        self.differences: dict[str, float] = {}
-        """Per use (``state``, ``pooled``) the difference from PyTorch in fp32, once it has run.
-
-        A network that was kept has those of its conversion, and the seconds of that.
-        """
+        self.precision, self.dtype = precision, PRECISIONS[precision]
         self._store = store
         self._compiled: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -91,7 +86,7 @@ class OpenVinoEngine(Engine):
         self._threads = torch.get_num_threads()
 
     def run(self, inputs: Mapping[str, Tensor], *, tap: Tap | None = None) -> State:
-        """The state at the segment's end, in fp32; ``tap`` is not supported."""
+        """The state at the segment's end, in the engine's precision; ``tap`` is not supported."""
         if tap is not None:
             raise TypeError("OpenVINO gives no states on the way: take pooled()")
         names = list(self.segment.input_shapes)
@@ -103,7 +98,7 @@ class OpenVinoEngine(Engine):
 
         found = self._infer("state", state, given)
         carried = {n: t for n, t in inputs.items() if not t.is_floating_point()}
-        return State(tuple(found), carried)
+        return State(tuple(t.to(self.dtype) if t.is_floating_point() else t for t in found), carried)
 
     def pooled(self, inputs: Mapping[str, Tensor], layouts: Mapping[int, str]) -> dict[int, Tensor]:
         """Pooled activations at every cut, all by one graph."""
@@ -189,17 +184,17 @@ class OpenVinoEngine(Engine):
             raise TopgraftError(
                 f"OpenVINO can't run {kind} ({type(error).__name__}: {reason}). Take --engine torch."
             ) from error
-        apart = max(_apart(a, b) for a, b in zip(found, expected, strict=True))
-        self.differences[use] = apart
-        if not apart <= LARGEST[self.precision]:
+        difference = max(apart(a, b) for a, b in zip(found, expected, strict=True))
+        self.differences[use] = difference
+        if not difference <= LARGEST[self.precision]:
             raise TopgraftError(
                 f"OpenVINO computes something else than PyTorch for {kind}: activations differ by "
-                f"{apart:.1e}, expected at most {LARGEST[self.precision]:g} in {self.precision}. "
+                f"{difference:.1e}, expected at most {LARGEST[self.precision]:g} in {self.precision}. "
                 "Take --engine torch."
             )
         self.seconds[use] = time.monotonic() - began
         if place is not None:
-            place.keep(Converted(_exported(compiled), apart, self.seconds[use]))
+            place.keep(Converted(_exported(compiled), difference, self.seconds[use]))
         return compiled
 
     def _options(self) -> dict[str, Any]:
@@ -237,7 +232,8 @@ def _run(request: Any, given: Sequence[Tensor]) -> list[Tensor]:
     return [torch.from_numpy(results[i].copy()) for i in range(len(results))]
 
 
-def _apart(a: Tensor, b: Tensor) -> float:
+def apart(a: Tensor, b: Tensor) -> float:
+    """How far ``a`` is from ``b``, as a share of the norm of ``b``; infinite where shapes differ."""
     if a.shape != b.shape:
         return float("inf")
     scale = float(b.double().norm())

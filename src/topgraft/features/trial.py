@@ -1,104 +1,218 @@
-"""Which engine runs the frozen part: measured in a short trial, its start counted in."""
+"""Which engine runs the frozen part, in which precision: measured in a short trial, its start counted in."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from topgraft.backbones.types import Backbone
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
-from topgraft.features.engine import Engine, engine_of
-from topgraft.features.openvino import OpenVinoEngine, is_installed
+from topgraft.features.engine import ENGINES, PRECISIONS, Engine, engine_of
+from topgraft.features.openvino import LARGEST, OpenVinoEngine, apart, is_installed
 from topgraft.features.passes import pooled_shelf
 from topgraft.features.store import Store
 from topgraft.side_by_side import single_threaded
 
 BATCH = 16
 """Examples on which engines are timed."""
+FEW = 4
+"""Examples of the data on which activations are compared."""
 WORTH_IT = 2.0
 """Seconds of the pass, at :data:`FAST`, from which on another engine is tried."""
 FAST = 2.5e10
 """Multiply-adds a second that a core may do: a pass takes at least as long as this says."""
+LESS = 0.9
+"""A lower precision must end the pass in this share of the time of fp32, or it is not worth its rounding."""
+HOPELESS = 0.5
+"""A difference from which on it is not the precision that makes an engine compute something else."""
+_NAMES = {"torch": "PyTorch", "openvino": "OpenVINO"}
+Layouts = Mapping[int, str]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An engine and why.
+    """An engine, its precision, and why.
 
     Parameters
     ----------
     engine
         ``torch`` or ``openvino``.
+    precision
+        ``fp32`` or ``bf16``.
     reason
         In words.
     difference
-        Largest difference of pooled activations from PyTorch in fp32, as a share of their norm; 0 for
-        PyTorch in fp32, ``None`` where nothing was compared.
+        Largest difference of pooled activations from PyTorch in fp32 on a few examples of the data, as a
+        share of their norm; 0 for PyTorch in fp32, ``None`` where nothing was compared.
     """
 
     engine: str
+    precision: str
     reason: str
     difference: float | None = None
 
 
-def choose_engine(backbone: Backbone, data: Data, store: Store, *, precision: str = "fp32") -> Choice:
-    """The engine that ends the one pass over these examples first.
+@dataclass(frozen=True)
+class _Tried:
+    engine: Engine
+    each: float
+    start: float
+    difference: float
 
-    One whose numbers the store has already is taken without a trial. OpenVINO is tried where it is installed
-    and there is enough to do for a trial to pay; what makes it start (tracing, compiling) counts. Engines are
-    timed on the chain's own example, so that no example of the data passes the network twice.
+    def seconds(self, count: int) -> float:
+        return self.start + self.each * count
+
+
+def has_fast_bf16() -> bool:
+    """Whether this processor multiplies bf16 numbers by instructions of its own."""
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # earlier versions of torch do not tell
+    told = capabilities() if capabilities is not None else {}
+    return any(told.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def choose_engine(
+    backbone: Backbone, data: Data, store: Store, *, engine: str = "auto", precision: str = "auto"
+) -> Choice:
+    """The engine and precision that end the one pass over these examples first.
+
+    One whose numbers the store has already is taken without a trial. OpenVINO is tried where it is installed,
+    bf16 where the processor has instructions for it, and either only where there is enough to do for a trial
+    to pay; what makes an engine start (tracing, compiling) counts. Engines are timed on the chain's own
+    example. How far their activations are from PyTorch's in fp32 is measured on a few of the data: too far
+    (:data:`topgraft.features.openvino.LARGEST`) is refused.
 
     Parameters
     ----------
     backbone, data
         Which network reads which examples.
     store
-        Where pooled activations are kept.
-    precision
-        ``fp32`` or ``bf16``, of either engine.
+        Where pooled activations and converted networks are kept.
+    engine, precision
+        As asked for; ``auto`` for what is to be decided.
     """
-    if not is_installed():
-        return Choice("torch", "PyTorch; OpenVINO is not installed (pip install 'topgraft[openvino]')")
-    for name in ("openvino", "torch"):
-        if set(data.digests) <= pooled_shelf(backbone, store, engine=name, precision=precision).known():
-            return Choice(name, "its numbers are stored by an earlier run")
+    engines = _on_offer(engine, ENGINES, but="" if is_installed() else "openvino")
+    precisions = _on_offer(precision, tuple(PRECISIONS), but="" if has_fast_bf16() else "bf16")
+    missing = ""
+    if engine == "auto" and not is_installed():
+        missing = "; OpenVINO is not installed (pip install 'topgraft[openvino]')"
+    usual = engines[0], precisions[0]
+    if len(engines) == len(precisions) == 1:
+        decided = "auto" in (engine, precision)
+        return Choice(*usual, f"{_said(*usual)}{missing}" if decided else "as asked")
+    for name in engines[::-1]:
+        for kind in precisions[::-1]:
+            if set(data.digests) <= pooled_shelf(backbone, store, engine=name, precision=kind).known():
+                return Choice(name, kind, "its numbers are stored by an earlier run")
     chain = backbone.chain
     least = len(data) * sum(block.macs for block in chain) / (FAST * torch.get_num_threads())
     if least < WORTH_IT:
-        return Choice("torch", f"PyTorch; there is little to do for {len(data):,} examples")
+        return Choice(*usual, f"{_said(*usual)}; there is little to do for {len(data):,} examples{missing}")
+    return _by_trial(backbone, data, store, engines, precisions, missing)
+
+
+def _on_offer(asked: str, known: tuple[str, ...], *, but: str) -> list[str]:
+    """What was asked for; all but one where that is to be decided."""
+    return [name for name in known if name != but] if asked == "auto" else [asked]
+
+
+def _by_trial(
+    backbone: Backbone, data: Data, store: Store, engines: list[str], precisions: list[str], missing: str
+) -> Choice:
+    chain, count = backbone.chain, len(data)
     inputs = {name: torch.cat([t] * BATCH)[:BATCH] for name, t in chain.example.items()}
     layouts = {block.index: block.layout for block in chain}
     segment = chain[: len(chain)]
-    usual = engine_of(segment, precision=precision)
-    other = OpenVinoEngine(
-        segment, precision=precision, store=store
-    )  # it counts the threads that there are now
+    rows = np.linspace(0, count - 1, min(FEW, count)).astype(int).tolist()
+    real = backbone.preprocess.batch([data.decode(i) for i in rows])
+    exact = engine_of(segment)
     with single_threaded() as cores:
-        each = _seconds(usual, inputs, layouts) / BATCH / cores
-        began = time.monotonic()
+        expected = exact.pooled(real, layouts)
+        base = _Tried(exact, _seconds(exact, inputs, layouts) / BATCH / cores, 0.0, 0.0)
+    found = [base] if "torch" in engines and "fp32" in precisions else []
+    refused: list[str] = []
+    enough: set[str] = set()
+    for name, kind in _pairs(engines, precisions):
+        if name in enough:
+            continue
+        runner = engine_of(segment, name=name, precision=kind, store=store)
         try:
-            other.pooled(inputs, layouts)
-        except TopgraftError as error:
-            return Choice("torch", f"PyTorch: {error}")
-        start = time.monotonic() - began
-        faster = _seconds(other, inputs, layouts) / BATCH / cores
-    usually, otherwise = each * len(data), start + faster * len(data)
-    measured = (
-        f"{each * 1000:.1f} ms an example by PyTorch, {faster * 1000:.1f} by OpenVINO "
-        f"after {start:.1f} s to start"
-    )
-    if otherwise < usually:
-        apart = other.differences["pooled"]
-        return Choice("openvino", f"{measured}; activations differ by {apart:.0e} from PyTorch's", apart)
-    return Choice("torch", measured, 0.0 if precision == "fp32" else None)
+            with single_threaded() as cores:
+                found.append(_tried(runner, inputs, real, layouts, expected, cores))
+        except (TopgraftError, RuntimeError) as error:  # the latter by PyTorch, of what it can't do in bf16
+            refused.append(str(error))
+            if not runner.differences.get("pooled", math.inf) < HOPELESS:
+                enough.add(name)
+        else:
+            enough |= {name} if found[-1].seconds(count) > base.seconds(count) else set(engines)
+    if not found:
+        raise TopgraftError("\n".join(refused))
+    best = min(found, key=lambda t: t.seconds(count) / (LESS if t.engine.precision == "bf16" else 1.0))
+    told = [base, *(t for t in found if t is not base)]
+    times = ", ".join(_measured(t) for t in told)
+    said = f"{times}{missing}"
+    if best is not base:
+        said += f"; activations differ by {best.difference:.0e} from those of PyTorch in fp32"
+    elif len(told) == 1 and refused:
+        said += f"; {refused[0]}"
+    return Choice(name_of(best.engine), best.engine.precision, said, best.difference)
 
 
-def _seconds(engine: Engine, inputs: Mapping[str, Tensor], layouts: Mapping[int, str]) -> float:
+def _pairs(engines: list[str], precisions: list[str]) -> list[tuple[str, str]]:
+    """What is tried beside PyTorch in fp32, the fastest first; the next only where one is refused."""
+    pairs = [(name, kind) for name in engines[::-1] for kind in precisions[::-1]]
+    return [pair for pair in pairs if pair != ("torch", "fp32")]
+
+
+def _tried(
+    runner: Engine,
+    inputs: Mapping[str, Tensor],
+    real: Mapping[str, Tensor],
+    layouts: Layouts,
+    expected: Mapping[int, Tensor],
+    cores: int,
+) -> _Tried:
+    """Its time and its difference.
+
+    Raises
+    ------
+    TopgraftError
+        If it can't run this network, or computes something else.
+    """
+    began = time.monotonic()
+    got = runner.pooled(real, layouts)
+    start = time.monotonic() - began
+    difference = max(apart(got[cut], expected[cut]) for cut in expected)
+    if not difference <= LARGEST[runner.precision]:
+        raise TopgraftError(
+            f"{_said(name_of(runner), runner.precision)} computes something else than PyTorch in fp32: "
+            f"activations differ by {difference:.0e}, expected at most {LARGEST[runner.precision]:g}"
+        )
+    return _Tried(runner, _seconds(runner, inputs, layouts) / BATCH / cores, start, difference)
+
+
+def name_of(engine: Engine) -> str:
+    """``torch`` or ``openvino``."""
+    return "openvino" if isinstance(engine, OpenVinoEngine) else "torch"
+
+
+def _said(engine: str, precision: str) -> str:
+    return f"{_NAMES[engine]} in {precision}"
+
+
+def _measured(tried: _Tried) -> str:
+    name, start = name_of(tried.engine), f" after {tried.start:.1f} s to start"
+    by = f"{_said(name, tried.engine.precision)}{start if name == 'openvino' else ''}"
+    return f"{tried.each * 1000:.1f} ms an example by {by}"
+
+
+def _seconds(engine: Engine, inputs: Mapping[str, Tensor], layouts: Layouts) -> float:
     """Of the faster one of two runs."""
     times = []
     for _ in range(2):
