@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check quick lint types format mutants versus ways coverage
+.PHONY: help install demo test check quick lint types format mutants versus ways coverage bench
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ versus: install  ## Topgraft beside logistic regression and a plain PyTorch loop
 
 ways: install  ## every way of reuse on real weights; writes the table in docs/
 	$(BIN)/python benchmarks/ways.py
+
+bench: install  ## speed beside what people use, each in an environment of its own; writes the table in docs/
+	$(BIN)/python benchmarks/bench.py
 
 # ALL=1: every name of timm, not only the smallest of each module. GRADIENTS=all: at every cut.
 coverage: install  ## every network that can be had as a chain, each cut checked; writes the table in docs/

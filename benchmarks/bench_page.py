@@ -1,0 +1,155 @@
+"""The page of the speed benchmarks: verdicts first, then the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+from machine import machine_lines, markdown_table
+
+PACKAGES = ("topgraft", "torch", "timm", "openvino", "scikit-learn", "numpy")
+INTRODUCTION = """\
+# Speed, beside what people use
+
+Written by `make bench`. Every program is a cold process; each peer has a virtual environment of its own; ours
+and theirs take turns, and medians are compared. Machines are noisy: read the ratios.
+"""
+
+
+def document(results: Mapping[str, Any]) -> tuple[str, bool]:
+    """The page, and whether every promise that was measured holds."""
+    verdicts: list[tuple[bool, str]] = []
+    parts: list[str] = []
+    for name, section in SECTIONS.items():
+        if name in results:
+            found, lines = section(results[name])
+            verdicts += found
+            parts += lines
+    top = [f"- {'holds' if holds else 'FAILS'}: {text}" for holds, text in verdicts]
+    machine = ["## Machine", "", *machine_lines(PACKAGES)]
+    page = "\n".join([INTRODUCTION, "## Verdicts", "", *top, "", *parts, *machine, ""])
+    return page, all(holds for holds, _ in verdicts)
+
+
+Section = tuple[list[tuple[bool, str]], list[str]]
+
+
+def _start(found: Mapping[str, Any]) -> Section:
+    ratio = found["help"] / found["typer"]
+    return [
+        (ratio <= 2, f"`topgraft --help` takes {ratio:.2f} times a bare `import typer` (2 at most)"),
+        (found["torch_modules"] == 0, f"`import topgraft` loads {found['torch_modules']} modules of torch"),
+    ], []
+
+
+def _forward(found: Mapping[str, Any]) -> Section:
+    rows, verdicts = [], []
+    for engine, times in found.items():
+        ratio = times["every"] / times["once"]
+        rows.append([engine, f"{times['once'] * 1e3:.1f}", f"{times['every'] * 1e3:.1f}", f"{ratio:.2f}"])
+        verdicts.append(
+            (ratio <= 1.3, f"{engine}: all cuts pooled in {ratio:.2f} forward passes (1.3 at most)")
+        )
+    header = ["engine", "one forward pass, ms a picture", "all cuts pooled", "ratio"]
+    return verdicts, ["## All cuts against one forward pass", "", *markdown_table(header, rows), ""]
+
+
+def _training(found: list[Mapping[str, Any]]) -> Section:
+    verdicts, rows = [], []
+    for one in found:
+        share = one["reached"] / one["allowed"]
+        verdicts.append(
+            (
+                share >= 0.8,
+                f"{one['share']:.0%} frozen: {share:.2f} of the gain that the cost model allows (0.8)",
+            )
+        )
+        numbers = [one["storing"], one["stored"], one["live"]]
+        rows.append(
+            [
+                f"{one['freeze']} blocks, {one['share']:.0%} of the work",
+                *(f"{n:.1f}" for n in numbers),
+                f"{one['reached']:.2f}",
+                f"{one['allowed']:.2f}",
+            ]
+        )
+    header = ["frozen", "storing, s", "stored, s", "live, s", "times as fast", "allowed"]
+    told = "20 epochs over 256 pictures by PyTorch in fp32; of the live ones 4 are run and multiplied."
+    return verdicts, ["## Training from the store", "", told, "", *markdown_table(header, rows), ""]
+
+
+def _evidence(found: Mapping[str, Any]) -> Section:
+    ours, usual = found["ours"], {int(cut): s for cut, s in found["usual"].items()}
+    mean, cuts = sum(usual.values()) / len(usual), len(found["scores"])
+    every, last = mean * cuts / ours, usual[max(usual)] / ours
+    counted = "" if len(usual) == cuts else f" (from {len(usual)} of {cuts} cuts, multiplied)"
+    verdicts = [(every >= 25, f"the evidence at every cut is {every:.1f} times as fast{counted} (25)")]
+    if max(usual) == cuts:
+        verdicts.append(
+            (last >= 5, f"and {last:.1f} times as fast as the usual script at its last layer (5)")
+        )
+    rows = [
+        [
+            str(cut),
+            f"{seconds:.1f}",
+            f"{100 * found['usual_scores'][str(cut)]:.1f}",
+            f"{100 * found['scores'][str(cut)]:.1f}",
+        ]
+        for cut, seconds in usual.items()
+    ]
+    header = ["cut", "usual script, s", "its accuracy", "ours at that cut"]
+    told = f"{found['pictures']:,} pictures; ours, all {cuts} cuts: {ours:.1f} s."
+    return verdicts, ["## The evidence", "", told, "", *markdown_table(header, rows), ""]
+
+
+def _accuracy(found: Mapping[str, Any]) -> Section:
+    best = max(found["fastai"], key=lambda one: one["test"])
+    reached = [one for one in found["ours"] if one["test"] >= best["test"]]
+    first = min(reached, key=lambda one: one["seconds"], default=None)
+    said = f"fastai's best, {100 * best['test']:.1f} % in {best['seconds']:.0f} s, "
+    said += (
+        f"reached in {first['seconds'] / best['seconds']:.2f} of its time (0.1)" if first else "not reached"
+    )
+    verdicts = [(first is not None and first["seconds"] <= 0.1 * best["seconds"], said)]
+    rows = [
+        *(
+            [f"topgraft fit --budget {budget}", f"{one['seconds']:.0f}", f"{100 * one['test']:.1f}"]
+            for budget, one in zip(found["budgets"], found["ours"], strict=True)
+        ),
+        *(
+            [f"fastai fine_tune({one['epochs']})", f"{one['seconds']:.0f}", f"{100 * one['test']:.1f}"]
+            for one in found["fastai"]
+        ),
+        [
+            "fastai frozen, 2 epochs",
+            f"{found['frozen']['seconds']:.0f}",
+            f"{100 * found['frozen']['test']:.1f}",
+        ],
+    ]
+    ratios = [
+        max(r, 1 / r)
+        for one in found["ours"]
+        for stage in one["forecast"].values()
+        if stage and (r := _ratio(stage.get("seconds"))) is not None
+    ]
+    if ratios:
+        off = median(ratios) - 1
+        verdicts.append((off <= 0.25, f"forecasts of seconds are off by {off:.0%} in the median (25 %)"))
+    lines = ["## Accuracy and time", "", *markdown_table(["program", "s", "test accuracy, %"], rows), ""]
+    return verdicts, lines
+
+
+def _ratio(told: Any) -> float | None:
+    if not isinstance(told, Mapping) or not told.get("predicted") or not told.get("actual"):
+        return None
+    return float(told["actual"]) / float(told["predicted"])
+
+
+SECTIONS = {
+    "start": _start,
+    "forward": _forward,
+    "training": _training,
+    "evidence": _evidence,
+    "accuracy": _accuracy,
+}
