@@ -19,6 +19,7 @@ from topgraft.errors import TopgraftError
 from topgraft.features.converted import store_if_any
 from topgraft.features.engine import engine_of, usable
 from topgraft.features.store import Store
+from topgraft.halving import Halving, part_of
 from topgraft.saved import Model
 from topgraft.side_by_side import in_order, single_threaded
 
@@ -78,6 +79,7 @@ class Predictor:
     def __init__(self, model: Model, *, device: str = "cpu", store: Store | None = None) -> None:
         self.model = model
         self.device = device
+        self._halving = Halving()
         graft = model.graft
         self.engine = None
         if graft.frozen is not None:
@@ -89,7 +91,20 @@ class Predictor:
         graft.to(device)
 
     def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Logits ``(batch, classes)`` float32 on the CPU of a preprocessed batch."""
+        """Logits ``(batch, classes)`` float32 on the CPU of a preprocessed batch.
+
+        It is run in halves, which is said, where memory is too little.
+        """
+        count = len(next(iter(inputs.values())))
+        if count == 0:
+            return self._logits(inputs)
+        return self._halving.run(
+            range(count),
+            lambda rows: self._logits(part_of(inputs, rows)),
+            torch.cat,
+        )
+
+    def _logits(self, inputs: dict[str, Tensor]) -> Tensor:
         graft = self.model.graft.eval()
         with torch.inference_mode():
             if self.engine is None:

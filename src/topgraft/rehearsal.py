@@ -22,7 +22,7 @@ from topgraft.features.passes import (
     BATCH,
     MASK,
     batches,
-    joined,
+    by_name,
     lacking,
     pooled_at_every_cut,
     pooled_shelf,
@@ -32,6 +32,7 @@ from topgraft.features.shelf import Shelf
 from topgraft.features.sources import LiveSource
 from topgraft.features.store import Store
 from topgraft.graft import Graft
+from topgraft.halving import Halving, part_of
 from topgraft.head import Head
 from topgraft.history import Recipe
 from topgraft.pooling import width
@@ -115,13 +116,17 @@ def _try_pass(
     runner = engine_of(chain[: len(chain)], name=engine, precision=precision, store=store)
     inputs = dict(chain.example)
     held, _ = memory_held()
+    halving = Halving()
 
     def work(rows: list[int]) -> tuple[list[int], float, float, dict[str, Tensor | list[Tensor]]]:
         """Seconds of decoding, steps of all sequences together, and what the pass would store."""
         began = time.perf_counter()
         batch = backbone.preprocess.batch([data.decode(i) for i in rows])
         decoding = time.perf_counter() - began
-        return rows, decoding, _steps(batch), pooled_at_every_cut(chain, runner, batch)
+        arrays = halving.run(
+            range(len(rows)), lambda some: pooled_at_every_cut(chain, runner, part_of(batch, some)), by_name
+        )
+        return rows, decoding, _steps(batch), arrays
 
     with single_threaded() as cores:
         pooled_at_every_cut(chain, runner, inputs)  # the first run also finds memory and kernels
@@ -144,8 +149,7 @@ def _try_pass(
     kept = 0
     if shelf is not None and fresh:
         digests = [data.digests[i] for rows, *_ in results for i in rows]
-        parts = [arrays for *_, arrays in results]
-        shelf.append(digests, {name: joined([part[name] for part in parts]) for name in parts[0]})
+        shelf.append(digests, by_name([arrays for *_, arrays in results]))
         stored = set(digests)
         kept = sum(digest in stored for digest in data.digests)
     ragged = any(-1 in shape for block in chain for shape in block.shapes)

@@ -18,6 +18,7 @@ from topgraft.features.engine import Engine, engine_of, version_of
 from topgraft.features.shelf import NotStored, Shelf
 from topgraft.features.store import Store
 from topgraft.features.structure import structure_of
+from topgraft.halving import Halving
 from topgraft.pooling import POOLING
 from topgraft.side_by_side import in_order, single_threaded
 
@@ -91,11 +92,16 @@ def _pass(
     def flush() -> None:
         if waiting:
             digests = [data.digests[i] for rows, _ in waiting for i in rows]
-            shelf.append(digests, {n: joined([a[n] for _, a in waiting]) for n in waiting[0][1]})
+            shelf.append(digests, by_name([arrays for _, arrays in waiting]))
             waiting.clear()
 
+    halving = Halving()
+
+    def part(rows: Sequence[int]) -> dict[str, Tensor | list[Tensor]]:
+        return keep(runner, backbone.preprocess.batch([data.decode(i) for i in rows]))
+
     def work(rows: list[int]) -> tuple[list[int], dict[str, Tensor | list[Tensor]]]:
-        return rows, keep(runner, backbone.preprocess.batch([data.decode(i) for i in rows]))
+        return rows, halving.run(rows, part, by_name)
 
     with single_threaded() as cores:
         chunks = batches(data, missing, batch_size=batch_size)
@@ -114,6 +120,11 @@ def joined(parts: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
     if isinstance(parts[0], Tensor):
         return torch.cat([p for p in parts if isinstance(p, Tensor)])
     return [row for part in parts for row in part]
+
+
+def by_name(parts: Sequence[dict[str, Tensor | list[Tensor]]]) -> dict[str, Tensor | list[Tensor]]:
+    """The arrays of several batches, each name's joined."""
+    return {name: joined([part[name] for part in parts]) for name in parts[0]}
 
 
 def pooled_shelf(backbone: Backbone, store: Store, *, engine: str, precision: str) -> Shelf:
@@ -162,7 +173,7 @@ def one_pass(
     device
         Where the network runs.
     batch_size
-        Examples at once.
+        Examples at once; fewer, which is said, where memory is too little.
     advance
         Told of progress.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from topgraft.backbones.types import Backbone
 from topgraft.data.types import Data
-from topgraft.errors import TopgraftError
+from topgraft.errors import TopgraftError, is_out_of_memory
 from topgraft.features.engine import ENGINES, PRECISIONS, Engine, engine_of
 from topgraft.features.openvino import LARGEST, OpenVinoEngine, apart, is_installed
 from topgraft.features.passes import pooled_shelf
@@ -114,7 +114,12 @@ def choose_engine(
     least = len(data) * sum(block.macs for block in chain) / (FAST * torch.get_num_threads())
     if least < WORTH_IT:
         return Choice(*usual, f"{_said(*usual)}; there is little to do for {len(data):,} examples{missing}")
-    return _by_trial(backbone, data, store, engines, precisions, missing)
+    try:
+        return _by_trial(backbone, data, store, engines, precisions, missing)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return Choice(*usual, f"{_said(*usual)}; there is not enough memory for a trial{missing}")
 
 
 def _on_offer(asked: str, known: tuple[str, ...], *, but: str) -> list[str]:
