@@ -6,7 +6,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
@@ -171,13 +170,9 @@ def probe(
     Example: topgraft probe photos/
     """
     del debug
-    from topgraft.features.store import Store
+    from topgraft.measuring import run_probe
     from topgraft.settings import Settings
-    from topgraft.show import backbone_lines, data_lines, evidence_table, probe_json
-    from topgraft.stages import advise, load_for, measure, prepare, probe_all, reuse, time_one_batch
 
-    began = time.monotonic()
-    console = _console(json=json, quiet=quiet)
     told = {
         "backbone": backbone,
         "weights": weights,
@@ -189,37 +184,19 @@ def probe(
         "batch_size": batch_size,
         "seed": seed,
     }
-    settings = Settings.of(told)
-    found = _read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable)
-    network = load_for(found, settings)
-    ready = prepare(found, network, settings, test=test, allow_overlap=allow_overlap)
-    backbone_lines(console, network)
-    away = f"{len(ready.untouched):,} kept untouched for the final score"
-    data_lines(console, found, untouched=away)
-    if ready.notes:
-        console.line("Folds", *ready.notes)
-    if dry_run:
-        from topgraft.forecast import foretell
-
-        told_cost = foretell(ready, Store(), console, began=began, choices=False)
-        if json:
-            say_json(told_cost.to_json())
-        return
-    features, passed = measure(network, ready.development, Store(), settings, console)
-    evidence, _ = probe_all(features, ready.development, ready.fold_of)
-    advice = advise(evidence, network.chain, seed=seed)
-    evidence_table(console, network.chain, evidence, advice)
-    for note in evidence.notes:
-        console.line("Note", note)
-    block = network.chain.blocks[advice.keep - 1].name
-    console.line("Advice", f"keep {advice.keep} of {len(network.chain)} (to {block}): {advice.reason}")
+    began, settings = time.monotonic(), Settings.of(told)
+    document = run_probe(
+        _read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable),
+        settings,
+        test=test,
+        allow_overlap=allow_overlap,
+        dry_run=dry_run,
+        timed=json,
+        began=began,
+        console=_console(json=json, quiet=quiet),
+    )
     if json:
-        rate = passed["seconds_an_example"]
-        if passed["items_reused"] and not rate:
-            chosen = replace(settings, engine=passed["engine"], precision=passed["precision"])
-            rate = time_one_batch(network, ready.development, chosen, Store())
-        resumed = reuse("pass", passed["items_reused"], passed["items_reused"] * rate)
-        say_json(probe_json(network, evidence, advice, resumed))
+        say_json(document)
 
 
 @app.command()

@@ -1,0 +1,73 @@
+"""The command that measures every depth and saves nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from topgraft.console import Console
+from topgraft.data.types import Data
+from topgraft.features.store import Store
+from topgraft.forecast import foretell
+from topgraft.settings import Settings
+from topgraft.show import backbone_lines, data_lines, evidence_table, probe_json
+from topgraft.stages import advise, load_for, measure, prepare, probe_all, reuse, time_one_batch
+
+
+def run_probe(
+    data: Data,
+    settings: Settings,
+    *,
+    test: Any,
+    allow_overlap: bool,
+    dry_run: bool,
+    timed: bool,
+    began: float,
+    console: Console,
+) -> dict[str, Any]:
+    """Probe every cut on the part of the data that choices may use, and show it.
+
+    Parameters
+    ----------
+    data
+        All examples.
+    settings
+        As for a fit.
+    test, allow_overlap
+        A separate test set, see :func:`topgraft.data.read_test`.
+    dry_run
+        Whether to say what it costs, and stop.
+    timed
+        Whether what an earlier run saved is wanted in seconds, for which a batch is run where need be.
+    began
+        ``time.monotonic()`` at the start.
+    console
+        Where results and progress go.
+
+    Returns
+    -------
+    dict
+        The fixed form of ``probe --json``, or the forecast.
+    """
+    backbone, store = load_for(data, settings), Store()
+    ready = prepare(data, backbone, settings, test=test, allow_overlap=allow_overlap)
+    backbone_lines(console, backbone)
+    data_lines(console, data, untouched=f"{len(ready.untouched):,} kept untouched for the final score")
+    if ready.notes:
+        console.line("Folds", *ready.notes)
+    if dry_run:
+        return foretell(ready, store, console, began=began, choices=False).to_json()
+    features, passed = measure(backbone, ready.development, store, settings, console)
+    evidence, _ = probe_all(features, ready.development, ready.fold_of)
+    advice = advise(evidence, backbone.chain, seed=settings.seed)
+    evidence_table(console, backbone.chain, evidence, advice)
+    for note in evidence.notes:
+        console.line("Note", note)
+    block = backbone.chain.blocks[advice.keep - 1].name
+    console.line("Advice", f"keep {advice.keep} of {len(backbone.chain)} (to {block}): {advice.reason}")
+    rate = passed["seconds_an_example"]
+    if timed and passed["items_reused"] and not rate:
+        chosen = replace(settings, engine=passed["engine"], precision=passed["precision"])
+        rate = time_one_batch(backbone, ready.development, chosen, store)
+    resumed = reuse("pass", passed["items_reused"], passed["items_reused"] * rate)
+    return probe_json(backbone, evidence, advice, resumed)
