@@ -18,6 +18,7 @@ from topgraft.data.unlabelled import Row
 from topgraft.errors import TopgraftError
 from topgraft.features.converted import store_if_any
 from topgraft.features.engine import engine_of, usable
+from topgraft.features.reading import at_least
 from topgraft.features.store import Store
 from topgraft.halving import Halving, part_of
 from topgraft.saved import Model
@@ -156,7 +157,9 @@ class Predictor:
             from topgraft.data.pictures import as_rgb, content_of, open_picture
 
             content = content_of(value)
-            return as_rgb(value) if content is None else open_picture(content)
+            if content is None:
+                return as_rgb(value)
+            return open_picture(content, at_least=at_least(self.model.preprocess))
         return value if self.model.modality == "array" else str(value)
 
 

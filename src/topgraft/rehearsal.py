@@ -28,6 +28,7 @@ from topgraft.features.passes import (
     pooled_shelf,
     states_shelf,
 )
+from topgraft.features.reading import batch_of
 from topgraft.features.shelf import Shelf
 from topgraft.features.sources import LiveSource
 from topgraft.features.store import Store
@@ -121,7 +122,7 @@ def _try_pass(
     def work(rows: list[int]) -> tuple[list[int], float, float, dict[str, Tensor | list[Tensor]]]:
         """Seconds of decoding, steps of all sequences together, and what the pass would store."""
         began = time.perf_counter()
-        batch = backbone.preprocess.batch([data.decode(i) for i in rows])
+        batch = batch_of(backbone.preprocess, data, rows)
         decoding = time.perf_counter() - began
         arrays = halving.run(
             range(len(rows)), lambda some: pooled_at_every_cut(chain, runner, part_of(batch, some)), by_name

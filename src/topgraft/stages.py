@@ -23,6 +23,7 @@ from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence, Features
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import one_pass
+from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
 from topgraft.features.trial import Choice, choose_engine
 from topgraft.files import read_json, write_json
@@ -243,7 +244,7 @@ def time_one_batch(backbone: Backbone, data: Data, settings: Settings, store: St
         store=store,
     )
     began = time.monotonic()
-    batch = backbone.preprocess.batch([data.decode(i) for i in range(count)])
+    batch = batch_of(backbone.preprocess, data, range(count))
     engine.pooled(batch, {block.index: block.layout for block in chain})
     return (time.monotonic() - began) / count
 

@@ -90,6 +90,9 @@ class PicturePreprocess(_Described):
         See ``resize``.
     scale
         What pixel values 0 to 255 are divided by; 255 almost everywhere.
+    reducing_gap
+        A JPEG is decoded at a half, a quarter or an eighth of its size as long as both sides keep so many
+        times the pixels of ``resize``, as Pillow's parameter of this name does it; 0 to decode all of it.
 
     Examples
     --------
@@ -108,6 +111,12 @@ class PicturePreprocess(_Described):
     interpolation: str = "bicubic"
     mode: Mode = "crop"
     scale: float = 255.0
+    reducing_gap: float = 2.0
+
+    @property
+    def at_least(self) -> int | None:
+        """Pixels that both sides of a decoded picture must have; ``None`` to decode all of it."""
+        return math.ceil(self.reducing_gap * max(self.resize)) or None
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant, such as a changed file would have it."""
@@ -119,6 +128,8 @@ class PicturePreprocess(_Described):
                 raise ValueError(f"sizes are 1 to {LARGEST:,} pixels, not {pixels!r}")
         if not all(math.isfinite(m) for m in self.mean) or not all(s > 0 for s in (*self.std, self.scale)):
             raise ValueError(f"mean {self.mean}, deviation {self.std} or scale {self.scale} can't be used")
+        if not (self.reducing_gap == 0 or 1 <= self.reducing_gap < math.inf):
+            raise ValueError(f"reducing_gap {self.reducing_gap} is neither 0 nor 1 or more")
         if self.interpolation not in INTERPOLATIONS or self.mode not in get_args(Mode):
             raise ValueError(f"interpolation {self.interpolation!r} or mode {self.mode!r} is unknown")
 
@@ -185,7 +196,10 @@ class PicturePreprocess(_Described):
             "border": "fitted with a border into",
         }[self.mode]
         mean, std = (", ".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
-        return [f"pictures: {how} {height} x {width} ({self.interpolation}), mean {mean}, deviation {std}"]
+        said = [f"pictures: {how} {height} x {width} ({self.interpolation}), mean {mean}, deviation {std}"]
+        if self.at_least is not None:
+            said.append(f"JPEGs decoded at 1/2 to 1/8 where both sides keep {self.at_least} pixels")
+        return said
 
 
 @dataclass(frozen=True)

@@ -175,8 +175,15 @@ class Data:
             thumbnails=None if self.thumbnails is None else self.thumbnails[chosen],
         )
 
-    def decode(self, index: int) -> Image | str | NDArray[np.float32]:
+    def decode(self, index: int, *, at_least: int | None = None) -> Image | str | NDArray[np.float32]:
         """One example, ready for preprocessing: an RGB picture, a text or a float32 array.
+
+        Parameters
+        ----------
+        index
+            Which.
+        at_least
+            See :func:`topgraft.data.pictures.open_picture`.
 
         Raises
         ------
@@ -191,7 +198,9 @@ class Data:
         from topgraft.data.pictures import as_rgb, content_of, open_picture
 
         content = content_of(value)
-        return as_rgb(value) if content is None else open_picture(content, max_pixels=self.max_pixels)
+        if content is None:
+            return as_rgb(value)
+        return open_picture(content, max_pixels=self.max_pixels, at_least=at_least)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from topgraft.chain import Block, Chain
 from topgraft.data.types import Data
 from topgraft.evidence import Features
 from topgraft.features.engine import Engine, engine_of, version_of
+from topgraft.features.reading import batch_of
 from topgraft.features.shelf import NotStored, Shelf
 from topgraft.features.store import Store
 from topgraft.features.structure import structure_of
@@ -98,7 +99,7 @@ def _pass(
     halving = Halving()
 
     def part(rows: Sequence[int]) -> dict[str, Tensor | list[Tensor]]:
-        return keep(runner, backbone.preprocess.batch([data.decode(i) for i in rows]))
+        return keep(runner, batch_of(backbone.preprocess, data, rows))
 
     def work(rows: list[int]) -> tuple[list[int], dict[str, Tensor | list[Tensor]]]:
         return rows, halving.run(rows, part, by_name)

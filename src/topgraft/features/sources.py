@@ -12,6 +12,7 @@ from topgraft.backbones.preprocess import Preprocess
 from topgraft.chain import Inputs, State
 from topgraft.data.types import Data
 from topgraft.features.engine import Engine
+from topgraft.features.reading import decoded
 from topgraft.features.shelf import Shelf
 
 IN_MEMORY = 4 * 2**30
@@ -88,10 +89,10 @@ class LiveSource:
 
     def batch(self, rows: Sequence[int], *, training: bool) -> State | Inputs:
         """Inputs of the network, or the state at the engine's cut in float32."""
-        decoded = [self.data.decode(int(i)) for i in rows]
+        examples = decoded(self.preprocess, self.data, rows)
         if training and self.augment is not None:
-            decoded = [self.augment(example) for example in decoded]
-        inputs = self.preprocess.batch(decoded)
+            examples = [self.augment(example) for example in examples]
+        inputs = self.preprocess.batch(examples)
         if self.engine is None:
             return inputs
         state = self.engine.run(inputs)

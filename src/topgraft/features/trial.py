@@ -17,6 +17,7 @@ from topgraft.errors import TopgraftError, is_out_of_memory
 from topgraft.features.engine import ENGINES, PRECISIONS, Engine, engine_of
 from topgraft.features.openvino import LARGEST, OpenVinoEngine, apart, is_installed
 from topgraft.features.passes import pooled_shelf
+from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
 from topgraft.side_by_side import single_threaded
 
@@ -135,7 +136,7 @@ def _by_trial(
     layouts = {block.index: block.layout for block in chain}
     segment = chain[: len(chain)]
     rows = np.linspace(0, count - 1, min(FEW, count)).astype(int).tolist()
-    real = backbone.preprocess.batch([data.decode(i) for i in rows])
+    real = batch_of(backbone.preprocess, data, rows)
     exact = engine_of(segment)
     with single_threaded() as cores:
         expected = exact.pooled(real, layouts)
