@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from topgraft import cache, options
+from topgraft import cache, listing, options
 from topgraft.console import say_json
 from topgraft.errors import TopgraftError, TopgraftWarning
 
@@ -378,6 +378,7 @@ def demo(
         say_json(result)
 
 
+app.command()(listing.backbones)
 app.add_typer(cache.app)
 
 
