@@ -36,6 +36,8 @@ class Engine:
         Where it runs.
     """
 
+    name = "torch"
+
     def __init__(self, segment: Segment, *, precision: str = "fp32", device: str = "cpu") -> None:
         self.precision, self.device = precision, device
         self.dtype = PRECISIONS[precision]

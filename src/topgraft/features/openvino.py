@@ -66,6 +66,8 @@ class OpenVinoEngine(Engine):
         If OpenVINO is not installed, or the device is another; in a run, if the network can't be converted.
     """
 
+    name = "openvino"
+
     def __init__(
         self,
         segment: Segment,

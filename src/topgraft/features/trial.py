@@ -15,7 +15,7 @@ from topgraft.backbones.types import Backbone
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError, is_out_of_memory
 from topgraft.features.engine import ENGINES, PRECISIONS, Engine, engine_of
-from topgraft.features.openvino import LARGEST, OpenVinoEngine, apart, is_installed
+from topgraft.features.openvino import LARGEST, apart, is_installed
 from topgraft.features.passes import pooled_shelf
 from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
@@ -167,7 +167,7 @@ def _by_trial(
         said += f"; activations differ by {best.difference:.0e} from those of PyTorch in fp32"
     elif len(told) == 1 and refused:
         said += f"; {refused[0]}"
-    return Choice(name_of(best.engine), best.engine.precision, said, best.difference)
+    return Choice(best.engine.name, best.engine.precision, said, best.difference)
 
 
 def _pairs(engines: list[str], precisions: list[str]) -> list[tuple[str, str]]:
@@ -197,15 +197,10 @@ def _tried(
     difference = max(apart(got[cut], expected[cut]) for cut in expected)
     if not difference <= LARGEST[runner.precision]:
         raise TopgraftError(
-            f"{_said(name_of(runner), runner.precision)} computes something else than PyTorch in fp32: "
+            f"{_said(runner.name, runner.precision)} computes something else than PyTorch in fp32: "
             f"activations differ by {difference:.0e}, expected at most {LARGEST[runner.precision]:g}"
         )
     return _Tried(runner, _seconds(runner, inputs, layouts) / BATCH / cores, start, difference)
-
-
-def name_of(engine: Engine) -> str:
-    """``torch`` or ``openvino``."""
-    return "openvino" if isinstance(engine, OpenVinoEngine) else "torch"
 
 
 def _said(engine: str, precision: str) -> str:
@@ -213,9 +208,9 @@ def _said(engine: str, precision: str) -> str:
 
 
 def _measured(tried: _Tried) -> str:
-    name, start = name_of(tried.engine), f" after {tried.start:.1f} s to start"
-    by = f"{_said(name, tried.engine.precision)}{start if name == 'openvino' else ''}"
-    return f"{tried.each * 1000:.1f} ms an example by {by}"
+    start = f" after {tried.start:.1f} s to start" if tried.engine.name == "openvino" else ""
+    by = _said(tried.engine.name, tried.engine.precision)
+    return f"{tried.each * 1000:.1f} ms an example by {by}{start}"
 
 
 def _seconds(engine: Engine, inputs: Mapping[str, Tensor], layouts: Layouts) -> float:
