@@ -13,6 +13,8 @@ MOST = 300
 """Pictures of a category."""
 SIDE = 320
 """Longest side in pixels: the originals vary from 30 to 5,000, and decoding is not what is compared."""
+LARGEST = 4_000_000
+"""Pixels of an original: a few have hundreds of millions, made to be drawn by machines."""
 TEST = 0.2
 PACKAGE = "openclipart-png"
 
@@ -36,9 +38,13 @@ def pictures(build: Path, given: Path | None = None) -> Path:
         for category in CATEGORIES:
             files = sorted((source / category).rglob("*.png"))
             random.Random(0).shuffle(files)
-            shrunk = [p for f in files if (p := _shrunk(f, new / "all" / category, MOST))][:MOST]
-            for number, file in enumerate(shrunk):
-                part = "test" if number < TEST * len(shrunk) else "train"
+            made: list[Path] = []
+            for file in files:
+                out = new / "all" / category / f"{len(made):04}.jpg"
+                if len(made) < MOST and _shrunk(file, out):
+                    made.append(out)
+            for number, file in enumerate(made):
+                part = "test" if number < TEST * len(made) else "train"
                 (new / part / category).mkdir(parents=True, exist_ok=True)
                 file.rename(new / part / category / file.name)
         shutil.rmtree(new / "all")
@@ -53,22 +59,23 @@ def _fetched(folder: Path) -> Path:
     return folder / "unpacked" / "usr" / "share" / "openclipart" / "png"
 
 
-def _shrunk(file: Path, folder: Path, most: int) -> Path | None:
-    """The picture on white as JPEG; ``None`` where it can't be read, or there are enough."""
+def _shrunk(file: Path, out: Path) -> bool:
+    """Write the picture on white as JPEG; whether it could be read and is of an ordinary size."""
+    import warnings
+
     from PIL import Image
 
-    folder.mkdir(parents=True, exist_ok=True)
-    if len(list(folder.iterdir())) >= most:
-        return None
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         with Image.open(file) as opened:
-            opened.draft("RGB", (SIDE, SIDE))
+            if opened.width * opened.height > LARGEST:
+                return False
             picture = opened.convert("RGBA")
-    except (OSError, ValueError):
-        return None
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False
     picture.thumbnail((SIDE, SIDE))
     white = Image.new("RGBA", picture.size, "white")
     white.alpha_composite(picture)
-    out = folder / f"{file.stem}.jpg"
+    out.parent.mkdir(parents=True, exist_ok=True)
     white.convert("RGB").save(out, quality=90)
-    return out
+    return True
