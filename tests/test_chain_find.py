@@ -276,3 +276,25 @@ def test_a_row_of_blocks_of_one_class_is_a_list_whatever_they_are_called() -> No
     names = ["inception3a", "inception3b", "inception4a"]
     assert [name for name, _ in blocks_of(Network(), torch.randn(2, 4))] == names
     assert [block.name for block in Chain.of(Network().eval(), torch.randn(2, 4))] == names
+
+
+def test_stages_of_numbered_blocks_stay_open_however_many_there_are() -> None:
+    class Stage(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.b1, self.b2 = (Pair(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b2(self.b1(x))
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.s1, self.s2, self.s3 = (Stage() for _ in range(3))
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.s3(self.s2(self.s1(x))))
+
+    names = [block.name for block in Chain.of(Network().eval(), torch.randn(2, 4))]
+    assert names == ["s1.b1", "s1.b2", "s2.b1", "s2.b2", "s3.b1", "s3.b2"]

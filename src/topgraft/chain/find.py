@@ -89,7 +89,6 @@ def holds_blocks(module: nn.Module) -> bool:
     >>> holds_blocks(nn.TransformerEncoder(layer, 2)), holds_blocks(layer)
     (True, False)
     """
-    numbered: dict[tuple[str, type], int] = {}
     for name, child in module.named_children():
         if isinstance(child, _CONTAINERS):
             elements = [e for e in _elements(child) if has_parameters(e)]
@@ -98,8 +97,15 @@ def holds_blocks(module: nn.Module) -> bool:
                 return True
         elif holds_blocks(child):
             return True
-        elif (stem := name.rstrip("0123456789")) != name and _is_block(child):
-            numbered[stem, type(child)] = numbered.get((stem, type(child)), 0) + 1
+    return _holds_numbered(module)
+
+
+def _holds_numbered(module: nn.Module) -> bool:
+    """Whether several children are blocks of one class that differ by a number (``b1``, ``b2``)."""
+    numbered: dict[tuple[str, type], int] = {}
+    for name, child in module.named_children():
+        if (stem := name.rstrip("0123456789")) != name and not isinstance(child, _CONTAINERS):
+            numbered[stem, type(child)] = numbered.get((stem, type(child)), 0) + _is_block(child)
     return any(count > 1 for count in numbered.values())
 
 
@@ -244,8 +250,8 @@ _ROW = 3
 def _is_one_of_a_row(name: str, root: nn.Module) -> bool:
     """Whether a module is one of several blocks of a class side by side (``inception3a``, ``3b``)."""
     module = root.get_submodule(name)
-    if isinstance(module, _CONTAINERS) or not _is_block(module):
-        return False
+    if isinstance(module, _CONTAINERS) or not _is_block(module) or _holds_numbered(module):
+        return False  # a stage of blocks that are numbered themselves is none of them
     beside = root.get_submodule(name.rpartition(".")[0]).children()
     return sum(type(child) is type(module) for child in beside) >= _ROW
 
