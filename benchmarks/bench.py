@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -146,10 +147,10 @@ def evidence(bench: Bench) -> dict[str, Any]:
 
     mine, usual = [], {cut: [] for cut in bench.cuts}
     for number in range(bench.repeats):
-        mine.append(bench.kept(f"evidence-{number}", lambda n=number: ours(n)))  # type: ignore[misc]
+        mine.append(bench.kept(f"evidence-{number}", partial(ours, number)))
         for cut in bench.cuts:
             name = f"usual-{cut}-{number}"
-            usual[cut].append(bench.kept(name, lambda c=cut: theirs(c)))  # type: ignore[misc]
+            usual[cut].append(bench.kept(name, partial(theirs, cut)))
     return {
         "pictures": len(list(train.glob("*/*.jpg"))),
         "ours": median(m["seconds"] for m in mine),
@@ -173,9 +174,9 @@ def accuracy(bench: Bench) -> dict[str, Any]:
     def fine_tuned(epochs: int) -> dict[str, Any]:
         return bench.peer("with_fastai", bench.weights, train, test, "--epochs", epochs)
 
-    ours = [bench.kept(f"fit-{budget}", lambda b=budget: fitted(b)) for budget in BUDGETS]  # type: ignore[misc]
+    ours = [bench.kept(f"fit-{budget}", partial(fitted, budget)) for budget in BUDGETS]
     epochs = range(1, MOST_EPOCHS + 1)
-    theirs = [bench.kept(f"fastai-{n}", lambda n=n: fine_tuned(n)) for n in epochs]  # type: ignore[misc]
+    theirs = [bench.kept(f"fastai-{n}", partial(fine_tuned, n)) for n in epochs]
     frozen = bench.kept(
         "fastai-frozen",
         lambda: bench.peer("with_fastai", bench.weights, train, test, "--epochs", 2, "--frozen"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,7 +54,7 @@ def forward(folder: Path, repeats: int) -> dict[str, Any]:
             once, every = [], []
             for _ in range(max(3, repeats)):
                 once.append(seconds(engine.run))
-                every.append(seconds(lambda b, e=engine: e.pooled(b, layouts)))  # type: ignore[misc]
+                every.append(seconds(partial(engine.pooled, layouts=layouts)))
             found[f"{name} {precision}"] = {"once": median(once), "every": median(every)}
     return found
 

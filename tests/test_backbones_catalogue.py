@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import timm
-import torch
 from hub_cache import snapshot, tiny_bert, use_cache
 from torchvision import models
 
@@ -15,7 +14,7 @@ from topgraft.errors import TopgraftError
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "torch"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return use_cache(tmp_path / "hub", monkeypatch)
 
 
@@ -87,7 +86,13 @@ def test_what_lies_in_the_hubs_cache_is_at_hand(cache: Path) -> None:
 
 
 def test_what_lies_in_torchs_cache_is_at_hand(cache: Path) -> None:
-    file = cache.parent / "torch" / "checkpoints" / models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
+    file = (
+        cache.parent
+        / "torch"
+        / "hub"
+        / "checkpoints"
+        / models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2]
+    )
     file.parent.mkdir(parents=True)
     file.touch()
     found = by_source(backbones(at_hand=True))

@@ -14,14 +14,12 @@ from topgraft.settings import Settings
 from topgraft.stages import prepare, probe_all
 
 DATA = data_of_rows()
-SETTINGS = Settings.of({"folds": 3})
+SETTINGS = Settings.of({"folds": 3, "backbone": "small_networks:small_rows"})
 
 
 @pytest.fixture
 def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("TOPGRAFT_CACHE", str(tmp_path / "cache"))
-    backbone = tg.load(small_rows(), modality="array", example=example())
-    monkeypatch.setattr("topgraft.measuring.load_for", lambda *_: backbone)
 
     def run(**changes: bool) -> dict[str, Any]:
         told = {"allow_overlap": False, "dry_run": False, "timed": True, **changes}
