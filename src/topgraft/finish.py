@@ -100,6 +100,7 @@ def finish(
             "reasons": {n: d["reason"] for n, d in at.plan.decisions.items() if n not in REPEATED},
             "skipped": at.skipped,
             "forecast": compared,
+            "health": at.health,
             "history": None if history is None else history.to_json()["epochs"],
         }
     )

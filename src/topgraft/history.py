@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from topgraft.health import Reading
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -87,6 +89,12 @@ class History:
         Per validation example, whether the best weights are right on it.
     top_correct
         The same for the epoch that scored highest.
+    steps, clipped
+        Steps that were made, and those whose gradient was longer than ``clip``.
+    readings
+        Of the gradients, block by block, in some of the steps.
+    diverged
+        What was seen when the loss ran away, in words; empty where it did not.
     """
 
     epochs: list[Epoch] = field(default_factory=list)
@@ -98,6 +106,10 @@ class History:
     resumed: int = 0
     correct: list[bool] = field(default_factory=list)
     top_correct: list[bool] = field(default_factory=list)
+    steps: int = 0
+    clipped: int = 0
+    readings: list[Reading] = field(default_factory=list)
+    diverged: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The history as plain JSON."""
@@ -106,4 +118,10 @@ class History:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> History:
         """The history that :meth:`to_json` wrote."""
-        return cls(**{**value, "epochs": [Epoch(**e) for e in value["epochs"]]})
+        return cls(
+            **{
+                **value,
+                "epochs": [Epoch(**e) for e in value["epochs"]],
+                "readings": [Reading(**r) for r in value["readings"]],
+            }
+        )

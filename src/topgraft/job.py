@@ -28,6 +28,7 @@ from topgraft.history import History
 from topgraft.rehearsal import candidate, candidates, costs_for, is_live, memory_held
 from topgraft.show import evidence_table
 from topgraft.show_cost import pass_line
+from topgraft.show_health import checked, health_json, health_lines, must_not_be_lost
 from topgraft.stages import (
     Underway,
     advise,
@@ -249,6 +250,12 @@ class Job(Underway):
         seconds = time.monotonic() - began + spent
         self.ledger.spend("training", seconds=seconds, epochs=len(history.epochs) - 1)
         self._tell_history(history, "Training")
+        recipe = search.recipe_for(material, keep, epochs, material.rows)
+        found = checked(material.backbone.chain, keep, history, recipe)
+        health_lines(self.console, keep, history, found)
+        self.health = health_json(history, found)
+        if from_start is False or freeze == keep:
+            must_not_be_lost(keep, history, found)
         return graft, trial
 
     def _refitted(

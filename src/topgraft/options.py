@@ -57,6 +57,8 @@ TuneNorms = Annotated[bool, typer.Option(help="Let batch norms of trainable bloc
 Refit = Annotated[bool, typer.Option(help="Fit again on training and validation part together.")]
 RefitAll = Annotated[bool, typer.Option(help="Then also learn from the untouched part.")]
 Rate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
+Clip = Annotated[float, typer.Option(help="Largest norm of the gradient in a step.")]
+Warmup = Annotated[float, typer.Option(help="Share of the steps in which the rate rises from zero.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs for which training is laid out.")]
 ModelArgument = Annotated[Path, typer.Argument(help="What fit saved.")]
 Trust = Annotated[bool, typer.Option(help="Run the function that makes one's own network.")]

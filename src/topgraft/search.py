@@ -191,6 +191,8 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
         epochs=epochs,
         batch_size=settings.batch_size,
         rate=rate,
+        clip=settings.clip,
+        warmup=settings.warmup,
         seed=settings.seed,
         class_weights=() if weights is None else tuple(weights.tolist()),
     )

@@ -14,7 +14,7 @@ ENGINE_CHOICES = ("auto", "torch", "openvino")
 PRECISION_CHOICES = ("auto", "fp32", "bf16")
 REPEATED = (
     *("backbone", "weights", "allow_missing", "folds", "held_out", "hidden", "dropout", "augment"),
-    *("class_weights", "tune_norms", "refit", "refit_all", "rate", "batch_size"),
+    *("class_weights", "tune_norms", "refit", "refit_all", "rate", "clip", "warmup", "batch_size"),
 )
 """What a plan repeats as it was told, beside what was decided on the way; seed and budget are free."""
 
@@ -53,6 +53,10 @@ class Settings:
         Whether the saved graft also learns from the untouched part, after the score is known.
     rate, epochs
         Of the training; chosen by the form of the network and by the time there is when not given.
+    clip
+        Largest norm of the gradient in a step.
+    warmup
+        Share of the steps in which the rate rises from zero.
     batch_size
         Examples at once.
     engine, precision
@@ -77,6 +81,8 @@ class Settings:
     refit: bool = True
     refit_all: bool = False
     rate: float | None = None
+    clip: float = 1.0
+    warmup: float = 0.1
     epochs: int | None = None
     batch_size: int = 32
     engine: str = "auto"
@@ -95,6 +101,8 @@ class Settings:
         _between("dropout", self.dropout, 0, 0.95)
         _between("batch-size", self.batch_size, 1, 4096)
         _between("seed", self.seed, 0, 2**32 - 1)
+        _between("clip", self.clip, 1e-6, 1e6)
+        _between("warmup", self.warmup, 0, 1)
         if self.rate is not None:
             _between("rate", self.rate, 1e-8, 10)
         if self.epochs is not None:

@@ -100,6 +100,8 @@ class Underway:
         How long the one pass takes over the development part.
     ledger
         What each stage was said to cost, and what it cost.
+    health
+        Of the gradients of the training, in the fixed form of ``fit --json``; ``None`` where nothing trained.
     """
 
     ready: Prepared
@@ -112,6 +114,7 @@ class Underway:
     skipped: list[str] = field(default_factory=list)
     seconds_of_pass: float = 0.0
     ledger: Ledger = field(default_factory=Ledger)
+    health: dict[str, Any] | None = None
 
     @property
     def settings(self) -> Settings:

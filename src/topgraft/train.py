@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -18,7 +19,10 @@ from topgraft.features.sources import Source
 from topgraft.files import DamagedFile, read_tensors, write_tensors
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History, Recipe
+from topgraft.watching import Watch
 
+RAN_AWAY = 10.0
+"""How many times the loss of guessing, or of the start, an epoch may have before training ends."""
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -147,10 +151,16 @@ def train(
     advance
         Told of each epoch.
 
+    Returns
+    -------
+    History
+        Its ``diverged`` says if the loss stopped being a number, or an epoch's was ten times that of the
+        start and of guessing; training ends there, with the best weights until then.
+
     Raises
     ------
     RunningError
-        If the loss stops being a number; the best weights stay in the checkpoint.
+        If it diverged and there is no validation part, so that no weights are known to be good.
     """
     loop = _Loop(graft, source, targets, recipe, checkpoint)
     if loop.history.epochs:
@@ -165,6 +175,7 @@ def train(
     laid_out = schedule_steps or recipe.epochs * steps_an_epoch
     most = steps if steps is not None else laid_out
     last = min(math.ceil(most / steps_an_epoch), laid_out if epochs is None else epochs)
+    loop.watch = Watch(graft, loop.optimizer, most)
     for number in range(len(history.epochs), last + 1):
         if validation and number - 1 - history.best >= recipe.patience:
             history.stopped = f"behind the best score for {recipe.patience} epochs"
@@ -176,12 +187,19 @@ def train(
         first = (number - 1) * steps_an_epoch
         loss, rate = loop.epoch(number, rows, first, min(first + steps_an_epoch, most), laid_out)
         seconds = time.monotonic() - began
+        if history.diverged:
+            history.stopped = f"it diverged: {history.diverged}"
+            break
         loop.note(validation, loss=loss, seconds=seconds, rate=rate, from_start=from_start)
         if checkpoint is not None:
             loop.save(checkpoint)
         if advance is not None:
             advance(history.epochs[-1])
     history.stopped = history.stopped or f"all {len(history.epochs) - 1} epochs are done"
+    if history.diverged and not validation:
+        raise RunningError(
+            f"The training diverged: {history.diverged}. A lower rate than {recipe.rate:g} may help (--rate)."
+        )
     if validation:
         _put(graft, loop.best)
         history.correct = evaluate(graft, source, targets, validation, loop.weights)[2].tolist()
@@ -210,6 +228,8 @@ def keeps_up(correct: Tensor, top_correct: Tensor) -> bool:
 class _Loop:
     """Model, optimiser and history of one training."""
 
+    watch: Watch
+
     def __init__(
         self, graft: Graft, source: Source, targets: Tensor, recipe: Recipe, checkpoint: Path | None
     ) -> None:
@@ -236,6 +256,7 @@ class _Loop:
     ) -> tuple[float, float]:
         """Steps ``first`` to ``end``; mean loss in nats, and the last rate of the head."""
         recipe, optimizer, device = self.recipe, self.optimizer, self.accelerator.device
+        history = self.history
         torch.manual_seed(recipe.seed * 100_003 + number)
         order = [rows[i] for i in torch.randperm(len(rows)).tolist()]
         self.graft.train()
@@ -247,23 +268,39 @@ class _Loop:
             start = (step - first) * recipe.batch_size
             chosen = order[start : start + recipe.batch_size]
             batch = _to(self.source.batch(chosen, training=True), device)
-            with self.accelerator.autocast():
+            read = self.watch.wants(step)
+            with self.accelerator.autocast(), self.watch.listen() if read else contextlib.nullcontext():
                 logits = self.model(batch)
             wanted = self.targets[chosen].to(device)
             loss = nn.functional.cross_entropy(logits.float(), wanted, weight=self.weights)
-            if not bool(torch.isfinite(loss)):
-                raise RunningError(
-                    f"The training diverged in epoch {number}: the loss is {float(loss.detach())}. "
-                    f"A lower rate than {recipe.rate:g} may help (--rate)."
-                )
+            finite = bool(torch.isfinite(loss))
             optimizer.zero_grad()
             self.accelerator.backward(loss)
-            self.accelerator.clip_grad_norm_(
+            if read := read or not finite:
+                self.watch.before()
+            norm = self.accelerator.clip_grad_norm_(
                 [p for g in optimizer.param_groups for p in g["params"]], recipe.clip
             )
-            optimizer.step()
+            if finite:
+                optimizer.step()
+            if read:
+                history.readings += self.watch.after(step, share)
             total, seen = total + float(loss.detach()) * len(chosen), seen + len(chosen)
-        return total / max(1, seen), max(self.peaks) * share
+            history.steps, history.clipped = history.steps + 1, history.clipped + int(norm > recipe.clip)
+            if not finite:
+                history.diverged = f"the loss is {float(loss.detach())} in epoch {number}"
+                break
+        mean = total / max(1, seen)
+        guessing = self.worst_start()
+        if not history.diverged and mean > RAN_AWAY * guessing:
+            history.diverged = f"the loss is {mean:.3g} in epoch {number}, {guessing:.3g} by guessing"
+        return mean, max(self.peaks) * share
+
+    def worst_start(self) -> float:
+        """The loss (nats) that is no success: that of guessing, or of the start if that was worse."""
+        guessing = math.log(max(2, self.graft.head.linear.out_features))
+        start = self.history.epochs[0].validation_loss if self.history.epochs else 0.0
+        return max(guessing, start) if math.isfinite(start) else guessing
 
     def note(
         self,
