@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from topgraft.calibration import calibration_error, prediction_set
 from topgraft.console import Console, percent
 from topgraft.data import read
 from topgraft.data.unlabelled import Row, rows
@@ -28,6 +31,7 @@ def run_predict(
     *,
     column: str | None,
     form: str,
+    coverage: float | None,
     batch_size: int,
     trust_code: bool,
     console: Console,
@@ -44,6 +48,7 @@ def run_predict(
     if batch_size < 1:
         raise TopgraftError(f"--batch-size {batch_size} is out of range: give 1 or more.")
     model = open_model(folder, trust_code=trust_code)
+    threshold = None if coverage is None else _threshold(model, coverage)
     given: Iterable[Row] = rows(inputs, modality=_modality(model), column=column or _column(model))
     if "-" in inputs:  # read as it comes
         total = None
@@ -53,7 +58,7 @@ def run_predict(
     shown = Console() if sys.stdout.isatty() else console  # on a terminal the rows themselves are progress
     with shown.progress("Predicting", total, "inputs") as advance:
         predictions = Predictor(model).predict(given, batch_size=batch_size)
-        _write(_counted(predictions, advance), model.classes, form)
+        _write(_counted(predictions, advance), model.classes, form, threshold)
 
 
 def _counted(predictions: Iterable[Prediction], advance: Callable[[int], None]) -> Iterator[Prediction]:
@@ -70,25 +75,46 @@ def _column(model: Model) -> str | None:
     return model.columns.get("text") or model.columns.get("path")
 
 
-def _write(predictions: Iterable[Prediction], classes: Sequence[str], form: str) -> None:
+def _threshold(model: Model, coverage: float) -> float:
+    known = model.calibration
+    if known is None:
+        raise TopgraftError("This model was saved without what prediction sets need; fit it again.")
+    return known.threshold(coverage)
+
+
+def _row(prediction: Prediction, classes: Sequence[str], threshold: float | None) -> dict[str, Any]:
+    """The fixed columns, and the prediction set where one is asked for."""
+    row = prediction.row(classes)
+    if threshold is not None:
+        inside = prediction_set(prediction.probabilities, threshold) if prediction.error is None else ()
+        row["set"] = [classes[c] for c in inside]
+    return row
+
+
+def _write(
+    predictions: Iterable[Prediction], classes: Sequence[str], form: str, threshold: float | None
+) -> None:
     if form == "json":
-        document = [p.row(classes) for p in predictions]
+        document = [_row(p, classes, threshold) for p in predictions]
         sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
         return
     if form == "jsonl":
         for p in predictions:
-            sys.stdout.write(json.dumps(p.row(classes), ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(_row(p, classes, threshold), ensure_ascii=False) + "\n")
             sys.stdout.flush()
         return
     names = ["input", "label", "confidence", *(f"p_{name}" for name in classes), "error"]
+    names += [] if threshold is None else ["set"]
     writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
     writer.writeheader()
     for p in predictions:
-        writer.writerow({n: _cell(v) for n, v in p.row(classes).items()})
+        writer.writerow({n: _cell(v) for n, v in _row(p, classes, threshold).items()})
         sys.stdout.flush()
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return "|".join(value)
     return "" if value is None else repr(value) if isinstance(value, float) else value
 
 
@@ -126,6 +152,9 @@ def run_evaluate(
             advance(1)
     found = predicted_classes(predictions, model.classes)
     scores = score_predictions(data.targets, found, groups=data.groups)
+    known = [i for i, p in enumerate(predictions) if p.error is None]
+    chances = np.array([predictions[i].probabilities for i in known])
+    off = calibration_error(chances, data.targets[known]) if known else None
     majority = majority_score(data.targets)
     each = class_scores(data.targets, found, len(model.classes))
     main = scores[0]
@@ -136,12 +165,15 @@ def run_evaluate(
         f"the most frequent class alone: {percent(majority, 1)}",
         ", ".join(f"{s.metric} {percent(s.value, 1)}" for s in scores[1:]),
     )
+    if off is not None:
+        console.line("", f"probabilities are off by {100 * off:.1f} points on average (calibration error)")
     class_table(console, model.classes, each)
     return {
         "model": str(folder),
         "score": score_json(main),
         "scores": [score_json(s) for s in scores],
         "majority": majority,
+        "calibration_error": off,
         "classes": [
             {"class": n, "precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support}
             for n, s in zip(model.classes, each, strict=True)

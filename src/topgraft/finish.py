@@ -24,9 +24,11 @@ from topgraft.predict import Predictor, predicted_classes, rows_of
 from topgraft.saved import describe, open_model, save
 from topgraft.score import Score, majority_score, score_predictions
 from topgraft.settings import REPEATED
-from topgraft.show import score_json, score_lines
+from topgraft.show import calibration_line, score_json, score_lines
 from topgraft.show_cost import compared_lines
 from topgraft.stages import Prepared, Underway, measure
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def finish(
@@ -54,7 +56,9 @@ def finish(
     freeze
         Blocks that did not change.
     """
-    ready, console, run = at.ready, at.console, at.run
+    ready, console, run, calibration = at.ready, at.console, at.run, at.calibration
+    if calibration is None:
+        raise AssertionError("the stages before this one measure it")
     chain, keep = ready.backbone.chain, graft.keep
     trained, names = search.trained_parameters(graft)
     blocks = [b.name for b in chain.blocks[freeze:keep]]
@@ -68,12 +72,16 @@ def finish(
         engine=at.settings.engine_or_torch,
         precision=at.settings.precision_or_fp32,
         seed=at.settings.seed,
+        calibration=calibration.to_json(),
     )
+    graft.head.cool(calibration.temperature)
     save(run.path, graft, ready.backbone.preprocess, description)
-    scores, majority = score_untouched(at)
+    scores, majority, chances = score_untouched(at)
+    trusted = calibration.measured(chances, np.asarray(ready.untouched.targets))
     if at.settings.refit_all:
         refit_on_all(at, material, graft, history, description)
     score_lines(console, scores, majority)
+    calibration_line(console, trusted)
     compared = at.ledger.to_json()
     compared_lines(console, compared)
     seconds = time.monotonic() - at.began
@@ -92,6 +100,7 @@ def finish(
             "score": score_json(scores[0]),
             "scores": [score_json(s) for s in scores],
             "majority": majority,
+            "calibration": trusted,
             "seconds": seconds,
             "model": str(run.path),
             "resumed": at.resumed,
@@ -117,8 +126,8 @@ def finish(
     return result
 
 
-def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float]:
-    """The scores on untouched data, by the path that ``predict`` takes, from what was saved.
+def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float, Array]:
+    """Scores and probabilities on untouched data, by the path that ``predict`` takes, from what was saved.
 
     Raises
     ------
@@ -137,7 +146,9 @@ def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float]:
     if targets is None or (found < 0).any():
         lost = next(p for p in predictions if p.error is not None)
         raise RunningError(f"{lost.input} can't be read any more: {lost.error}. Did the data change?")
-    return score_predictions(targets, found, groups=ready.untouched.groups), majority_score(targets)
+    chances = np.array([p.probabilities for p in predictions])
+    scores = score_predictions(targets, found, groups=ready.untouched.groups)
+    return scores, majority_score(targets), chances
 
 
 def refit_on_all(
@@ -169,6 +180,8 @@ def refit_on_all(
         trial = search.Trial(graft.keep, graft.freeze, history, 0.0)
         source, _ = search.source_at(everything, graft.keep, graft.freeze)
         last, _ = search.refit(everything, trial, source, checkpoint=None, advance=None)
+    if at.calibration is not None:
+        last.head.cool(at.calibration.temperature)
     save(at.run.path, last, ready.backbone.preprocess, description)
     at.console.line(
         "Refit",

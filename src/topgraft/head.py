@@ -62,3 +62,12 @@ class Head(nn.Module):
         pooled = self.dropout(pooled)
         logits: Tensor = self.linear(pooled)
         return logits if self.hidden is None else logits + self.hidden(pooled)
+
+    def cool(self, temperature: float) -> Head:
+        """Divide all logits by a temperature, in the weights of the last layers."""
+        last = [self.linear] if self.hidden is None else [self.linear, self.hidden[-1]]
+        with torch.no_grad():
+            for layer in last:
+                for parameter in layer.parameters():
+                    parameter.div_(temperature)
+        return self

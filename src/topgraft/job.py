@@ -14,6 +14,7 @@ import torch
 
 from topgraft import search
 from topgraft.advise import DepthAdvice
+from topgraft.calibration import Calibration
 from topgraft.choices import named, resolve_freeze, resolve_keep, share_in_words
 from topgraft.console import counted, duration, percent, size
 from topgraft.cost import Costs, forecast
@@ -99,6 +100,7 @@ class Job(Underway):
             validation=np.flatnonzero(ready.fold_of == 0).tolist(),
         )
         graft, history, freeze = self._settle(material, keep, evidence)
+        self.calibration = self.calibration or Calibration.of_losses(evidence[keep].losses)
         return finish(self, material, graft, history, advice, freeze)
 
     def _decide_engine(self) -> None:
@@ -210,6 +212,9 @@ class Job(Underway):
                 return search.frozen_graft(material, keep), trial.history, keep
             source, _ = search.source_at(material, keep, freeze)
             graft, trial = self._trial(material, keep, freeze, source, epochs, from_start=True)
+        if trial.logits is not None:
+            wanted = material.targets[material.validation]
+            self.calibration = Calibration.of_logits(trial.logits.numpy(), wanted.numpy())
         return self._refitted(material, graft, trial, source), trial.history, freeze
 
     def _trial(

@@ -60,5 +60,9 @@ Rate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
 Clip = Annotated[float, typer.Option(help="Largest norm of the gradient in a step.")]
 Warmup = Annotated[float, typer.Option(help="Share of the steps in which the rate rises from zero.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs for which training is laid out.")]
+Coverage = Annotated[
+    float | None,
+    typer.Option(help="Also give the set of classes that holds the right one this often (0.9: conformal)."),
+]
 ModelArgument = Annotated[Path, typer.Argument(help="What fit saved.")]
 Trust = Annotated[bool, typer.Option(help="Run the function that makes one's own network.")]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from topgraft.backbones import open_preprocess, rebuild
 from topgraft.backbones.preprocess import Preprocess
 from topgraft.backbones.types import Backbone
+from topgraft.calibration import Calibration
 from topgraft.chain import Chain, Point
 from topgraft.chain.point import Dim, Shape
 from topgraft.data.types import MODALITIES
@@ -61,6 +62,23 @@ class Model:
     engine: str
     precision: str
     description: Mapping[str, Any]
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What prediction sets go by; ``None`` where the description has none.
+
+        Raises
+        ------
+        TopgraftError
+            If the description of it is damaged.
+        """
+        known = self.description.get("calibration")
+        if known is None:
+            return None
+        try:
+            return Calibration.from_json(known)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TopgraftError(f"The model's calibration is damaged: {error!r}.") from error
 
     def backbone_weights(self) -> dict[str, Tensor]:
         """Kept parameters and buffers, to be loaded into timm or Transformers under their own names."""

@@ -29,7 +29,7 @@ from topgraft.history import Epoch, History, Recipe
 from topgraft.pooling import width
 from topgraft.probe import fit_head
 from topgraft.settings import Settings
-from topgraft.train import train
+from topgraft.train import predict_logits, train
 
 MOST_EPOCHS = 10
 LEAST_EPOCHS = 2
@@ -206,12 +206,13 @@ def affordable_epochs(seconds: float, seconds_an_example: float, examples: int, 
 
 @dataclass(frozen=True)
 class Trial:
-    """A short training and how it did."""
+    """A short training and how it did; its logits on the validation part, ``(n, classes)`` float32."""
 
     keep: int
     freeze: int
     history: History
     seconds: float
+    logits: Tensor | None = None
 
 
 def run_trial(
@@ -244,7 +245,8 @@ def run_trial(
         from_start=from_start,
         advance=advance,
     )
-    return graft, Trial(keep, freeze, history, time.monotonic() - began)
+    logits = predict_logits(graft, source, material.validation)
+    return graft, Trial(keep, freeze, history, time.monotonic() - began, logits)
 
 
 def is_better(trial: Trial, evidence: Evidence, validation: Sequence[int]) -> tuple[bool, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -197,6 +197,14 @@ def score_lines(console: Console, scores: Sequence[Score], majority: float) -> N
         f"the most frequent class alone: {percent(majority, 1)}",
         beside,
     )
+
+
+def calibration_line(console: Console, measured: Mapping[str, Any]) -> None:
+    """How far the probabilities are off, with the temperature that was fitted and without."""
+    said = f"probabilities are off by {100 * measured['error']:.1f} points on average (calibration error)"
+    if measured["temperature"] != 1:
+        said += f"; {100 * measured['error_before']:.1f} before temperature {measured['temperature']:.2f}"
+    console.line("", said)
 
 
 def class_table(console: Console, classes: Iterable[str], scores: Sequence[ClassScore]) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from topgraft.advise import DepthAdvice, advise_depth
 from topgraft.backbones import load
 from topgraft.backbones.types import Backbone
+from topgraft.calibration import Calibration
 from topgraft.chain import Chain
 from topgraft.console import Console
 from topgraft.data import assign_folds, hold_out, read_test
@@ -102,6 +103,8 @@ class Underway:
         What each stage was said to cost, and what it cost.
     health
         Of the gradients of the training, in the fixed form of ``fit --json``; ``None`` where nothing trained.
+    calibration
+        Of the probabilities, on examples that were not trained on.
     """
 
     ready: Prepared
@@ -115,6 +118,7 @@ class Underway:
     seconds_of_pass: float = 0.0
     ledger: Ledger = field(default_factory=Ledger)
     health: dict[str, Any] | None = None
+    calibration: Calibration | None = None
 
     @property
     def settings(self) -> Settings:

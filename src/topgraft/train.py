@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from topgraft.checkpoint import put, restore, save, weights_of
 from topgraft.errors import RunningError
 from topgraft.features.sources import Source
-from topgraft.files import DamagedFile, read_tensors, write_tensors
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History, Recipe
 from topgraft.watching import Watch
@@ -201,7 +200,7 @@ def train(
             f"The training diverged: {history.diverged}. A lower rate than {recipe.rate:g} may help (--rate)."
         )
     if validation:
-        _put(graft, loop.best)
+        put(graft, loop.best)
         history.correct = evaluate(graft, source, targets, validation, loop.weights)[2].tolist()
     graft.eval()
     return history
@@ -247,9 +246,9 @@ class _Loop:
             if recipe.class_weights
             else None
         )
-        restored = _restore(checkpoint, graft, self.optimizer)
+        restored = restore(checkpoint, graft, self.optimizer)
         trained = sum(p.numel() for _, p, _ in graft.trainable())
-        self.history, self.best = restored or (History(trained=trained), _weights_of(graft))
+        self.history, self.best = restored or (History(trained=trained), weights_of(graft))
 
     def epoch(
         self, number: int, rows: Sequence[int], first: int, end: int, laid_out: int
@@ -328,70 +327,18 @@ class _Loop:
                 history.top, history.top_correct = number, correct.tolist()
             if not keeps_up(correct, torch.tensor(history.top_correct)):
                 return
-        history.best, self.best = number, _weights_of(self.graft)
+        history.best, self.best = number, weights_of(self.graft)
 
     def save(self, path: Path) -> None:
         """Write everything that going on needs."""
-        _save(path, self.graft, self.optimizer, self.history, self.best)
-
-
-def _weights_of(graft: Graft) -> dict[str, Tensor]:
-    """What training can change, copied: parameters that train, and buffers beside them."""
-    parts: dict[str, Tensor] = {}
-    for prefix, module in (("body.", graft.body), ("head.", graft.head)):
-        if module is not None:
-            for name, tensor in module.state_dict().items():
-                parts[prefix + name] = tensor.detach().cpu().clone()
-    return parts
-
-
-@torch.no_grad()
-def _put(graft: Graft, weights: Mapping[str, Tensor]) -> None:
-    """Put weights that :func:`_weights_of` copied back, tensor by tensor.
-
-    Not by ``load_state_dict``, in which a batch norm wants a counter that its stand-in lacks.
-    """
-    for prefix, module in (("body.", graft.body), ("head.", graft.head)):
-        if module is not None:
-            for name, tensor in module.state_dict().items():
-                tensor.copy_(weights[prefix + name])
-
-
-def _save(path: Path, graft: Graft, optimizer: Any, history: History, best: Mapping[str, Tensor]) -> None:
-    tensors = {f"now.{n}": t for n, t in _weights_of(graft).items()}
-    tensors |= {f"best.{n}": t for n, t in best.items()}
-    for group in optimizer.param_groups:
-        for name, parameter in zip(group["names"], group["params"], strict=True):
-            for key, value in optimizer.state[parameter].items():
-                tensors[f"optimizer.{key}.{name}"] = value.detach().cpu().clone()
-    write_tensors(path, tensors, {"history": json.dumps(history.to_json())})
-
-
-def _restore(path: Path | None, graft: Graft, optimizer: Any) -> tuple[History, dict[str, Tensor]] | None:
-    if path is None or not path.exists():
-        return None
-    try:
-        tensors, metadata = read_tensors(path)
-    except DamagedFile:
-        path.unlink()
-        return None
-    _put(graft, {n.removeprefix("now."): t for n, t in tensors.items() if n.startswith("now.")})
-    for group in optimizer.param_groups:
-        for name, parameter in zip(group["names"], group["params"], strict=True):
-            if f"optimizer.step.{name}" in tensors:  # else it never had a gradient
-                optimizer.state[parameter] = {
-                    key: tensors[f"optimizer.{key}.{name}"].to(parameter.device if key != "step" else "cpu")
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                }
-    best = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
-    return History.from_json(json.loads(metadata["history"])), best
+        save(path, self.graft, self.optimizer, self.history, self.best)
 
 
 def seconds_an_example(
     graft: Graft, source: Source, targets: Tensor, rows: Sequence[int], recipe: Recipe
 ) -> float:
     """Measured seconds of one training step for each of its examples; the graft stays as it was."""
-    kept = _weights_of(graft)
+    kept = weights_of(graft)
     chosen = list(rows[: recipe.batch_size])
     torch.manual_seed(recipe.seed)
     times = []
@@ -403,6 +350,6 @@ def seconds_an_example(
         torch.autograd.backward(loss)
         times.append(time.monotonic() - began)
     graft.zero_grad(set_to_none=True)
-    _put(graft, kept)
+    put(graft, kept)
     graft.eval()
     return min(times) / len(chosen)
