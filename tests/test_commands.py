@@ -101,6 +101,28 @@ def test_json_lines_hold_the_same_numbers(texts: Path, tmp_path: Path) -> None:
         assert line["error"] is None
 
 
+def test_prediction_sets_hold_the_right_class_as_often_as_asked(texts: Path, tmp_path: Path) -> None:
+    table = table_of(tmp_path / "new.csv", TEXTS)
+    plain = rows(done("predict", texts, table).out)
+    sizes = {}
+    for coverage in ("0.5", "0.9"):
+        found = rows(done("predict", texts, table, "--coverage", coverage).out)
+        assert [{**row, "set": None} for row in found] == [{**row, "set": None} for row in plain]
+        sets = [row["set"].split("|") for row in found]
+        assert all(row["label"] == inside[0] for row, inside in zip(found, sets, strict=True))
+        held = [label in inside for inside, (_, label) in zip(sets, TEXTS, strict=True)]
+        assert sum(held) / len(held) >= float(coverage) - 0.15
+        sizes[coverage] = sum(map(len, sets))
+    assert sizes["0.5"] <= sizes["0.9"]
+    line = json.loads(
+        done("predict", texts, table, "--coverage", "0.9", "--format", "jsonl").out.splitlines()[0]
+    )
+    assert line["set"] == sets[0]
+    outcome = called("predict", texts, table, "--coverage", "90")
+    assert outcome.status == 2
+    assert "A coverage of 90 can't be meant" in outcome.err
+
+
 def test_batches_and_their_order_do_not_change_a_row(texts: Path, tmp_path: Path) -> None:
     table = table_of(tmp_path / "new.csv", TEXTS)
     whole = rows(done("predict", texts, table).out)

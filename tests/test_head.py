@@ -71,3 +71,15 @@ def test_dropout_is_on_in_training_only():
     with torch.no_grad():
         assert torch.equal(head.eval()(x), head(x))
         assert not torch.equal(head.train()(x), head(x))
+
+
+@pytest.mark.parametrize("hidden", [(), (5, 4)])
+def test_a_cooled_head_divides_every_logit_by_the_temperature(hidden: tuple[int, ...]):
+    x, _ = separable()
+    torch.manual_seed(0)
+    head = Head("vector", 6, 3, hidden=hidden).eval()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_()
+        before = head(x)
+        assert torch.allclose(head.cool(2.5)(x), before / 2.5, atol=1e-5)

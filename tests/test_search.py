@@ -50,7 +50,7 @@ from topgraft.search import (
     trained_parameters,
 )
 from topgraft.settings import Settings
-from topgraft.train import evaluate
+from topgraft.train import evaluate, predict_logits
 
 
 def of_arrays(root: Path, **settings: Any) -> Material:
@@ -154,6 +154,9 @@ def test_a_trial_trains_what_is_not_frozen_and_scores_the_validation_part(tmp_pa
     material = of_arrays(tmp_path, rate=0.01)
     start = kept(new_graft(material, 4, 2, material.rows))
     graft, trial = trial_of(material, 4, 2)
+    logits = predict_logits(graft, source_at(material, 4, 2)[0], material.validation)
+    assert trial.logits is not None
+    assert torch.equal(trial.logits, logits)
     changed = differing(kept(graft), start)
     assert changed == {
         n for n in start if not n.startswith("frozen.") and "running" not in n and "num_b" not in n
