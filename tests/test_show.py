@@ -20,6 +20,7 @@ from topgraft.features.store import Store
 from topgraft.score import class_scores, score_predictions
 from topgraft.settings import Settings
 from topgraft.stages import advise, measure, prepare, probe_all
+from topgraft.transferability import Secondary
 
 DATA = data_of_maps(45)
 
@@ -141,9 +142,22 @@ def test_the_evidence_has_a_row_a_depth_and_marks_the_advice(
         assert f"{100 * cut.score:.1f} ± {50 * (cut.high - cut.low):.1f}" in row
 
 
+def test_secondary_measures_have_columns_of_their_own(
+    backbone: Backbone, found: tuple[Evidence, DepthAdvice]
+) -> None:
+    beside = {cut.keep: Secondary(0.1 * cut.keep, -0.25) for cut in found[0].cuts}
+    lines = written(show.evidence_table, backbone.chain, *found, beside)
+    assert "neighbours  LogME" in lines[1]
+    for cut, row in zip(found[0].cuts, [line for line in lines if "±" in line], strict=True):
+        assert f"{10 * cut.keep:.1f}  -0.25" in row
+
+
 def test_probe_json_says_the_same(backbone: Backbone, found: tuple[Evidence, DepthAdvice]) -> None:
     evidence, advice = found
-    document = show.probe_json(backbone, evidence, advice, [])
+    beside = {cut.keep: Secondary(0.1 * cut.keep, -0.25) for cut in evidence.cuts}
+    document = show.probe_json(backbone, evidence, advice, [], beside)
+    assert [c["neighbours"] for c in document["cuts"]] == [0.1 * c.keep for c in evidence.cuts]
+    assert {c["logme"] for c in document["cuts"]} == {-0.25}
     assert [c["keep"] for c in document["cuts"] if c["in_set"]] == list(advice.in_set)
     assert [c["score"] for c in document["cuts"]] == [c.score for c in evidence.cuts]
     assert document["cuts"][-1]["parameters"] == pytest.approx(1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from topgraft.console import Console
 from topgraft.data.types import Data
 from topgraft.features.store import Store
@@ -12,6 +14,7 @@ from topgraft.forecast import foretell
 from topgraft.settings import Settings
 from topgraft.show import backbone_lines, data_lines, evidence_table, probe_json
 from topgraft.stages import advise, load_for, measure, prepare, probe_all, reuse, time_one_batch
+from topgraft.transferability import secondary
 
 
 def run_probe(
@@ -60,7 +63,8 @@ def run_probe(
     features, passed = measure(backbone, ready.development, store, settings, console)
     evidence, _ = probe_all(features, ready.development, ready.fold_of)
     advice = advise(evidence, backbone.chain, seed=settings.seed)
-    evidence_table(console, backbone.chain, evidence, advice)
+    beside = secondary(features, np.asarray(ready.development.targets), ready.fold_of, seed=settings.seed)
+    evidence_table(console, backbone.chain, evidence, advice, beside)
     for note in evidence.notes:
         console.line("Note", note)
     block = backbone.chain.blocks[advice.keep - 1].name
@@ -70,4 +74,4 @@ def run_probe(
         chosen = replace(settings, engine=passed["engine"], precision=passed["precision"])
         rate = time_one_batch(backbone, ready.development, chosen, store)
     resumed = reuse("pass", passed["items_reused"], passed["items_reused"] * rate)
-    return probe_json(backbone, evidence, advice, resumed)
+    return probe_json(backbone, evidence, advice, resumed, beside)

@@ -15,6 +15,7 @@ from topgraft.console import Console, bar, counted, percent
 from topgraft.data.types import Data
 from topgraft.evidence import Evidence
 from topgraft.score import ClassScore, Score
+from topgraft.transferability import Secondary
 
 SHOWN = 8
 """Examples of a kind (left out, in conflict) that are listed one by one."""
@@ -151,8 +152,18 @@ def _checked(row: dict[str, Any], *, why: bool) -> str:
     return f"equal, difference {row['difference']:.2g}" if why else "equal"
 
 
-def evidence_table(console: Console, chain: Chain, evidence: Evidence, advice: DepthAdvice) -> None:
-    """One row a depth, with error bars, the share of parameters and of work up to there."""
+def evidence_table(
+    console: Console,
+    chain: Chain,
+    evidence: Evidence,
+    advice: DepthAdvice,
+    beside: Mapping[int, Secondary] | None = None,
+) -> None:
+    """One row a depth, with error bars, the share of parameters and of work up to there.
+
+    ``beside`` adds two columns by keep: nearest neighbours and LogME.
+    """
+    more = ["neighbours", "LogME"] if beside else []
     parameters = np.cumsum(chain.share_of_parameters())
     work = np.cumsum(chain.share_of_work())
     folds = len(np.unique(evidence.fold_of))
@@ -174,15 +185,19 @@ def evidence_table(console: Console, chain: Chain, evidence: Evidence, advice: D
                 block.name,
                 f"{100 * cut.score:.1f} ± {100 * half:.1f}",
                 bar(cut.score),
+                *(
+                    [f"{100 * beside[cut.keep].neighbours:.1f}", f"{beside[cut.keep].logme:.2f}"]
+                    if beside
+                    else []
+                ),
                 percent(parameters[cut.keep - 1]),
                 percent(work[cut.keep - 1]),
                 remark,
             ]
         )
     console.text()
-    console.table(
-        ["", "keep", "block", f"score, {folds} folds", "", "parameters", "work", ""], rows, left=(0, 2, 4, 7)
-    )
+    header = ["", "keep", "block", f"score, {folds} folds", "", *more, "parameters", "work", ""]
+    console.table(header, rows, left=(0, 2, 4, len(header) - 1))
     console.text()
 
 
@@ -228,7 +243,11 @@ def score_json(score: Score) -> dict[str, Any]:
 
 
 def probe_json(
-    backbone: Backbone, evidence: Evidence, advice: DepthAdvice, resumed: Sequence[dict[str, Any]]
+    backbone: Backbone,
+    evidence: Evidence,
+    advice: DepthAdvice,
+    resumed: Sequence[dict[str, Any]],
+    beside: Mapping[int, Secondary],
 ) -> dict[str, Any]:
     """The fixed form of ``probe --json``."""
     chain = backbone.chain
@@ -245,6 +264,8 @@ def probe_json(
                 "loss": cut.loss,
                 "in_set": cut.keep in advice.in_set,
                 "p_best": advice.p_best[cut.keep],
+                "neighbours": beside[cut.keep].neighbours,
+                "logme": beside[cut.keep].logme,
                 "parameters": float(parameters[cut.keep - 1]),
                 "work": float(work[cut.keep - 1]),
             }
