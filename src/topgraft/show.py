@@ -185,11 +185,7 @@ def evidence_table(
                 block.name,
                 f"{100 * cut.score:.1f} ± {100 * half:.1f}",
                 bar(cut.score),
-                *(
-                    [f"{100 * beside[cut.keep].neighbours:.1f}", f"{beside[cut.keep].logme:.2f}"]
-                    if beside
-                    else []
-                ),
+                *(_beside(beside[cut.keep]) if beside else ()),
                 percent(parameters[cut.keep - 1]),
                 percent(work[cut.keep - 1]),
                 remark,
@@ -199,6 +195,10 @@ def evidence_table(
     header = ["", "keep", "block", f"score, {folds} folds", "", *more, "parameters", "work", ""]
     console.table(header, rows, left=(0, 2, 4, len(header) - 1))
     console.text()
+
+
+def _beside(measured: Secondary) -> tuple[str, str]:
+    return f"{100 * measured.neighbours:.1f}", f"{measured.logme:.2f}"
 
 
 def score_lines(console: Console, scores: Sequence[Score], majority: float) -> None:
