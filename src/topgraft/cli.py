@@ -363,6 +363,33 @@ def evaluate(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="What fit saved.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The page; default: report.html in the run's folder.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="A folder for each figure as PNG, SVG and CSV, and numbers.json.")
+    ] = None,
+    *,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write what a run found out as one HTML page that needs no network.
+
+    Example: topgraft report photos.topgraft
+    """
+    del debug
+    from topgraft.report.page import write_report
+
+    page = write_report(run, out, figures)
+    _console(json=json, quiet=quiet).line("Report", str(page))
+    if json:
+        say_json({"report": str(page), "figures": None if figures is None else str(figures)})
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")] = Path("demo.topgraft"),
     budget: options.Budget = 60.0,

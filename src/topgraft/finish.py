@@ -16,10 +16,12 @@ from topgraft.advise import DepthAdvice
 from topgraft.card import model_card
 from topgraft.console import Console, duration, size
 from topgraft.data.types import Data
+from topgraft.drawing import svg
 from topgraft.errors import RunningError
 from topgraft.files import write_json, write_whole
 from topgraft.graft import Graft
 from topgraft.history import History
+from topgraft.mistakes import UNTOUCHED, untouched_json
 from topgraft.predict import Predictor, predicted_classes, rows_of
 from topgraft.saved import describe, open_model, save
 from topgraft.score import Score, majority_score, score_predictions
@@ -27,6 +29,7 @@ from topgraft.settings import REPEATED
 from topgraft.show import calibration_line, score_json, score_lines
 from topgraft.show_cost import compared_lines
 from topgraft.stages import Prepared, Underway, measure
+from topgraft.versions import versions
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -94,6 +97,8 @@ def finish(
                 "kept": [b.name for b in chain.blocks[:keep]],
                 "frozen": [b.name for b in chain.blocks[:freeze]],
                 "trained": blocks,
+                "parameters": np.cumsum(chain.share_of_parameters()).tolist(),
+                "work": np.cumsum(chain.share_of_work()).tolist(),
             },
             "trained_parameters": trained,
             "trained_names": names,
@@ -111,9 +116,14 @@ def finish(
             "forecast": compared,
             "health": at.health,
             "history": None if history is None else history.to_json()["epochs"],
+            "best_epoch": None if history is None else history.best,
+            "versions": versions(),
         }
     )
     write_json(run.path / "labels.json", list(ready.data.classes))
+    write_json(run.path / UNTOUCHED, untouched_json(ready.untouched, chances))
+    picture = svg(chain.blocks, keep, freeze, title=ready.backbone.source)
+    write_whole(run.path / "chain.svg", picture.encode())
     write_json(run.path / "result.json", result)
     card = model_card(result, ready.backbone, ready.data, command_seed=at.settings.seed)
     write_whole(run.path / "README.md", card.encode())

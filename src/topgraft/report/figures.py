@@ -1,0 +1,342 @@
+"""The figures of a report: one function each, from numbers to a drawing whose title says what to conclude."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topgraft.console import counted, percent
+from topgraft.health import HEALTHY, VANISHED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Document = Mapping[str, Any]
+WIDTH, HEIGHT = 4.4, 3.0
+"""Inches: about as wide as a phone, so that letters keep their size there."""
+LARGEST_LABELLED = 12
+"""Classes (or blocks) from which on not every one can have its own label."""
+
+
+@dataclass(frozen=True)
+class Ink:
+    """Colours by what they are for."""
+
+    text: str
+    faint: str
+    accent: str
+    second: str
+    low: str
+    high: str
+
+
+PAPER = Ink("#1b1f24", "#6b737d", "#1f6fb2", "#b4540a", "#ffffff", "#1f6fb2")
+"""For files of their own, on white."""
+PAGE = Ink("#010101", "#020202", "#030303", "#040404", "#050505", "#060606")
+"""For a page: each stands for a variable of its style, so that dark mode changes it."""
+VARIABLES = {
+    PAGE.text: "var(--text)",
+    PAGE.faint: "var(--faint)",
+    PAGE.accent: "var(--accent)",
+    PAGE.second: "var(--second)",
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure before it is written.
+
+    Parameters
+    ----------
+    name
+        Of its files and its place in the page.
+    title
+        What to conclude, a sentence.
+    told
+        The same in words, for whoever can't see it.
+    draw
+        Draws it in the colours given.
+    header, rows
+        Its numbers as a table.
+    """
+
+    name: str
+    title: str
+    told: str
+    draw: Callable[[Ink], Figure]
+    header: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+def figures(document: Document) -> list[Drawn]:
+    """Those for which the run has numbers, in the order of the page."""
+    found = [depth(document), trade_off(document)]
+    if document["training"]:
+        found.append(training(document))
+    if document["health"]:
+        found.append(health(document))
+    return [*found, confusion(document), calibration(document)]
+
+
+def to_svg(drawn: Drawn) -> str:
+    """As SVG for a page, its colours being variables of the page's style."""
+    text = _written(drawn, PAGE, "svg").decode()
+    text = text[text.index("<svg") :]
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, variable)
+    return text
+
+
+def to_file(drawn: Drawn, form: str) -> bytes:
+    """As a file of its own, ``png`` or ``svg``, on white."""
+    return _written(drawn, PAPER, form)
+
+
+def _written(drawn: Drawn, ink: Ink, form: str) -> bytes:
+    """The same bytes for the same numbers; letters stay letters."""
+    from matplotlib import rc_context
+
+    written = io.BytesIO()
+    metadata = {"Date": None} if form == "svg" else None
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": drawn.name, "font.size": 9}):
+        figure = drawn.draw(ink)
+        figure.savefig(written, format=form, dpi=200, transparent=ink is PAGE, metadata=metadata)
+    return written.getvalue()
+
+
+def depth(document: Document) -> Drawn:
+    """Score against the number of blocks kept, with intervals."""
+    found = document["depth"]
+    cuts, keep, advised = found["cuts"], found["keep"], found["advised"]
+    inside = [c["keep"] for c in cuts if c["in_set"]]
+    title = f"Keep {advised} of {len(cuts)}: {found['reason']}"
+    if keep != advised:
+        title = f"{keep} blocks were kept as asked; the advice was {advised}: {found['reason']}"
+
+    def draw(ink: Ink) -> Figure:
+        figure, axes = _axes(ink, "blocks kept", f"accuracy, {found['folds']} folds (%)")
+        for row in cuts:
+            colour = ink.accent if row["in_set"] else ink.faint
+            low, middle, high = (100 * row[k] for k in ("low", "score", "high"))
+            axes.plot([row["keep"]] * 2, [low, high], color=colour, linewidth=1.5)
+            shape = {"marker": "o", "markersize": 5 if row["in_set"] else 3.5}
+            axes.plot([row["keep"]], [middle], color=colour, **shape)
+        axes.axhline(100 * found["chance"], color=ink.faint, linestyle=":", linewidth=1)
+        axes.axvline(keep + 0.0, color=ink.second, linestyle="--", linewidth=1)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        return figure
+
+    told = (
+        f"Accuracy of a probe at each of {len(cuts)} depths, from {percent(cuts[0]['score'], 1)} with one "
+        f"block to {percent(cuts[-1]['score'], 1)} with all. Depths that can't be told from the best: "
+        f"{', '.join(map(str, inside))}. The dashed line stands at the {keep} that were kept, the dotted one "
+        f"at the most frequent class ({percent(found['chance'], 1)})."
+    )
+    header = ("keep", "block", "score", "low", "high", "in set", "chance of being best")
+    rows = [(c["keep"], c["block"], c["score"], c["low"], c["high"], c["in_set"], c["p_best"]) for c in cuts]
+    return Drawn("depth", title, told, draw, header, rows)
+
+
+def trade_off(document: Document) -> Drawn:
+    """Score against the share of the work that a prediction takes."""
+    found = document["depth"]
+    cuts, front = found["cuts"], found["pareto"]
+    kept = next(c for c in cuts if c["keep"] == found["keep"])
+    best = max(cuts, key=lambda c: c["score"])
+    title = (
+        f"With {percent(kept['work'])} of the network's work the probe reaches {percent(kept['score'], 1)}; "
+        f"the best depth reaches {percent(best['score'], 1)} with {percent(best['work'])}"
+    )
+
+    def draw(ink: Ink) -> Figure:
+        figure, axes = _axes(ink, "share of the network's work (%)", "accuracy (%)")
+        for row, is_front in zip(cuts, front, strict=True):
+            colour = ink.accent if is_front else ink.faint
+            size = 5 if is_front else 3.5
+            axes.plot([100 * row["work"]], [100 * row["score"]], "o", color=colour, markersize=size)
+        line = sorted((100 * c["work"], 100 * c["score"]) for c, f in zip(cuts, front, strict=True) if f)
+        axes.plot(*zip(*line, strict=True), color=ink.accent, linewidth=1)
+        axes.plot(
+            [100 * kept["work"]],
+            [100 * kept["score"]],
+            "o",
+            color=ink.second,
+            markersize=9,
+            fillstyle="none",
+        )
+        return figure
+
+    keeps = ", ".join(str(c["keep"]) for c, f in zip(cuts, front, strict=True) if f)
+    told = f"Depths that no other beats in both accuracy and work: {keeps}. The ring marks what was kept."
+    header = ("keep", "share of work", "share of parameters", "score", "no other is better in both")
+    rows = [(c["keep"], c["work"], c["parameters"], c["score"], f) for c, f in zip(cuts, front, strict=True)]
+    return Drawn("trade-off", title, told, draw, header, rows)
+
+
+def training(document: Document) -> Drawn:
+    """Score on the validation part, epoch by epoch."""
+    epochs, best = document["training"]["epochs"], document["training"]["best"]
+    first, kept = epochs[0]["validation_score"], epochs[best]["validation_score"]
+    gain = 100 * (kept - first)
+    title = (
+        f"Training gained {gain:.1f} points on the validation part, best after {counted(best, 'epoch')}"
+        if gain > 0
+        else "Training gained nothing on the validation part"
+    )
+
+    def draw(ink: Ink) -> Figure:
+        figure, axes = _axes(ink, "epoch", "accuracy, validation part (%)")
+        numbers = [e["number"] for e in epochs]
+        axes.plot(
+            numbers, [100 * e["validation_score"] for e in epochs], "o-", color=ink.accent, markersize=4
+        )
+        axes.plot([best], [100 * kept], "o", color=ink.second, markersize=9, fillstyle="none")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        return figure
+
+    told = (
+        f"From {percent(first, 1)} before the first step to {percent(kept, 1)} after epoch {best} of "
+        f"{len(epochs) - 1}, whose weights were kept."
+    )
+    header = ("epoch", "training loss (nats)", "validation loss (nats)", "validation score", "seconds")
+    rows = [
+        (e["number"], e["loss"], e["validation_loss"], e["validation_score"], e["seconds"]) for e in epochs
+    ]
+    return Drawn("training", title, told, draw, header, rows)
+
+
+def health(document: Document) -> Drawn:
+    """Relative gradient of each block in some steps, as a heat map."""
+    found = document["health"]
+    verdicts, steps = found["verdicts"], found["steps"]
+    sick = [v for v in verdicts if v["verdict"] != HEALTHY]
+    title = f"Gradients were healthy in all {len(verdicts)} parts that trained"
+    if sick:
+        named = ", ".join(f"{v['name']} ({v['verdict']})" for v in sick[:3])
+        title = (
+            f"{len(sick)} of {len(verdicts)} parts were not healthy: {named}{'…' if len(sick) > 3 else ''}"
+        )
+    table = np.array([[np.nan if x is None else x for x in row] for row in found["relative"]], dtype=float)
+
+    def draw(ink: Ink) -> Figure:
+        figure, axes = _axes(ink, "step", "block", height=max(HEIGHT, 1.2 + 0.22 * len(verdicts)))
+        image = axes.imshow(
+            np.log10(np.clip(table, 1e-12, 1e4)),
+            aspect="auto",
+            cmap="viridis",
+            vmin=np.log10(VANISHED) - 3,
+            vmax=1,
+            interpolation="nearest",
+        )
+        axes.set_xticks(*_labels([str(s) for s in steps], most=6))
+        axes.set_yticks(*_labels([_short(v["name"]) for v in verdicts], most=20))
+        bar = figure.colorbar(image, ax=axes)
+        bar.set_label("log10 of gradient / weights", color=ink.text)
+        bar.ax.tick_params(colors=ink.text)
+        bar.outline.set_edgecolor(ink.faint)
+        return figure
+
+    told = (
+        f"Norm of the gradient over norm of the weights, for {len(verdicts)} parts in {len(steps)} steps. "
+        + " ".join(f"{v['name']}: {v['verdict']}{': ' + v['why'] if v['why'] else ''}." for v in sick)
+        + f" {percent(found['clipped'])} of the steps were clipped."
+    )
+    header = ("block", "verdict", *(f"step {s}" for s in steps))
+    rows = [(v["name"], v["verdict"], *row) for v, row in zip(verdicts, found["relative"], strict=True)]
+    return Drawn("health", title, told, draw, header, rows)
+
+
+def confusion(document: Document) -> Drawn:
+    """True class against predicted class on the untouched part."""
+    found = document["untouched"]
+    classes, matrix = found["classes"], np.array(found["confusion"])
+    off = matrix - np.diag(np.diag(matrix))
+    title = f"{int(off.sum())} of {int(matrix.sum())} untouched examples were mistaken"
+    if off.any():
+        true, said = np.unravel_index(off.argmax(), off.shape)
+        title += f", most often {classes[true]} for {classes[said]} ({off.max()})"
+
+    def draw(ink: Ink) -> Figure:
+        side = max(HEIGHT, 1.4 + 0.24 * min(len(classes), 24))
+        figure, axes = _axes(ink, "predicted", "true", height=side)
+        share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+        axes.imshow(share, cmap="Blues" if ink is PAPER else "cividis", vmin=0, vmax=1)
+        names = [_short(name) for name in classes]
+        axes.set_xticks(*_labels(names, most=LARGEST_LABELLED), rotation=90)
+        axes.set_yticks(*_labels(names, most=24))
+        if len(classes) <= LARGEST_LABELLED:
+            for (i, j), count in np.ndenumerate(matrix):
+                dark = share[i, j] > 0.5 if ink is PAPER else share[i, j] < 0.5
+                axes.text(j, i, str(count), ha="center", va="center", color="#ffffff" if dark else "#000000")
+        return figure
+
+    told = "; ".join(
+        f"{name}: {matrix[i, i]} of {matrix[i].sum()} right" for i, name in enumerate(classes[:40])
+    )
+    rows = [(name, *row) for name, row in zip(classes, matrix.tolist(), strict=True)]
+    return Drawn("confusion", title, f"{told}.", draw, ("true class", *classes), rows)
+
+
+def calibration(document: Document) -> Drawn:
+    """Confidence against accuracy."""
+    found = document["calibration"]
+    bins = [b for b in found["bins"] if b["count"]]
+    over = sum(b["count"] * (b["confidence"] - b["accuracy"]) for b in bins) / sum(b["count"] for b in bins)
+    way = "too sure" if over > 0 else "too careful"
+    title = f"Probabilities are off by {100 * found['error']:.1f} points on average, on the whole {way}"
+    if found["error"] < 0.05:
+        title = f"Probabilities mean what they say, to {100 * found['error']:.1f} points on average"
+
+    def draw(ink: Ink) -> Figure:
+        figure, axes = _axes(ink, "confidence (%)", "accuracy (%)")
+        axes.plot([0, 100], [0, 100], color=ink.faint, linestyle=":", linewidth=1)
+        total = sum(b["count"] for b in bins)
+        for one in bins:
+            size = 3 + 14 * (one["count"] / total) ** 0.5
+            spot = 100 * one["confidence"], 100 * one["accuracy"]
+            axes.plot(*[[n] for n in spot], "o", color=ink.accent, markersize=size)
+        axes.set_xlim(0, 103)
+        axes.set_ylim(0, 103)
+        return figure
+
+    told = (
+        f"Calibration error {percent(found['error'], 1)}, {percent(found['error_before'], 1)} before the "
+        f"temperature {found['temperature']:.2f} that was fitted on {found['examples']}. Larger spots stand "
+        "for more examples; on the dotted line confidence is accuracy."
+    )
+    header = ("confidence from", "to", "examples", "mean confidence", "accuracy")
+    rows = [(b["low"], b["high"], b["count"], b["confidence"], b["accuracy"]) for b in bins]
+    return Drawn("calibration", title, told, draw, header, rows)
+
+
+def _axes(ink: Ink, across: str, up: str, *, height: float = HEIGHT) -> tuple[Figure, Axes]:
+    """One pair of axes in the colours given, drawn without a screen."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots()
+    for side, spine in axes.spines.items():
+        spine.set_color(ink.faint)
+        spine.set_visible(side in ("left", "bottom"))
+    axes.tick_params(colors=ink.text)
+    axes.set_xlabel(across, color=ink.text)
+    axes.set_ylabel(up, color=ink.text)
+    return figure, axes
+
+
+def _labels(names: list[str], *, most: int) -> tuple[list[int], list[str]]:
+    """Places and names of at most so many of them, evenly spread."""
+    step = -(-len(names) // most)
+    places = list(range(0, len(names), max(1, step)))
+    return places, [names[i] for i in places]
+
+
+def _short(name: str, most: int = 16) -> str:
+    """The end of a long name, with no sign that would be taken for a formula."""
+    shown = name if len(name) <= most else f"…{name[1 - most :]}"
+    return shown.replace("$", r"\$")

@@ -1,0 +1,189 @@
+"""What a report says, as numbers and words, gathered from the folder that a run left behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topgraft.advise import DepthAdvice
+from topgraft.console import counted, duration, percent
+from topgraft.errors import TopgraftError
+from topgraft.evidence import Evidence
+from topgraft.files import read_json
+from topgraft.health import HEALTHY
+from topgraft.mistakes import UNTOUCHED
+
+RESULT, EVIDENCE = "result.json", "evidence.json"
+TITLES = {
+    "pass": "one pass over the data",
+    "probes": "probes",
+    "storing": "storing what training reads",
+    "training": "training",
+}
+
+
+def gather(folder: Path) -> dict[str, Any]:
+    """Everything that a report shows, as plain JSON.
+
+    Parameters
+    ----------
+    folder
+        A finished run.
+
+    Raises
+    ------
+    TopgraftError
+        If it is none, or was made by a version that kept less.
+    """
+    if not (folder / RESULT).is_file():
+        raise TopgraftError(
+            f"{folder} holds no finished run; expected a folder that `topgraft fit -o` wrote and finished."
+        )
+    result = read_json(folder / RESULT)
+    if not (folder / UNTOUCHED).is_file():
+        raise TopgraftError(f"{folder} was made by a version without reports. Fit it again for one.")
+    evidence = Evidence.from_json(read_json(folder / EVIDENCE))
+    advice = DepthAdvice.from_json(result["advice"])
+    command = read_json(folder / "run.json")["command"]
+    seed = command["settings"]["seed"]
+    return {
+        "title": folder.name,
+        "summary": _summary(result),
+        "depth": _depth(result, evidence, advice),
+        "training": _training(result),
+        "health": _health(result),
+        "untouched": _untouched(read_json(folder / UNTOUCHED)),
+        "calibration": result["calibration"],
+        "costs": _costs(result["forecast"]),
+        "weights": read_json(folder / "graft.json")["backbone"]["weights"],
+        "reasons": result["reasons"],
+        "again": {
+            "command": f"topgraft fit DATA --plan {folder.name}/plan.json --seed {seed}",
+            "settings": {k: v for k, v in command["settings"].items() if v not in (None, [], "auto")},
+            "data": command["data"],
+            "weights": command["weights"],
+            "versions": result["versions"],
+        },
+    }
+
+
+def _summary(result: Mapping[str, Any]) -> list[str]:
+    """The sentences that stand first."""
+    score, keep, freeze = result["score"], result["keep"], result["freeze"]
+    total = len(result["blocks"]["all"])
+    first = (
+        f"{score['metric'].capitalize()} {percent(score['value'], 1)} on {score['n']} untouched examples "
+        f"(95 % interval {percent(score['low'], 1)} to {percent(score['high'], 1)}); the most frequent class "
+        f"alone gives {percent(result['majority'], 1)}."
+    )
+    frozen = "all of them frozen" if freeze == keep else f"{freeze} of them frozen"
+    second = (
+        f"{keep} of {total} blocks of {result['backbone']} are kept, {frozen}; "
+        f"{result['trained_parameters']:,} parameters were trained, in {duration(result['seconds'])} for all."
+    )
+    found = [first, second]
+    if score["low"] <= result["majority"]:
+        found.insert(0, "This model can't be told from always naming the most frequent class.")
+    if not result["advice"]["beats_chance"]:
+        found.insert(0, "No depth did measurably better than knowing how frequent each class is.")
+    sick = [v for v in (result["health"] or {}).get("verdicts", []) if v["verdict"] != HEALTHY]
+    if sick:
+        found.append(f"The gradients of {counted(len(sick), 'block')} were not healthy: see below.")
+    if result["skipped"]:
+        found.append(f"The time given left out: {'; '.join(result['skipped'])}.")
+    return found
+
+
+def _depth(result: Mapping[str, Any], evidence: Evidence, advice: DepthAdvice) -> dict[str, Any]:
+    names = result["blocks"]["all"]
+    parameters, work = result["blocks"]["parameters"], result["blocks"]["work"]
+    rows = [
+        {
+            "keep": cut.keep,
+            "block": names[cut.keep - 1],
+            "score": cut.score,
+            "low": cut.low,
+            "high": cut.high,
+            "loss": cut.loss,
+            "in_set": cut.keep in advice.in_set,
+            "p_best": advice.p_best[cut.keep],
+            "parameters": parameters[cut.keep - 1],
+            "work": work[cut.keep - 1],
+        }
+        for cut in evidence.cuts
+    ]
+    chance = float((evidence.chance_predictions == evidence.targets).mean())
+    return {
+        "cuts": rows,
+        "keep": result["keep"],
+        "freeze": result["freeze"],
+        "advised": advice.keep,
+        "reason": advice.reason,
+        "chance": chance,
+        "folds": len(np.unique(evidence.fold_of)),
+        "n": len(evidence.targets),
+        "pareto": pareto([(row["work"], row["score"]) for row in rows]),
+        "smallest_difference": advice.smallest_difference,
+    }
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Which points no other beats: none costs no more and scores no less, and is better in one of the two.
+
+    Examples
+    --------
+    >>> pareto([(1, 0.5), (2, 0.4), (3, 0.9)])
+    [True, False, True]
+    """
+    return [
+        not any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points)
+        for cost, score in points
+    ]
+
+
+def _training(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not result["history"]:
+        return None
+    return {"epochs": result["history"], "best": result["best_epoch"]}
+
+
+def _health(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Verdicts, and the relative gradients as a table of blocks by steps."""
+    health = result["health"]
+    if not health or not health["verdicts"]:
+        return None
+    steps = sorted({r["step"] for r in health["readings"]})
+    known = {(r["block"], r["step"]): r["relative"] for r in health["readings"]}
+    blocks = [v["block"] for v in health["verdicts"]]
+    table = [[known.get((block, step)) for step in steps] for block in blocks]
+    return {
+        "verdicts": health["verdicts"],
+        "clipped": health["clipped"],
+        "diverged": health["diverged"],
+        "steps": steps,
+        "relative": table,
+    }
+
+
+def _untouched(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The confusion matrix (rows: the true class) and the most confident mistakes."""
+    classes = document["classes"]
+    matrix = np.zeros((len(classes), len(classes)), dtype=int)
+    np.add.at(matrix, (np.array(document["targets"]), np.array(document["predictions"])), 1)
+    return {"classes": classes, "confusion": matrix.tolist(), "mistakes": document["mistakes"]}
+
+
+def _costs(forecast: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for stage, amounts in forecast.items():
+        for name, both in (amounts or {}).items():
+            predicted, actual = both.get("predicted"), both.get("actual")
+            if actual is not None and math.isfinite(actual):
+                rows.append(
+                    {"stage": TITLES[stage], "amount": name, "predicted": predicted, "actual": actual}
+                )
+    return rows
