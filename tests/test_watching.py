@@ -112,8 +112,8 @@ def test_a_rate_a_hundred_times_too_high_explodes_and_the_remedy_cures_it():
 
 def test_a_rate_near_zero_barely_moves_and_the_remedy_is_to_raise_it():
     found = found_in(layers(3), rate=1e-9)
-    assert set(words(found)) == {STILL}
-    assert all(d.options["rate"] > 1e-9 for d in found)
+    assert words(found) == [STILL, STILL, STILL, HEALTHY]  # a head may stay where it started
+    assert all(d.options["rate"] > 1e-9 for d in found[:-1])
 
 
 def test_dead_units_are_found_in_their_own_layer():

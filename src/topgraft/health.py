@@ -133,7 +133,7 @@ def typical(readings: Sequence[Reading], block: int) -> Typical:
 
 
 def diagnose(
-    readings: Sequence[Reading], names: Mapping[int, str], *, rate: float, clip: float
+    readings: Sequence[Reading], names: Mapping[int, str], *, rate: float, clip: float, head: int = 0
 ) -> list[Diagnosis]:
     """A verdict for each block that was read, in the order of the blocks.
 
@@ -145,6 +145,8 @@ def diagnose(
         Of the blocks, by number.
     rate, clip
         Peak learning rate and largest gradient norm of that training.
+    head
+        Number of a head that started at a solution, and need not move from there; 0 where there is none.
 
     Returns
     -------
@@ -177,7 +179,11 @@ def diagnose(
     vanished = [b.block for b in blocks if b.relative < VANISHED * largest]
     first = blocks[0].block if blocks else 0
     through = _unbroken(vanished, first)
-    return [_verdict(b, names[b.block], largest, through, rate, clip) for b in blocks]
+    found = [_verdict(b, names[b.block], largest, through, rate, clip) for b in blocks]
+    return [
+        Diagnosis(d.block, d.name, HEALTHY, options={}) if d.block == head and d.verdict == STILL else d
+        for d in found
+    ]
 
 
 def _unbroken(blocks: Sequence[int], first: int) -> int | None:

@@ -15,7 +15,7 @@ from topgraft.history import History, Recipe
 def checked(chain: Chain, keep: int, history: History, recipe: Recipe) -> list[Diagnosis]:
     """The verdict on each block that trained, and on the head."""
     names = {block.index: block.name for block in chain.blocks[:keep]} | {keep + 1: "head"}
-    return diagnose(history.readings, names, rate=recipe.rate, clip=recipe.clip)
+    return diagnose(history.readings, names, rate=recipe.rate, clip=recipe.clip, head=keep + 1)
 
 
 def health_lines(console: Console, keep: int, history: History, found: Sequence[Diagnosis]) -> None:

@@ -262,10 +262,11 @@ def confusion(document: Document) -> Drawn:
         title += f", most often {classes[true]} for {classes[said]} ({off.max()})"
 
     def draw(ink: Ink) -> Figure:
-        side = max(HEIGHT, 1.4 + 0.24 * min(len(classes), 24))
+        side = max(HEIGHT, 1.6 + 0.26 * min(len(classes), 24))
         figure, axes = _axes(ink, "predicted", "true", height=side)
         share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-        axes.imshow(share, cmap="Blues" if ink is PAPER else "cividis", vmin=0, vmax=1)
+        colours = "Blues" if ink is PAPER else "cividis"
+        axes.imshow(share, cmap=colours, vmin=0, vmax=1, aspect="auto")
         names = [_short(name) for name in classes]
         axes.set_xticks(*_labels(names, most=LARGEST_LABELLED), rotation=90)
         axes.set_yticks(*_labels(names, most=24))

@@ -46,7 +46,7 @@ def gather(folder: Path) -> dict[str, Any]:
     result = read_json(folder / RESULT)
     if not (folder / UNTOUCHED).is_file():
         raise TopgraftError(f"{folder} was made by a version without reports. Fit it again for one.")
-    evidence = Evidence.from_json(read_json(folder / EVIDENCE))
+    evidence = Evidence.from_json(read_json(folder / EVIDENCE)["evidence"])
     advice = DepthAdvice.from_json(result["advice"])
     command = read_json(folder / "run.json")["command"]
     seed = command["settings"]["seed"]
