@@ -1,0 +1,92 @@
+"""Simple baselines of the field: what can be had without any pretrained network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from topgraft.data.types import Data
+
+LEVELS = 4
+"""Of each colour in the joint histogram."""
+SIDE = 64
+"""Pixels to which a picture is made smaller before its colours are counted."""
+PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
+"""Of the logistic regression (``C``), chosen by cross-validation."""
+FOLDS = 3
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+NAMES = {
+    "text": "TF-IDF and logistic regression",
+    "picture": "colour histogram and logistic regression",
+    "array": "raw numbers and logistic regression",
+}
+
+
+def raw_features(data: Data) -> Any:
+    """What a baseline learns from, of every example: texts as they are, else ``(n, width)`` float64.
+
+    Pictures give the joint histogram of their colours, four levels each, as square roots of the shares;
+    arrays their numbers.
+    """
+    if data.modality == "text":
+        return np.array([str(data.inputs[i]) for i in range(len(data))], dtype=object)
+    if data.modality == "array":
+        return np.stack([np.asarray(data.inputs[i], dtype=np.float64).ravel() for i in range(len(data))])
+    return np.stack([colour_histogram(data.decode(i, at_least=SIDE)) for i in range(len(data))])
+
+
+def colour_histogram(picture: Any) -> Array:
+    """Square roots of the shares of 64 colours in an RGB picture (Swain & Ballard 1991, Color indexing).
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> float(colour_histogram(Image.new("RGB", (5, 5), "white"))[-1])
+    1.0
+    """
+    small = picture.copy()
+    small.thumbnail((SIDE, SIDE))
+    levels = np.asarray(small, dtype=np.int64).reshape(-1, 3) * LEVELS // 256
+    place = (levels[:, 0] * LEVELS + levels[:, 1]) * LEVELS + levels[:, 2]
+    share: Array = np.sqrt(np.bincount(place, minlength=LEVELS**3) / len(place))
+    return share
+
+
+def fit_baseline(modality: str, features: Any, targets: Array, *, seed: int = 0) -> Any:
+    """A fitted scikit-learn pipeline: features of the field, then logistic regression.
+
+    Parameters
+    ----------
+    modality
+        Of the data.
+    features
+        Rows of :func:`raw_features`.
+    targets
+        ``(n,)`` class indices.
+    seed
+        Of the folds that choose the penalty; where a class has too few examples for folds, it is 1.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    text = modality == "text"
+    first = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True) if text else StandardScaler()
+    pipeline = make_pipeline(first, LogisticRegression(max_iter=2000))
+    folds = min(FOLDS, int(np.unique(targets, return_counts=True)[1].min()))
+    if folds < 2:
+        return pipeline.fit(features, targets)
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    search = GridSearchCV(pipeline, {"logisticregression__C": PENALTIES}, cv=splits)
+    return search.fit(features, targets)
+
+
+def answers(model: Any, features: Any) -> Array:
+    """``(n,)`` class indices; a class that was not in the training part is never answered."""
+    found: Array = np.asarray(model.predict(features), dtype=np.int64)
+    return found

@@ -1,0 +1,206 @@
+"""The command that asks whether pretraining was worth it, and its answer in words and as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from topgraft import options
+from topgraft.console import Console, duration, percent, say_json
+
+if TYPE_CHECKING:
+    from topgraft.curves import Comparison, Interval
+
+BUDGET = 1800.0
+
+
+def compare(
+    data: options.DataArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File for outcomes as they come; a rerun goes on there."),
+    ] = None,
+    backbone: options.BackboneOption = None,
+    weights: options.WeightsOption = "auto",
+    text: options.TextOption = None,
+    label: options.LabelOption = None,
+    path: options.PathOption = None,
+    group: options.GroupOption = None,
+    max_unreadable: options.Unreadable = 0.05,
+    test: options.TestOption = None,
+    folds: options.Folds = 5,
+    held_out: options.HeldOut = 0.2,
+    budget: options.Budget = BUDGET,
+    engine: options.Engine = "auto",
+    precision: options.Precision = "auto",
+    batch_size: options.BatchSize = 32,
+    seed: options.Seed = 0,
+    *,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Was pretraining worth it: against training from scratch, random features and a simple baseline.
+
+    Example: topgraft compare photos/
+    """
+    del debug
+    from topgraft.compare import compare as run
+    from topgraft.data import read
+    from topgraft.features.store import Store
+    from topgraft.settings import Settings
+    from topgraft.show import backbone_lines, data_lines
+    from topgraft.stages import load_for, prepare
+
+    console = Console.for_command(json=json, quiet=quiet)
+    settings = Settings.of(
+        {
+            "backbone": backbone,
+            "weights": weights,
+            "folds": folds,
+            "held_out": held_out,
+            "budget": budget,
+            "engine": engine,
+            "precision": precision,
+            "batch_size": batch_size,
+            "seed": seed,
+        }
+    )
+    found = read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable)
+    network = load_for(found, settings)
+    ready = prepare(found, network, settings, test=test)
+    backbone_lines(console, network)
+    data_lines(console, found, untouched=f"{len(ready.untouched):,} untouched, on which all are scored")
+    console.line("Budget", f"about {duration(settings.budget)} for all (--budget)")
+    comparison, notes = run(ready, store=Store(), console=console, file=out)
+    comparison_lines(console, comparison, notes)
+    if json:
+        say_json(comparison_json(comparison, notes))
+
+
+def sentence(comparison: Comparison) -> str:
+    """The answer in one sentence, also where pretraining lost."""
+    from topgraft.curves import BASELINE, PRETRAINED, SCRATCH
+
+    verdict = comparison.verdict()
+    rest = [arm for arm in comparison.arms() if arm != PRETRAINED]
+    rival = max(rest, key=lambda arm: comparison.score(arm).value)
+    if verdict in ("scratch_won", "baseline_won"):
+        winner = {"scratch_won": SCRATCH, "baseline_won": BASELINE}[verdict]
+        gain = comparison.difference(winner, PRETRAINED)
+        return f"Pretraining lost: {_said(winner)} is better by {_points(gain)}."
+    gain = comparison.difference(PRETRAINED, rival)
+    if verdict == "pretrained_won":
+        return f"Pretraining was worth it: better than {_said(rival)}, the next best, by {_points(gain)}."
+    return (
+        f"No difference can be shown: the pretrained network and {_said(rival)} differ by {_points(gain)}, "
+        "and the interval holds 0."
+    )
+
+
+def comparison_lines(console: Console, comparison: Comparison, notes: list[str]) -> None:
+    """The sentence, then learning curves as a table, then what was saved."""
+    from topgraft.curves import BASELINE, PRETRAINED, SCRATCH
+
+    console.text()
+    console.text(sentence(comparison))
+    console.text()
+    shares = comparison.shares(PRETRAINED)
+    header = ["", *(f"{percent(s)} of the labels" for s in shares), "train − untouched", "time"]
+    rows = []
+    for arm in comparison.arms():
+        cells = [_cell(comparison, arm, share) for share in shares]
+        time = duration(comparison.seconds(arm))
+        rows.append([arm, *cells, f"{100 * comparison.gap(arm):.1f}", time])
+    console.table(header, rows, left=(0,))
+    console.text()
+    for other in (SCRATCH, BASELINE):
+        if other in comparison.arms():
+            console.line("Labels", labels_in_words(comparison, other))
+    if SCRATCH in comparison.arms():
+        ratio = comparison.seconds(SCRATCH) / max(comparison.seconds(PRETRAINED), 1e-9)
+        console.line("Time", f"training from scratch took {ratio:.1f} times as long")
+    for note in notes:
+        console.line("Note", note)
+
+
+def labels_in_words(comparison: Comparison, other: str) -> str:
+    """How many labels pretraining saves against another way."""
+    from topgraft.curves import PRETRAINED
+
+    saved = comparison.labels_saved(other)
+    if saved is None:
+        return f"none saved: with all labels the pretrained network is not yet as good as {_said(other)}"
+    least = min(comparison.shares(PRETRAINED))
+    at_least = "at least " if saved.value >= 1 - least - 1e-9 else ""
+    within = f"95 % interval {percent(saved.low)} to {percent(saved.high)}"
+    said = f"so many fewer give what {_said(other)} gives with all"
+    return f"{at_least}{percent(saved.value)} saved ({within}): {said}"
+
+
+def comparison_json(comparison: Comparison, notes: list[str]) -> dict[str, Any]:
+    """The fixed form of ``compare --json``."""
+    from topgraft.curves import BASELINE, PRETRAINED, SCRATCH
+
+    arms = []
+    for arm in comparison.arms():
+        score = comparison.score(arm)
+        curve = [
+            {
+                "share": share,
+                "examples": comparison.at(arm, share)[0].examples,
+                "seeds": len(comparison.at(arm, share)),
+                **_interval(comparison.score(arm, share)),
+                "seconds": sum(o.seconds for o in comparison.at(arm, share)) / len(comparison.at(arm, share)),
+            }
+            for share in comparison.shares(arm)
+        ]
+        arms.append(
+            {
+                "name": arm,
+                "score": score.value,
+                "low": score.low,
+                "high": score.high,
+                "seconds": comparison.seconds(arm),
+                "gap": comparison.gap(arm),
+                "told": comparison.at(arm, 1.0)[0].told,
+                "curve": curve,
+            }
+        )
+    others = [arm for arm in comparison.arms() if arm != PRETRAINED]
+    saved = {other: comparison.labels_saved(other) for other in (SCRATCH, BASELINE) if other in others}
+    return {
+        "arms": arms,
+        "best": comparison.best(),
+        "verdict": comparison.verdict(),
+        "sentence": sentence(comparison),
+        "differences": {arm: _interval(comparison.difference(PRETRAINED, arm)) for arm in others},
+        "labels_saved": {arm: None if i is None else _interval(i) for arm, i in saved.items()},
+        "notes": notes,
+    }
+
+
+def _interval(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def _cell(comparison: Comparison, arm: str, share: float) -> str:
+    if not comparison.at(arm, share):
+        return "–"
+    score = comparison.score(arm, share)
+    return f"{100 * score.value:.1f} ({100 * score.low:.0f} to {100 * score.high:.0f})"
+
+
+def _points(gain: Interval) -> str:
+    return f"{100 * gain.value:.1f} points (95 % interval {100 * gain.low:.1f} to {100 * gain.high:.1f})"
+
+
+def _said(arm: str) -> str:
+    return {
+        "scratch": "training from scratch",
+        "baseline": "the simple baseline",
+        "random features": "the same network with random values",
+        "majority class": "always naming the most frequent class",
+    }.get(arm, arm)

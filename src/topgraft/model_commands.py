@@ -1,0 +1,104 @@
+"""The commands on what a fit saved: predict, evaluate, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from topgraft import options
+from topgraft.console import Console, say_json
+
+
+def predict(
+    model: options.ModelArgument,
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders, a table, or - for standard input.")],
+    text: options.TextOption = None,
+    path: options.PathOption = None,
+    form: Annotated[str, typer.Option("--format", help="csv or jsonl.")] = "csv",
+    coverage: options.Coverage = None,
+    batch_size: options.BatchSize = 32,
+    *,
+    trust_code: options.Trust = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Give label and probabilities of new inputs, in the order given, as CSV or JSON lines.
+
+    Example: topgraft predict photos.topgraft new/*.jpg
+    """
+    del debug
+    from topgraft.commands import run_predict
+
+    run_predict(
+        model,
+        inputs,
+        column=text or path,
+        form="json" if json else form,
+        coverage=coverage,
+        batch_size=batch_size,
+        trust_code=trust_code,
+        console=Console.for_command(json=True, quiet=quiet),
+    )
+
+
+def evaluate(
+    model: options.ModelArgument,
+    data: options.DataArgument,
+    text: options.TextOption = None,
+    label: options.LabelOption = None,
+    path: options.PathOption = None,
+    group: options.GroupOption = None,
+    max_unreadable: options.Unreadable = 0.05,
+    *,
+    trust_code: options.Trust = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Score a saved model on new labelled data, with the precision, recall and support of each class.
+
+    Example: topgraft evaluate photos.topgraft more-photos/
+    """
+    del debug
+    from topgraft.commands import run_evaluate
+
+    columns = {"text": text, "label": label, "path": path, "group": group}
+    result = run_evaluate(
+        model,
+        data,
+        columns=columns,
+        max_unreadable=max_unreadable,
+        trust_code=trust_code,
+        console=Console.for_command(json=json, quiet=quiet),
+    )
+    if json:
+        say_json(result)
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="What fit saved.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The page; default: report.html in the run's folder.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="A folder for each figure as PNG, SVG and CSV, and numbers.json.")
+    ] = None,
+    *,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write what a run found out as one HTML page that needs no network.
+
+    Example: topgraft report photos.topgraft
+    """
+    del debug
+    from topgraft.report.page import write_report
+
+    page = write_report(run, out, figures)
+    Console.for_command(json=json, quiet=quiet).line("Report", str(page))
+    if json:
+        say_json({"report": str(page), "figures": None if figures is None else str(figures)})

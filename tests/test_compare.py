@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import called, done, tiny_job
+
+from topgraft.curves import ARMS
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compare")
+
+
+@pytest.fixture(autouse=True)
+def _store(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOPGRAFT_CACHE", str(place / "store"))
+
+
+def test_a_simple_baseline_that_beats_a_network_is_said_first_and_a_killed_comparison_goes_on(place: Path):
+    """The texts' classes go by single words, and the tiny network's weights say nothing: TF-IDF must win."""
+    job = tiny_job(place / "job")
+    command = ("compare", job.table, "--backbone", job.backbone, "--budget", "30", "-o", place / "out.json")
+    outcome = done(*command, "--json")
+    document = json.loads(outcome.out)
+    assert [arm["name"] for arm in document["arms"]] == list(ARMS)
+    by_name = {arm["name"]: arm for arm in document["arms"]}
+    assert by_name["baseline"]["score"] > 0.9
+    assert by_name["majority class"]["score"] < 0.8
+    if document["verdict"] == "baseline_won":
+        assert document["sentence"].startswith("Pretraining lost: the simple baseline is better by ")
+    else:
+        assert document["verdict"] in ("no_difference", "pretrained_won")
+    assert document["sentence"] in outcome.err
+    shares = [point["share"] for point in by_name["pretrained"]["curve"]]
+    assert shares[-1] == 1.0
+    assert shares == sorted(shares)
+    assert by_name["scratch"]["curve"][-1]["seconds"] > 0
+
+    kept = json.loads((place / "out.json").read_text())
+    kept["outcomes"] = [o for o in kept["outcomes"] if o["arm"] != "scratch" or o["share"] == 1.0]
+    whole = len(json.loads((place / "out.json").read_text())["outcomes"])
+    (place / "out.json").write_text(json.dumps(kept))
+    again = json.loads(done(*command, "--json").out)
+    assert len(json.loads((place / "out.json").read_text())["outcomes"]) == whole
+    for arm in again["arms"]:
+        if arm["name"] != "scratch":
+            assert arm["score"] == by_name[arm["name"]]["score"]
+            assert arm["curve"] == by_name[arm["name"]]["curve"]
+
+
+def test_random_values_have_no_pretraining_to_compare_with(place: Path):
+    job = tiny_job(place / "other")
+    outcome = called("compare", job.table, "--backbone", job.backbone, "--weights", "none")
+    assert outcome.status == 2
+    assert "random values itself" in outcome.err
