@@ -61,7 +61,8 @@ def _shown(data: Data, index: int) -> dict[str, str]:
         return {"text": text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"}
     if data.modality == "array":
         return {}
-    picture = example.copy()  # type: ignore[union-attr] (of this modality it is a picture)
+    picture: Any = example  # of this modality it is one
+    picture = picture.copy()
     picture.thumbnail((SIDE, SIDE))
     written = io.BytesIO()
     picture.save(written, "WEBP", quality=70)

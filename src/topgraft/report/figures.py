@@ -15,6 +15,7 @@ from topgraft.health import HEALTHY, VANISHED
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Locator
 
 Document = Mapping[str, Any]
 WIDTH, HEIGHT = 4.4, 3.0
@@ -124,11 +125,10 @@ def depth(document: Document) -> Drawn:
             colour = ink.accent if row["in_set"] else ink.faint
             low, middle, high = (100 * row[k] for k in ("low", "score", "high"))
             axes.plot([row["keep"]] * 2, [low, high], color=colour, linewidth=1.5)
-            shape = {"marker": "o", "markersize": 5 if row["in_set"] else 3.5}
-            axes.plot([row["keep"]], [middle], color=colour, **shape)
+            axes.plot([row["keep"]], [middle], "o", color=colour, markersize=5 if row["in_set"] else 3.5)
         axes.axhline(100 * found["chance"], color=ink.faint, linestyle=":", linewidth=1)
         axes.axvline(keep + 0.0, color=ink.second, linestyle="--", linewidth=1)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(_whole())
         return figure
 
     told = (
@@ -196,7 +196,7 @@ def training(document: Document) -> Drawn:
             numbers, [100 * e["validation_score"] for e in epochs], "o-", color=ink.accent, markersize=4
         )
         axes.plot([best], [100 * kept], "o", color=ink.second, markersize=9, fillstyle="none")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(_whole())
         return figure
 
     told = (
@@ -328,6 +328,13 @@ def _axes(ink: Ink, across: str, up: str, *, height: float = HEIGHT) -> tuple[Fi
     axes.set_xlabel(across, color=ink.text)
     axes.set_ylabel(up, color=ink.text)
     return figure, axes
+
+
+def _whole() -> Locator:
+    """Ticks at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(integer=True)
 
 
 def _labels(names: list[str], *, most: int) -> tuple[list[int], list[str]]:
