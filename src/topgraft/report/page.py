@@ -16,6 +16,8 @@ from topgraft.report.figures import Drawn, figures, to_file, to_svg
 from topgraft.report.numbers import gather
 
 PAGE = "report.html"
+SHOWN = 8
+"""Names of a list that are written out."""
 
 
 def write_report(folder: Path, out: Path | None = None, figures_to: Path | None = None) -> Path:
@@ -61,7 +63,7 @@ def html(document: dict[str, Any], drawn: list[Drawn], chain: str) -> str:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"number": number, "amount": amount}
+    environment.filters |= {"number": number, "amount": amount, "few": few}
     template = environment.from_string(files("topgraft.report").joinpath("page.html").read_text("utf-8"))
     shown = [
         {
@@ -74,15 +76,33 @@ def html(document: dict[str, Any], drawn: list[Drawn], chain: str) -> str:
         }
         for one in drawn
     ]
-    weights = document["weights"]
-    whole = weights["arrived"] == weights["tensors"]
     return template.render(
         document=document,
         figures=shown,
         chain=chain[chain.index("<svg") :] if chain else "",
-        weights_title="All pretrained weights arrived" if whole else "Not all pretrained weights arrived",
+        weights_title=weights_title(document["weights"]),
         numbers=as_json(document).replace("<", "\\u003c"),  # so that nothing can end the element
     )
+
+
+def weights_title(weights: dict[str, Any]) -> str:
+    """What to conclude from the load report."""
+    if weights["matched"] == "random":
+        return "Random values: no pretrained weights were loaded"
+    whole = weights["arrived"] == weights["tensors"]
+    return "All pretrained weights arrived" if whole else "Not all pretrained weights arrived"
+
+
+def few(names: list[str]) -> str:
+    """The first names of a list, and how many more there are.
+
+    Examples
+    --------
+    >>> few(list("abcdefghij"))
+    'a, b, c, d, e, f, g, h and 2 more'
+    """
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{rest}"
 
 
 def as_json(document: dict[str, Any]) -> str:
