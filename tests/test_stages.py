@@ -14,7 +14,7 @@ from topgraft.console import Console
 from topgraft.data import read
 from topgraft.errors import TopgraftError
 from topgraft.features.store import Store
-from topgraft.settings import Settings
+from topgraft.settings import PREFERENCES, Settings
 from topgraft.stages import advise, cost_of_cuts, load_for, measure, prepare, probe_all, reuse, time_one_batch
 
 DATA = data_of_maps(45)
@@ -92,7 +92,15 @@ def test_the_advice_is_one_of_the_cuts_that_cannot_be_told_apart(backbone: Backb
     ready = prepare(DATA, backbone, SETTINGS)
     features, _ = measure(backbone, ready.development, Store(tmp_path), SETTINGS, Console())
     evidence, _ = probe_all(features, ready.development, ready.fold_of)
-    assert advise(evidence, backbone.chain, seed=1).keep in advise(evidence, backbone.chain, seed=1).in_set
+    chain = backbone.chain
+    advice = {prefer: advise(evidence, chain, prefer=prefer, seed=1) for prefer in PREFERENCES}
+    inside = advice["small"].in_set
+    assert all(a.keep in inside and a.in_set == inside for a in advice.values())
+    assert advice["accuracy"].keep == max(inside, key=lambda k: (evidence[k].score, -evidence[k].loss))
+    assert advice["small"].keep == advice["fast"].keep <= advice["accuracy"].keep
+    if advice["fast"].keep < len(chain):
+        assert "less work in each prediction" in advice["fast"].reason
+        assert "fewer parameters" in advice["small"].reason
 
 
 def test_what_was_reused_has_its_fixed_form(backbone: Backbone) -> None:

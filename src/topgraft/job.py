@@ -80,7 +80,7 @@ class Job(Underway):
         if was_there:
             self._note_reuse("probe", len(evidence.cuts), 0.0)
             self.ledger.forget("probes")
-        advice = advise(evidence, chain, seed=self.settings.seed)
+        advice = advise(evidence, chain, prefer=self.settings.prefer, seed=self.settings.seed)
         evidence_table(console, chain, evidence, advice)
         for note in evidence.notes:
             console.line("Note", note)

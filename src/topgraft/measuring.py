@@ -62,7 +62,7 @@ def run_probe(
         return foretell(ready, store, console, began=began, choices=False).to_json()
     features, passed = measure(backbone, ready.development, store, settings, console)
     evidence, _ = probe_all(features, ready.development, ready.fold_of)
-    advice = advise(evidence, backbone.chain, seed=settings.seed)
+    advice = advise(evidence, backbone.chain, prefer=settings.prefer, seed=settings.seed)
     beside = secondary(features, np.asarray(ready.development.targets), ready.fold_of, seed=settings.seed)
     evidence_table(console, backbone.chain, evidence, advice, beside)
     for note in evidence.notes:

@@ -53,6 +53,7 @@ Hidden = Annotated[list[int] | None, typer.Option(help="Width of a hidden layer;
 Dropout = Annotated[float, typer.Option(help="In the head.")]
 Augment = Annotated[str, typer.Option(help="Pictures: auto, none or standard.")]
 ClassWeights = Annotated[str, typer.Option(help="none or balanced.")]
+Prefer = Annotated[str, typer.Option(help="Of depths as good as the best: small, fast or accuracy.")]
 TuneNorms = Annotated[bool, typer.Option(help="Let batch norms of trainable blocks renew statistics.")]
 Refit = Annotated[bool, typer.Option(help="Fit again on training and validation part together.")]
 RefitAll = Annotated[bool, typer.Option(help="Then also learn from the untouched part.")]

@@ -10,11 +10,12 @@ from topgraft.errors import TopgraftError, did_you_mean
 
 AUGMENTATIONS = ("auto", "none", "standard")
 CLASS_WEIGHTS = ("none", "balanced")
+PREFERENCES = ("small", "fast", "accuracy")
 ENGINE_CHOICES = ("auto", "torch", "openvino")
 PRECISION_CHOICES = ("auto", "fp32", "bf16")
 REPEATED = (
     *("backbone", "weights", "allow_missing", "folds", "held_out", "hidden", "dropout", "augment"),
-    *("class_weights", "tune_norms", "refit", "refit_all", "rate", "clip", "warmup", "batch_size"),
+    *("class_weights", "prefer", "tune_norms", "refit", "refit_all", "rate", "clip", "warmup", "batch_size"),
 )
 """What a plan repeats as it was told, beside what was decided on the way; seed and budget are free."""
 
@@ -45,6 +46,9 @@ class Settings:
         ``auto`` (pictures where nothing is frozen), ``none`` or ``standard``.
     class_weights
         ``none`` or ``balanced``.
+    prefer
+        Of depths that can't be told from the best: the ``small`` one, the ``fast`` one (with one backbone
+        these are the same), or that of highest ``accuracy``.
     tune_norms
         Whether batch norms of trainable blocks renew their statistics.
     refit
@@ -77,6 +81,7 @@ class Settings:
     dropout: float = 0.0
     augment: str = "auto"
     class_weights: str = "none"
+    prefer: str = "small"
     tune_norms: bool = False
     refit: bool = True
     refit_all: bool = False
@@ -93,6 +98,7 @@ class Settings:
         """Refuse what can't be meant."""
         _one_of("augment", self.augment, AUGMENTATIONS)
         _one_of("class-weights", self.class_weights, CLASS_WEIGHTS)
+        _one_of("prefer", self.prefer, PREFERENCES)
         _one_of("engine", self.engine, ENGINE_CHOICES)
         _one_of("precision", self.precision, PRECISION_CHOICES)
         _between("folds", self.folds, 2, 100)
