@@ -304,8 +304,8 @@ def cost_of_cuts(chain: Chain) -> dict[int, float]:
 def advise(evidence: Evidence, chain: Chain, *, prefer: str = "small", seed: int = 0) -> DepthAdvice:
     """How many blocks to keep: the cheapest cut that can't be told from the best and measured as well.
 
-    "As well" is within :data:`MARGIN` of the best member of the set. ``prefer`` moves the choice within the
-    set: ``small`` goes by parameters, ``fast`` by the work of a prediction, ``accuracy`` by the highest score.
+    "As well" is within :data:`MARGIN` of the best member of the set. ``prefer`` moves the choice in the set:
+    ``small`` goes by parameters, ``fast`` by the work of a prediction, ``accuracy`` by the highest score.
     """
     if prefer == "accuracy":
         return advise_depth(evidence, cost_of_cuts(chain), prefer="accuracy", seed=seed)
