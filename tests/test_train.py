@@ -320,7 +320,7 @@ def test_the_start_counts_among_the_best_unless_an_epoch_is_asked_for():
 
 def test_it_stops_when_it_falls_behind_and_says_so():
     chain = backbone().chain
-    recipe = Recipe(epochs=30, batch_size=10, rate=1.0, clip=1e9, patience=2)
+    recipe = Recipe(epochs=30, batch_size=10, rate=0.1, clip=1e9, patience=2)
     history = fitted(graft_of(chain, CUTS, 2), Held(chain, 2), recipe=recipe)
     assert history.stopped == "behind the best score for 2 epochs"
     assert len(history.epochs) - 1 == history.best + 2 < 30
@@ -369,7 +369,7 @@ def test_a_loss_that_is_no_number_ends_it_with_advice():
     source = Held(chain, 2)
     assert source.state is not None
     source.state.tensors[0][3] = float("nan")
-    with pytest.raises(RunningError, match=r"diverged in epoch 1: the loss is nan(.|\n)*--rate"):
+    with pytest.raises(RunningError, match=r"diverged: the loss is nan in epoch 1(.|\n)*--rate"):
         fitted(graft_of(chain, CUTS, 2), source, validation=())
 
 

@@ -153,8 +153,8 @@ def train(
     Returns
     -------
     History
-        Its ``diverged`` says if the loss stopped being a number, or an epoch's was ten times that of the
-        start and of guessing; training ends there, with the best weights until then.
+        Its ``diverged`` says if the loss stopped being a number, or that of the validation part was ten times
+        that of the start and of guessing; training ends there, with the best weights until then.
 
     Raises
     ------
@@ -190,10 +190,14 @@ def train(
             history.stopped = f"it diverged: {history.diverged}"
             break
         loop.note(validation, loss=loss, seconds=seconds, rate=rate, from_start=from_start)
+        history.diverged = ran_away(history, graft.head.linear.out_features)
         if checkpoint is not None:
             loop.save(checkpoint)
         if advance is not None:
             advance(history.epochs[-1])
+        if history.diverged:
+            history.stopped = f"it diverged: {history.diverged}"
+            break
     history.stopped = history.stopped or f"all {len(history.epochs) - 1} epochs are done"
     if history.diverged and not validation:
         raise RunningError(
@@ -222,6 +226,18 @@ def keeps_up(correct: Tensor, top_correct: Tensor) -> bool:
     behind = top_correct.float() - correct.float()
     error = float(behind.std()) / math.sqrt(len(behind)) if len(behind) > 1 else 0.0
     return float(behind.mean()) <= error
+
+
+def ran_away(history: History, classes: int) -> str:
+    """What the last epoch's validation loss says of a training that ran away, in words; else nothing.
+
+    The loss of the training part says less: with dropout it is high without harm.
+    """
+    worst = max(math.log(max(2, classes)), history.epochs[0].validation_loss)
+    last = history.epochs[-1]
+    if last.validation_loss > RAN_AWAY * worst:
+        return f"the validation loss is {last.validation_loss:.3g} after epoch {last.number}, not {worst:.3g}"
+    return ""
 
 
 class _Loop:
@@ -289,17 +305,7 @@ class _Loop:
             if not finite:
                 history.diverged = f"the loss is {float(loss.detach())} in epoch {number}"
                 break
-        mean = total / max(1, seen)
-        guessing = self.worst_start()
-        if not history.diverged and mean > RAN_AWAY * guessing:
-            history.diverged = f"the loss is {mean:.3g} in epoch {number}, {guessing:.3g} by guessing"
-        return mean, max(self.peaks) * share
-
-    def worst_start(self) -> float:
-        """The loss (nats) that is no success: that of guessing, or of the start if that was worse."""
-        guessing = math.log(max(2, self.graft.head.linear.out_features))
-        start = self.history.epochs[0].validation_loss if self.history.epochs else 0.0
-        return max(guessing, start) if math.isfinite(start) else guessing
+        return total / max(1, seen), max(self.peaks) * share
 
     def note(
         self,
