@@ -113,12 +113,19 @@ def test_fit_json_has_the_fixed_form_and_people_read_standard_error(fitted: tupl
     folder, outcome = fitted
     document = outcome.json
     assert (document["keep"], document["freeze"]) == (2, 1)
+    shares = {name: document["blocks"].pop(name) for name in ("parameters", "work")}
     assert document["blocks"] == {
         "all": list(BLOCKS),
         "kept": list(BLOCKS[:2]),
         "frozen": list(BLOCKS[:1]),
         "trained": [BLOCKS[1]],
     }
+    for share in shares.values():  # up to each block
+        assert share == sorted(share)
+        assert share[-1] == pytest.approx(1)
+    document["blocks"] |= shares
+    assert [v["name"] for v in document["health"]["verdicts"]] == [BLOCKS[1], "head"]
+    assert document["calibration"]["temperature"] > 0
     assert document["score"].keys() >= {"metric", "value", "low", "high"}
     assert document["score"]["metric"] == "accuracy"
     assert document["score"]["low"] <= document["score"]["value"] <= document["score"]["high"]
@@ -146,7 +153,7 @@ def test_fit_prints_its_sections_in_order_and_progress_apart(job: Job, tmp_path:
     outcome = job.fit(tmp_path / "model", *TRAINED)
     sections = [
         *("Weights", "Input", "Data", "Budget", "Engine", "Cost", "One pass", " keep  block", "Advice"),
-        *("Training", "Freeze", "Refit", "Trained", "Score", "Forecast", "Time", "Saved"),
+        *("Training", "Health", "Freeze", "Refit", "Trained", "Score", "Forecast", "Time", "Saved"),
     ]
     starts = [line for line in outcome.out.splitlines() if line[:1].strip() or " keep  block" in line]
     found = [next((s for s in sections if s in line[:20]), line) for line in starts]
