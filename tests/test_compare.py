@@ -20,7 +20,7 @@ def _store(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_five_ways_are_scored_on_the_same_examples_and_a_killed_comparison_goes_on(place: Path):
-    """The texts' classes go by single words: with all of them, TF-IDF and the probe are right on every one."""
+    """The classes go by single words: with all texts, TF-IDF and the probe are right on every one."""
     job = tiny_job(place / "job")
     command = ("compare", job.table, "--backbone", job.backbone, "--budget", "30", "-o", place / "out.json")
     outcome = done(*command, "--json")
