@@ -75,7 +75,8 @@ def test_the_numbers_are_those_of_the_run(run: Path):
     assert len(mistakes) == min(12, matrix.sum() - np.trace(matrix))
     sure = [m["confidence"] for m in mistakes]
     assert sure == sorted(sure, reverse=True)
-    assert len(document["training"]["epochs"]) == 3
+    assert document["training"]["epochs"] == result["history"]
+    assert len(result["history"]) > 1
     assert {v["name"] for v in document["health"]["verdicts"]} == {
         *result["blocks"]["trained"],
         "head",
