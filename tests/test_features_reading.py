@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageFilter
 
 import topgraft as tg
-from topgraft.backbones.preprocess import ArrayPreprocess, PicturePreprocess
+from topgraft.backbones import ArrayPreprocess, PicturePreprocess
 from topgraft.data.types import Data
 from topgraft.features.reading import at_least, batch_of, decoded
 from topgraft.features.sources import LiveSource

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,10 +24,10 @@ from topgraft.health import (
 WELL = Reading(step=0, block=1, gradient=0.1, relative=0.02, update=2e-3, share=1.0)
 
 
-def blocks(*changes: dict[str, float], steps: int = 3) -> list[Reading]:
+def blocks(*changes: dict[str, Any], steps: int = 3) -> list[Reading]:
     """Three steps of as many blocks as there are changes to a healthy one."""
     return [
-        replace(WELL, block=i, step=step, **change)  # type: ignore[arg-type] (fields of a reading)
+        replace(WELL, block=i, step=step, **change)
         for step in range(steps)
         for i, change in enumerate(changes, start=1)
     ]

@@ -10,7 +10,6 @@ import torch
 from small_networks import CLASSES, differing, example_maps, graft_of, kept, maps
 from torch import Tensor, nn
 
-from topgraft import train as training
 from topgraft.chain import Chain
 from topgraft.graft import Graft
 from topgraft.health import DEAD, EXPLODING, HEALTHY, STILL, VANISHING, Diagnosis
@@ -132,26 +131,20 @@ def test_a_block_scaled_to_nothing_vanishes_alone():
 # watching
 
 
-class Unwatched(Watch):
-    def wants(self, step: int) -> bool:  # noqa: ARG002 (the form of what it stands for)
-        return False
-
-
 @pytest.mark.parametrize("tune_norms", [False, True])
-def test_watching_changes_no_bit_of_a_training(tune_norms: bool, monkeypatch: pytest.MonkeyPatch):
+def test_watching_changes_no_bit_of_a_training(tune_norms: bool):
     chain = Chain.of(maps(dropout=0.3), example_maps())
     targets = torch.arange(40) % CLASSES
 
-    def weights() -> tuple[dict[str, Tensor], History]:
+    def weights(watched: int) -> tuple[dict[str, Tensor], History]:
         graft = graft_of(chain, len(chain), 0, tune_norms=tune_norms, drop=True, dropout=0.2)
         recipe = Recipe(epochs=2, batch_size=16)
-        history = train(graft, Held(example_maps(40)), targets, range(40), recipe=recipe)
+        history = train(graft, Held(example_maps(40)), targets, range(40), recipe=recipe, watched=watched)
         return kept(graft), history
 
-    watched, history = weights()
+    watched, history = weights(SAMPLES)
     assert {r.block for r in history.readings} == {1, 2, 3, 4, 5}
-    monkeypatch.setattr(training, "Watch", Unwatched)
-    plain, unread = weights()
+    plain, unread = weights(0)
     assert not unread.readings
     assert not differing(plain, watched)
 

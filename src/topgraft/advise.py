@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any, Literal, get_args
@@ -142,6 +142,31 @@ def advise_depth(
         beats_chance,
         _reason(evidence, keep, in_set, _saved(cost, keeps, keep, saving), beats_chance=beats_chance),
     )
+
+
+def cut_rows(
+    evidence: Evidence,
+    advice: DepthAdvice,
+    names: Sequence[str],
+    parameters: Sequence[float],
+    work: Sequence[float],
+) -> list[dict[str, Any]]:
+    """One entry a cut, in the fixed form of ``probe --json``; names and shares are by block."""
+    return [
+        {
+            "keep": cut.keep,
+            "block": names[cut.keep - 1],
+            "score": cut.score,
+            "low": cut.low,
+            "high": cut.high,
+            "loss": cut.loss,
+            "in_set": cut.keep in advice.in_set,
+            "p_best": advice.p_best[cut.keep],
+            "parameters": float(parameters[cut.keep - 1]),
+            "work": float(work[cut.keep - 1]),
+        }
+        for cut in evidence.cuts
+    ]
 
 
 def _within(evidence: Evidence, in_set: tuple[int, ...], margin: tuple[float, float]) -> list[int]:

@@ -100,6 +100,9 @@ class Calibration:
         }
 
 
+NOT_CALIBRATED = Calibration(1.0, (), "no examples")
+
+
 def reliability(probabilities: Array, targets: Array, *, bins: int = BINS) -> tuple[Bin, ...]:
     """Confidence against accuracy, bin by bin: the numbers of a reliability diagram.
 

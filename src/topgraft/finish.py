@@ -60,8 +60,6 @@ def finish(
         Blocks that did not change.
     """
     ready, console, run, calibration = at.ready, at.console, at.run, at.calibration
-    if calibration is None:
-        raise AssertionError("the stages before this one measure it")
     chain, keep = ready.backbone.chain, graft.keep
     trained, names = search.trained_parameters(graft)
     blocks = [b.name for b in chain.blocks[freeze:keep]]
@@ -190,8 +188,7 @@ def refit_on_all(
         trial = search.Trial(graft.keep, graft.freeze, history, 0.0)
         source, _ = search.source_at(everything, graft.keep, graft.freeze)
         last, _ = search.refit(everything, trial, source, checkpoint=None, advance=None)
-    if at.calibration is not None:
-        last.head.cool(at.calibration.temperature)
+    last.head.cool(at.calibration.temperature)
     save(at.run.path, last, ready.backbone.preprocess, description)
     at.console.line(
         "Refit",

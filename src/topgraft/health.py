@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 HEALTHY, VANISHING, EXPLODING, DEAD, STILL = "healthy", "vanishing", "exploding", "dead", "barely moving"
@@ -92,7 +92,7 @@ class Diagnosis:
     verdict: str
     why: str = ""
     remedy: str = ""
-    options: Mapping[str, float] = ()  # type: ignore[assignment]
+    options: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -181,8 +181,7 @@ def diagnose(
     through = _unbroken(vanished, first)
     found = [_verdict(b, names[b.block], largest, through, rate, clip) for b in blocks]
     return [
-        Diagnosis(d.block, d.name, HEALTHY, options={}) if d.block == head and d.verdict == STILL else d
-        for d in found
+        Diagnosis(d.block, d.name, HEALTHY) if d.block == head and d.verdict == STILL else d for d in found
     ]
 
 
@@ -233,7 +232,7 @@ def _verdict(
         why = f"no step changes it by more than {block.update:.0e} of its weights; 1e-3 goes well"
         remedy = f"raise the rate (--rate {min(higher, 10 * rate):g}), or freeze it"
         return sick(STILL, why, remedy, rate=min(higher, 10 * rate))
-    return Diagnosis(block.block, name, HEALTHY, options={})
+    return Diagnosis(block.block, name, HEALTHY)
 
 
 def inputs_look_strange(readings: Sequence[Reading], head: int) -> float | None:

@@ -99,8 +99,8 @@ class Job(Underway):
             rows=np.flatnonzero(ready.fold_of != 0).tolist(),
             validation=np.flatnonzero(ready.fold_of == 0).tolist(),
         )
+        self.calibration = Calibration.of_losses(evidence[keep].losses)
         graft, history, freeze = self._settle(material, keep, evidence)
-        self.calibration = self.calibration or Calibration.of_losses(evidence[keep].losses)
         return finish(self, material, graft, history, advice, freeze)
 
     def _decide_engine(self) -> None:
@@ -259,7 +259,7 @@ class Job(Underway):
         found = checked(material.backbone.chain, keep, history, recipe)
         health_lines(self.console, keep, history, found)
         self.health = health_json(history, found)
-        if from_start is False or freeze == keep:
+        if not from_start or freeze == keep:
             must_not_be_lost(keep, history, found)
         return graft, trial
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from topgraft.backbones import open_preprocess, rebuild
-from topgraft.backbones.preprocess import Preprocess
+from topgraft.backbones.described import Preprocess
 from topgraft.backbones.types import Backbone
 from topgraft.calibration import Calibration
 from topgraft.chain import Chain, Point

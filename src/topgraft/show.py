@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from topgraft.advise import DepthAdvice
+from topgraft.advise import DepthAdvice, cut_rows
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Chain
 from topgraft.choices import fate
@@ -252,25 +253,11 @@ def probe_json(
     """The fixed form of ``probe --json``."""
     chain = backbone.chain
     parameters, work = np.cumsum(chain.share_of_parameters()), np.cumsum(chain.share_of_work())
+    names = [block.name for block in chain]
+    rows = cut_rows(evidence, advice, names, parameters.tolist(), work.tolist())
     return {
         "backbone": backbone.source,
-        "cuts": [
-            {
-                "keep": cut.keep,
-                "block": chain.blocks[cut.keep - 1].name,
-                "score": cut.score,
-                "low": cut.low,
-                "high": cut.high,
-                "loss": cut.loss,
-                "in_set": cut.keep in advice.in_set,
-                "p_best": advice.p_best[cut.keep],
-                "neighbours": beside[cut.keep].neighbours,
-                "logme": beside[cut.keep].logme,
-                "parameters": float(parameters[cut.keep - 1]),
-                "work": float(work[cut.keep - 1]),
-            }
-            for cut in evidence.cuts
-        ],
+        "cuts": [{**row, **asdict(beside[row["keep"]])} for row in rows],
         "advice": {**advice.to_json(), "block": chain.blocks[advice.keep - 1].name},
         "resumed": list(resumed),
     }

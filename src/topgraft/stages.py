@@ -15,7 +15,7 @@ from torch import nn
 from topgraft.advise import DepthAdvice, advise_depth
 from topgraft.backbones import load
 from topgraft.backbones.types import Backbone
-from topgraft.calibration import Calibration
+from topgraft.calibration import NOT_CALIBRATED, Calibration
 from topgraft.chain import Chain
 from topgraft.console import Console
 from topgraft.data import assign_folds, hold_out, read_test
@@ -118,7 +118,7 @@ class Underway:
     seconds_of_pass: float = 0.0
     ledger: Ledger = field(default_factory=Ledger)
     health: dict[str, Any] | None = None
-    calibration: Calibration | None = None
+    calibration: Calibration = NOT_CALIBRATED
 
     @property
     def settings(self) -> Settings:

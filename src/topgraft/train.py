@@ -18,7 +18,7 @@ from topgraft.errors import RunningError
 from topgraft.features.sources import Source
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History, Recipe
-from topgraft.watching import Watch
+from topgraft.watching import SAMPLES, Watch
 
 RAN_AWAY = 10.0
 """How many times the loss of guessing, or of the start, an epoch may have before training ends."""
@@ -122,6 +122,7 @@ def train(
     checkpoint: Path | None = None,
     deadline: float | None = None,
     advance: Callable[[Epoch], None] | None = None,
+    watched: int = SAMPLES,
 ) -> History:
     """Train the parameters of a graft that are not frozen.
 
@@ -149,6 +150,8 @@ def train(
         ``time.monotonic()`` after which no further epoch starts.
     advance
         Told of each epoch.
+    watched
+        Steps in which gradients are read; no bit of the training depends on it.
 
     Returns
     -------
@@ -161,20 +164,20 @@ def train(
     RunningError
         If it diverged and there is no validation part, so that no weights are known to be good.
     """
+    steps_an_epoch = max(1, math.ceil(len(rows) / recipe.batch_size))
+    laid_out = schedule_steps or recipe.epochs * steps_an_epoch
+    most = steps if steps is not None else laid_out
     loop = _Loop(graft, source, targets, recipe, checkpoint)
+    loop.watch = Watch(graft, loop.optimizer, most, watched)
     if loop.history.epochs:
         loop.history.resumed = len(loop.history.epochs) - 1
     else:
         loop.note(validation, loss=float("nan"), seconds=0.0, from_start=from_start)
         if advance is not None:
             advance(loop.history.epochs[-1])
-    steps_an_epoch = max(1, math.ceil(len(rows) / recipe.batch_size))
     history = loop.history
     history.steps_an_epoch = steps_an_epoch
-    laid_out = schedule_steps or recipe.epochs * steps_an_epoch
-    most = steps if steps is not None else laid_out
     last = min(math.ceil(most / steps_an_epoch), laid_out if epochs is None else epochs)
-    loop.watch = Watch(graft, loop.optimizer, most)
     for number in range(len(history.epochs), last + 1):
         if validation and number - 1 - history.best >= recipe.patience:
             history.stopped = f"behind the best score for {recipe.patience} epochs"

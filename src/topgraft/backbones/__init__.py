@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from topgraft.backbones.described import Preprocess as Preprocess
+    from topgraft.backbones.picture_preprocess import PicturePreprocess as PicturePreprocess
     from topgraft.backbones.preprocess import ArrayPreprocess as ArrayPreprocess
-    from topgraft.backbones.preprocess import PicturePreprocess as PicturePreprocess
-    from topgraft.backbones.preprocess import Preprocess as Preprocess
     from topgraft.backbones.preprocess import TextPreprocess as TextPreprocess
     from topgraft.backbones.preprocess import open_preprocess as open_preprocess
     from topgraft.backbones.types import Backbone as Backbone
@@ -23,8 +23,8 @@ _HOMES = {
     "ArrayPreprocess": "preprocess",
     "Backbone": "types",
     "LoadReport": "types",
-    "PicturePreprocess": "preprocess",
-    "Preprocess": "preprocess",
+    "PicturePreprocess": "picture_preprocess",
+    "Preprocess": "described",
     "TextPreprocess": "preprocess",
     "open_preprocess": "preprocess",
 }

@@ -6,7 +6,9 @@ import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topgraft.backbones.preprocess import Mode, PicturePreprocess, Preprocess, TextPreprocess, crop_of
+from topgraft.backbones.described import Preprocess
+from topgraft.backbones.picture_preprocess import Mode, PicturePreprocess, crop_of
+from topgraft.backbones.preprocess import TextPreprocess
 from topgraft.backbones.types import Modality
 from topgraft.canonical import parsed_json
 from topgraft.errors import TopgraftError

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from topgraft.backbones.described import Preprocess
 from topgraft.backbones.matching import report_on, under
 from topgraft.backbones.own import TARGET, load_own, rebuild_own
 from topgraft.backbones.packaged import DEFAULTS, HUB_NAMES, default_source
-from topgraft.backbones.preprocess import Preprocess
 from topgraft.backbones.types import Backbone, LoadReport, Modality, Source
 from topgraft.chain import Chain
 from topgraft.errors import TopgraftError, did_you_mean

@@ -13,13 +13,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from topgraft.backbones.described import Preprocess
 from topgraft.backbones.matching import fill
-from topgraft.backbones.preprocess import (
-    ArrayPreprocess,
-    PicturePreprocess,
-    Preprocess,
-    TextPreprocess,
-)
+from topgraft.backbones.picture_preprocess import PicturePreprocess
+from topgraft.backbones.preprocess import ArrayPreprocess, TextPreprocess
 from topgraft.backbones.types import Filled, Modality, Source
 from topgraft.backbones.weights import read_weights
 from topgraft.errors import TopgraftError, did_you_mean

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from topgraft.backbones.hub import WAYS_OUT, read_address, split_revision, weights_of, where
 from topgraft.backbones.matching import fill
 from topgraft.backbones.packaged import packaged_timm
-from topgraft.backbones.preprocess import Mode, PicturePreprocess, crop_of
+from topgraft.backbones.picture_preprocess import Mode, PicturePreprocess, crop_of
 from topgraft.backbones.types import Filled, Source
 from topgraft.backbones.weights import Weights, read_files, read_weights
 from topgraft.errors import TopgraftError, did_you_mean

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from topgraft.backbones.hub import WAYS_OUT, read_address
 from topgraft.backbones.matching import fill
-from topgraft.backbones.preprocess import PicturePreprocess
+from topgraft.backbones.picture_preprocess import PicturePreprocess
 from topgraft.backbones.types import Filled, Source
 from topgraft.backbones.weights import Weights, read_weights
 from topgraft.errors import TopgraftError, did_you_mean

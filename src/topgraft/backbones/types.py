@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from topgraft.backbones.preprocess import Preprocess
+    from topgraft.backbones.described import Preprocess
     from topgraft.chain import Chain
 
 Modality = Literal["picture", "text", "array"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from topgraft.backbones.preprocess import Preprocess
+from topgraft.backbones.described import Preprocess
 from topgraft.data.types import Data
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from topgraft.backbones.preprocess import Preprocess
+from topgraft.backbones.described import Preprocess
 from topgraft.chain import Inputs, State
 from topgraft.data.types import Data
 from topgraft.features.engine import Engine

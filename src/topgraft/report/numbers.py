@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from topgraft.advise import DepthAdvice
+from topgraft.advise import DepthAdvice, cut_rows
 from topgraft.console import counted, duration, percent
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence
@@ -99,23 +99,8 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
 
 
 def _depth(result: Mapping[str, Any], evidence: Evidence, advice: DepthAdvice) -> dict[str, Any]:
-    names = result["blocks"]["all"]
-    parameters, work = result["blocks"]["parameters"], result["blocks"]["work"]
-    rows = [
-        {
-            "keep": cut.keep,
-            "block": names[cut.keep - 1],
-            "score": cut.score,
-            "low": cut.low,
-            "high": cut.high,
-            "loss": cut.loss,
-            "in_set": cut.keep in advice.in_set,
-            "p_best": advice.p_best[cut.keep],
-            "parameters": parameters[cut.keep - 1],
-            "work": work[cut.keep - 1],
-        }
-        for cut in evidence.cuts
-    ]
+    blocks = result["blocks"]
+    rows = cut_rows(evidence, advice, blocks["all"], blocks["parameters"], blocks["work"])
     chance = float((evidence.chance_predictions == evidence.targets).mean())
     return {
         "cuts": rows,
