@@ -80,6 +80,7 @@ def advise_depth(
     saving: str = "fewer parameters",
     prefer: Prefer = "small",
     margin: tuple[float, float] = (math.inf, math.inf),
+    whole: float | None = None,
     seed: int = 0,
 ) -> DepthAdvice:
     """Advise the cheapest cut that neither accuracy nor loss can tell from the best.
@@ -102,6 +103,8 @@ def advise_depth(
         Score points (percentage) and nats by which the advised cut may have measured worse than the best of
         the set. With few examples the set is wide, and its cheapest member, though it can't be told from the
         best, is expected to be worse by what was measured; a margin bounds that.
+    whole
+        Cost that the saving is a share of; that of the last cut by default.
     seed
         Of the bootstrap.
 
@@ -133,6 +136,7 @@ def advise_depth(
         others = (k for k in range(len(keeps)) if k != here)
         other = min(others, key=lambda k: (paired.means[0, k], paired.means[1, k]))
     width = float(found.critical[here]) + POWER
+    saved = _saved(cost, keep, cost[max(keeps)] if whole is None else whole, saving)
     return DepthAdvice(
         keep,
         best,
@@ -140,7 +144,7 @@ def advise_depth(
         {k: float(share) for k, share in zip(keeps, shares, strict=True)},
         100 * width * float(paired.errors[0, here, other]),
         beats_chance,
-        _reason(evidence, keep, in_set, _saved(cost, keeps, keep, saving), beats_chance=beats_chance),
+        _reason(evidence, keep, in_set, saved, beats_chance=beats_chance),
     )
 
 
@@ -177,8 +181,7 @@ def _within(evidence: Evidence, in_set: tuple[int, ...], margin: tuple[float, fl
     return [k for k in near if evidence[k].loss <= least + margin[1]]
 
 
-def _saved(cost: Mapping[int, float], keeps: list[int], keep: int, saving: str) -> str:
-    whole = cost[max(keeps)]
+def _saved(cost: Mapping[int, float], keep: int, whole: float, saving: str) -> str:
     percent = round(100 * (1 - cost[keep] / whole)) if whole > 0 else 0
     return f"{percent} % {saving}" if percent > 0 else ""
 

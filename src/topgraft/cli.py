@@ -143,7 +143,7 @@ def layers(
 @app.command()
 def probe(
     data: options.DataArgument,
-    backbone: options.BackboneOption = None,
+    backbone: options.Backbones = None,
     weights: options.WeightsOption = "auto",
     allow_missing: options.AllowMissing = None,
     text: options.TextOption = None,
@@ -175,7 +175,6 @@ def probe(
     from topgraft.settings import Settings
 
     told = {
-        "backbone": backbone,
         "weights": weights,
         "allow_missing": allow_missing,
         "folds": folds,
@@ -190,6 +189,7 @@ def probe(
     document = run_probe(
         _read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable),
         settings,
+        backbones=backbone or (),
         test=test,
         allow_overlap=allow_overlap,
         dry_run=dry_run,
@@ -205,7 +205,7 @@ def probe(
 def fit(
     data: options.DataArgument,
     out: options.Out = None,
-    backbone: options.BackboneOption = None,
+    backbone: options.Backbones = None,
     weights: options.WeightsOption = "auto",
     allow_missing: options.AllowMissing = None,
     keep: options.Keep = "auto",

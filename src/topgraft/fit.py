@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,27 @@ from topgraft.data import read
 from topgraft.data.types import Data
 from topgraft.features.engine import version_of
 from topgraft.features.store import Store
+from topgraft.files import write_json
 from topgraft.job import Job
 from topgraft.plan import Plan
+from topgraft.rivals import (
+    MOST_SPENT,
+    advise_backbone,
+    measure_rivals,
+    must_be_open,
+    must_differ,
+    rivals_json,
+    rivals_table,
+)
 from topgraft.run import RunFolder
 from topgraft.settings import REPEATED, Settings, agree
 from topgraft.show import backbone_lines, data_lines
 from topgraft.stages import Prepared, load_for, prepare
 
 DEFAULT_SUFFIX = ".topgraft"
+RIVALS = "backbones.json"
+Given = str | nn.Module | Backbone | None
+"""What names a backbone: as for :func:`topgraft.load`, or what that gave."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,7 @@ def fit(
     out: str | Path | None = None,
     *,
     test: Any = None,
-    backbone: str | nn.Module | Backbone | None = None,
+    backbone: Given | Sequence[Given] = None,
     allow_overlap: bool = False,
     text: str | None = None,
     label: str | None = None,
@@ -99,7 +113,8 @@ def fit(
         A folder that does not exist yet; named after the data when not given. An unfinished run of the same
         command and data there goes on.
     backbone
-        As for :func:`topgraft.load`, or what that gave; the packaged one for the data by default.
+        As for :func:`topgraft.load`, or what that gave; the packaged one for the data by default. Of several,
+        all depths are measured on the same folds, and one is chosen: see :mod:`topgraft.rivals`.
     test, allow_overlap
         A separate test set, see :func:`topgraft.data.read_test`.
     text, label, path, group, targets, max_unreadable
@@ -151,16 +166,20 @@ def fit(
         "data": ready.data.fingerprint,
         "development": ready.development.fingerprint,
         "untouched": ready.untouched.fingerprint,
-        "weights": ready.backbone.report.digest,
-        "backbone": ready.backbone.source,
+        "weights": [b.report.digest for b in start.rivals] or ready.backbone.report.digest,
+        "backbone": [b.source for b in start.rivals] or ready.backbone.source,
         "plan": given,
     }
     run = RunFolder.claim(folder, command, overwrite=overwrite)
     decided = Plan(run.path / "plan.json", given)
     if (run.path / "plan.json").exists():
         decided.decisions = Plan.read(run.path / "plan.json")
+    store = store or Store()
+    if start.rivals:
+        ready = settle_backbone(start, run, decided, store, console, began)
+        settings = ready.settings
     decided.tell({name: settings.to_json()[name] for name in REPEATED})
-    result = Job(ready, run, decided, store or Store(), console, began).go()
+    result = Job(ready, run, decided, store, console, began).go()
     return Run(run.path, result)
 
 
@@ -173,18 +192,21 @@ class Beginning:
     given
         Decisions of a plan, if one was given.
     ready
-        Data and backbone.
+        Data and backbone; of several backbones the first.
+    rivals
+        All of them, where several were given.
     """
 
     given: dict[str, Any] | None
     ready: Prepared
+    rivals: tuple[Backbone, ...] = ()
 
 
 def begin(
     source: Any,
     *,
     test: Any = None,
-    backbone: str | nn.Module | Backbone | None = None,
+    backbone: Given | Sequence[Given] = None,
     allow_overlap: bool = False,
     text: str | None = None,
     label: str | None = None,
@@ -197,8 +219,12 @@ def begin(
     **options: Any,
 ) -> Beginning:
     """Check what was told, read the data, load the backbone, and say what they are; see :func:`fit`."""
-    settings = Settings.of({**options, "backbone": backbone if isinstance(backbone, str) else None})
+    several = list(backbone) if isinstance(backbone, (list, tuple)) else [backbone]
+    first = several[0] if len(several) == 1 else None
+    settings = Settings.of({**options, "backbone": first if isinstance(first, str) else None})
     given = Plan.read(Path(plan)) if plan is not None else None
+    if len(several) > 1:
+        must_be_open(settings, given)
     settings = settings.repeating(given or {})
 
     if isinstance(source, Data):
@@ -213,14 +239,43 @@ def begin(
             targets=targets,
             max_unreadable=max_unreadable,
         )
-    network = load_for(data, settings, given=None if isinstance(backbone, str) else backbone)
-    _check_depth(settings, given or {}, network)
-    ready = prepare(data, network, settings, test=test, allow_overlap=allow_overlap)
-    backbone_lines(console, network)
+    networks = [_network(data, settings, one) for one in several]
+    for network in networks:
+        _check_depth(settings, given or {}, network)
+    must_differ(networks)
+    ready = prepare(data, networks[0], settings, test=test, allow_overlap=allow_overlap)
+    for network in networks:
+        backbone_lines(console, network)
     data_lines(console, data, untouched=f"{len(ready.untouched):,} kept untouched for the final score")
     if ready.notes:
         console.line("Folds", *ready.notes)
-    return Beginning(given, ready)
+    return Beginning(given, ready, tuple(networks) if len(networks) > 1 else ())
+
+
+def _network(data: Data, settings: Settings, given: Given) -> Backbone:
+    if isinstance(given, str):
+        return load_for(data, replace(settings, backbone=given))
+    return load_for(data, settings, given=given)
+
+
+def settle_backbone(
+    start: Beginning, run: RunFolder, plan: Plan, store: Store, console: Console, began: float
+) -> Prepared:
+    """Measure several backbones and choose one; what was chosen is read back on going on."""
+    ready, prefer, seed = start.ready, start.ready.settings.prefer, start.ready.settings.seed
+    if "backbone" not in plan.decisions:
+        deadline = began + MOST_SPENT * ready.settings.budget
+        rivals = measure_rivals(ready, start.rivals, store, console, deadline=deadline)
+        advice = advise_backbone(rivals, prefer=prefer, seed=seed)
+        rivals_table(console, rivals, advice)
+        write_json(run.path / RIVALS, {"backbones": rivals_json(rivals), "advice": advice.to_json()})
+        plan.decide(
+            "keep", lambda: (advice.keep, advice.reason)
+        )  # before the name, which says that it is done
+        plan.decide("backbone", lambda: (advice.backbone, advice.reason))
+    chosen = next(b for b in start.rivals if b.source == plan.decisions["backbone"]["value"])
+    console.line("Backbone", f"{chosen.source}: {plan.reason('backbone')}")
+    return replace(ready, backbone=chosen, settings=replace(ready.settings, backbone=chosen.source))
 
 
 def _check_depth(settings: Settings, given: dict[str, Any], backbone: Backbone) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from topgraft.console import Console
 from topgraft.cost import Forecast
 from topgraft.cost import forecast as together
+from topgraft.errors import TopgraftError
 from topgraft.features.store import Store
 from topgraft.fit import begin
 from topgraft.rehearsal import candidates, costs_for
@@ -52,6 +53,8 @@ def forecast(
     if out is not None:
         RunFolder.check(Path(out), overwrite=overwrite)
     start = begin(source, console=console, **options)
+    if start.rivals:
+        raise TopgraftError(f"A forecast is for one backbone at a time; {len(start.rivals)} were given.")
     return foretell(start.ready, store or Store(), console, began=began, decisions=start.given)
 
 

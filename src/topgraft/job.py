@@ -175,6 +175,8 @@ class Job(Underway):
             said.append(f"You decided: keep {named(chain, asked)}{f': {share}' if share else ''}.")
         elif self.plan.is_repeat:
             said.append(f"The plan says: keep {named(chain, self.plan.decisions['keep']['value'])}.")
+        elif (chosen := self.plan.decisions["keep"]["value"]) != advice.keep:
+            said.append(f"Over all backbones: keep {named(chain, chosen)}.")
         return said
 
     def _settle(

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from topgraft.backbones.types import Backbone
 from topgraft.console import Console
 from topgraft.data.types import Data
+from topgraft.errors import TopgraftError
 from topgraft.features.store import Store
 from topgraft.forecast import foretell
+from topgraft.rivals import (
+    advise_backbone,
+    measure_rivals,
+    must_be_open,
+    must_differ,
+    rivals_json,
+    rivals_table,
+)
 from topgraft.settings import Settings
 from topgraft.show import backbone_lines, data_lines, evidence_table, probe_json
-from topgraft.stages import advise, load_for, measure, prepare, probe_all, reuse, time_one_batch
+from topgraft.stages import Prepared, advise, load_for, measure, prepare, probe_all, reuse, time_one_batch
 from topgraft.transferability import secondary
 
 
@@ -21,6 +32,7 @@ def run_probe(
     data: Data,
     settings: Settings,
     *,
+    backbones: Sequence[str] = (),
     test: Any,
     allow_overlap: bool,
     dry_run: bool,
@@ -36,6 +48,8 @@ def run_probe(
         All examples.
     settings
         As for a fit.
+    backbones
+        Names; the packaged one for the data when none is given. Several are compared.
     test, allow_overlap
         A separate test set, see :func:`topgraft.data.read_test`.
     dry_run
@@ -52,12 +66,22 @@ def run_probe(
     dict
         The fixed form of ``probe --json``, or the forecast.
     """
-    backbone, store = load_for(data, settings), Store()
+    store, names = Store(), list(backbones) or [settings.backbone]
+    if len(names) > 1:
+        must_be_open(settings, None)
+    networks = [load_for(data, replace(settings, backbone=name)) for name in names]
+    must_differ(networks)
+    backbone = networks[0]
     ready = prepare(data, backbone, settings, test=test, allow_overlap=allow_overlap)
-    backbone_lines(console, backbone)
+    for network in networks:
+        backbone_lines(console, network)
     data_lines(console, data, untouched=f"{len(ready.untouched):,} kept untouched for the final score")
     if ready.notes:
         console.line("Folds", *ready.notes)
+    if len(networks) > 1:
+        if dry_run:
+            raise TopgraftError(f"--dry-run is for one backbone at a time; {len(networks)} were given.")
+        return _several(ready, networks, store, console)
     if dry_run:
         return foretell(ready, store, console, began=began, choices=False).to_json()
     features, passed = measure(backbone, ready.development, store, settings, console)
@@ -75,3 +99,24 @@ def run_probe(
         rate = time_one_batch(backbone, ready.development, chosen, store)
     resumed = reuse("pass", passed["items_reused"], passed["items_reused"] * rate)
     return probe_json(backbone, evidence, advice, resumed, beside)
+
+
+def _several(ready: Prepared, networks: Sequence[Backbone], store: Store, console: Console) -> dict[str, Any]:
+    """Every depth of each backbone, one table each, and the advice over all."""
+    settings = ready.settings
+    rivals = measure_rivals(ready, networks, store, console)
+    documents = []
+    for rival, summary in zip(rivals, rivals_json(rivals), strict=True):
+        if rival.features is None or rival.evidence is None or rival.advice is None:
+            documents.append({**summary, "cuts": []})
+            continue
+        targets = np.asarray(ready.development.targets)
+        beside = secondary(rival.features, targets, ready.fold_of, seed=settings.seed)
+        console.line("Depths", rival.backbone.source)
+        evidence_table(console, rival.backbone.chain, rival.evidence, rival.advice, beside)
+        own = probe_json(rival.backbone, rival.evidence, rival.advice, [], beside)
+        documents.append({**summary, "cuts": own["cuts"], "advice": own["advice"]})
+    advice = advise_backbone(rivals, prefer=settings.prefer, seed=settings.seed)
+    rivals_table(console, rivals, advice)
+    console.line("Advice", f"keep {advice.keep} of {advice.backbone}: {advice.reason}")
+    return {"backbones": documents, "advice": advice.to_json()}

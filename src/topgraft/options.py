@@ -11,9 +11,11 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing for people but errors.")]
 DataArgument = Annotated[str, typer.Argument(help="A folder with one folder a class, or a table.")]
-BackboneOption = Annotated[
-    str | None,
-    typer.Option(help="timm/NAME, hf/NAME-or-folder, torchvision/NAME or package.module:function."),
+_BACKBONE = "timm/NAME, hf/NAME-or-folder, torchvision/NAME or package.module:function"
+BackboneOption = Annotated[str | None, typer.Option(help=f"{_BACKBONE}.")]
+Backbones = Annotated[
+    list[str] | None,
+    typer.Option("--backbone", help=f"{_BACKBONE}; of several, given each, the best is chosen."),
 ]
 WeightsOption = Annotated[str, typer.Option(help="auto, none (random values), or a file of weights.")]
 AllowMissing = Annotated[

@@ -295,10 +295,10 @@ def probe_all(
     return evidence, False
 
 
-def cost_of_cuts(chain: Chain) -> dict[int, float]:
-    """Per number of blocks kept: how many parameters that is."""
-    sizes = np.cumsum([block.parameters for block in chain])
-    return {block.index: float(total) for block, total in zip(chain, sizes, strict=True)}
+def cost_of_cuts(chain: Chain, prefer: str = "small") -> dict[int, float]:
+    """Per number of blocks kept how many parameters that is; multiply-adds where ``fast`` is preferred."""
+    costs = np.cumsum([block.macs if prefer == "fast" else block.parameters for block in chain])
+    return {block.index: float(total) for block, total in zip(chain, costs, strict=True)}
 
 
 def advise(evidence: Evidence, chain: Chain, *, prefer: str = "small", seed: int = 0) -> DepthAdvice:
@@ -307,10 +307,14 @@ def advise(evidence: Evidence, chain: Chain, *, prefer: str = "small", seed: int
     "As well" is within :data:`MARGIN` of the best member of the set. ``prefer`` moves the choice in the set:
     ``small`` goes by parameters, ``fast`` by the work of a prediction, ``accuracy`` by the highest score.
     """
+    return advise_by(evidence, cost_of_cuts(chain, prefer), prefer=prefer, seed=seed)
+
+
+def advise_by(
+    evidence: Evidence, cost: Mapping[int, float], *, prefer: str, seed: int, whole: float | None = None
+) -> DepthAdvice:
+    """:func:`advise` where the cost of each cut is known; ``whole`` is what savings are a share of."""
     if prefer == "accuracy":
-        return advise_depth(evidence, cost_of_cuts(chain), prefer="accuracy", seed=seed)
-    if prefer == "fast":
-        work = np.cumsum(chain.share_of_work())
-        cost = {block.index: float(share) for block, share in zip(chain, work, strict=True)}
-        return advise_depth(evidence, cost, saving="less work in each prediction", margin=MARGIN, seed=seed)
-    return advise_depth(evidence, cost_of_cuts(chain), margin=MARGIN, seed=seed)
+        return advise_depth(evidence, cost, prefer="accuracy", whole=whole, seed=seed)
+    saving = "less work in each prediction" if prefer == "fast" else "fewer parameters"
+    return advise_depth(evidence, cost, saving=saving, margin=MARGIN, whole=whole, seed=seed)
