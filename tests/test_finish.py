@@ -13,6 +13,7 @@ from command_line import Job, Watching, content, done, tiny_job
 from topgraft.console import Console
 from topgraft.data import hold_out, read
 from topgraft.errors import RunningError
+from topgraft.evidence import Evidence
 from topgraft.fit import fit
 from topgraft.predict import Predictor, rows_of
 from topgraft.saved import open_model
@@ -51,6 +52,18 @@ def test_a_finished_folder_holds_everything(model: Path) -> None:
     assert not [n for n in names if n.startswith("work") or "part" in n]
     assert json.loads((model / "labels.json").read_text()) == ["blame", "neither", "praise"]
     assert json.loads((model / "run.json").read_text())["status"] == "finished"
+
+
+def test_the_optimism_of_choosing_is_the_searchs_score_less_the_untouched_one(job: Job, place: Path) -> None:
+    outcome = job.fit(place / "frozen", "--keep", "3", "--freeze", "all")
+    assert outcome.status == 0, outcome.err
+    result = json.loads((place / "frozen" / "result.json").read_text())
+    evidence = Evidence.from_json(json.loads((place / "frozen" / "evidence.json").read_text())["evidence"])
+    told = result["optimism"]
+    assert told["searched"] == evidence[3].score
+    assert told["n"] == len(evidence.targets)
+    assert told["untouched"] == result["score"]["value"]
+    assert told["difference"] == told["searched"] - told["untouched"]
 
 
 def test_every_score_is_exactly_that_of_predict_on_the_untouched_part(job: Job, model: Path) -> None:

@@ -24,9 +24,9 @@ from topgraft.history import History
 from topgraft.mistakes import UNTOUCHED, untouched_json
 from topgraft.predict import Predictor, predicted_classes, rows_of
 from topgraft.saved import describe, open_model, save
-from topgraft.score import Score, majority_score, score_predictions
+from topgraft.score import Score, majority_score, optimism, score_predictions
 from topgraft.settings import REPEATED
-from topgraft.show import calibration_line, score_json, score_lines
+from topgraft.show import calibration_line, optimism_line, score_json, score_lines
 from topgraft.show_cost import compared_lines
 from topgraft.stages import Prepared, Underway, measure
 from topgraft.versions import versions
@@ -82,6 +82,8 @@ def finish(
     if at.settings.refit_all:
         refit_on_all(at, material, graft, history, description)
     score_lines(console, scores, majority)
+    told = optimism(at.searched, scores[0])
+    optimism_line(console, told)
     calibration_line(console, trusted)
     compared = at.ledger.to_json()
     compared_lines(console, compared)
@@ -103,6 +105,7 @@ def finish(
             "score": score_json(scores[0]),
             "scores": [score_json(s) for s in scores],
             "majority": majority,
+            "optimism": told,
             "calibration": trusted,
             "seconds": seconds,
             "model": str(run.path),

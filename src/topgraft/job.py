@@ -100,6 +100,7 @@ class Job(Underway):
             validation=np.flatnonzero(ready.fold_of == 0).tolist(),
         )
         self.calibration = Calibration.of_losses(evidence[keep].losses)
+        self.searched = evidence[keep].score, len(evidence.targets)
         graft, history, freeze = self._settle(material, keep, evidence)
         return finish(self, material, graft, history, advice, freeze)
 
@@ -217,6 +218,8 @@ class Job(Underway):
         if trial.logits is not None:
             wanted = material.targets[material.validation]
             self.calibration = Calibration.of_logits(trial.logits.numpy(), wanted.numpy())
+            right = trial.logits.argmax(1) == wanted
+            self.searched = float(right.double().mean()), len(right)
         return self._refitted(material, graft, trial, source), trial.history, freeze
 
     def _trial(

@@ -210,6 +210,42 @@ def score_predictions(
     return scores[0], scores[1], scores[2]
 
 
+def optimism(searched: tuple[float, int], untouched: Score) -> dict[str, float]:
+    """By how much the search thought better of the winner than untouched data do.
+
+    A choice among several is partly a choice of luck, so that the winner's own score in the search is too
+    high on average (Cawley and Talbot 2010).
+
+    Parameters
+    ----------
+    searched
+        Share correct in the search, and of how many examples.
+    untouched
+        Accuracy on untouched data.
+
+    Returns
+    -------
+    dict
+        ``searched``, ``n``, ``untouched``, ``difference`` (the first minus the second), and ``error``, the
+        standard error of that difference of two independent shares.
+
+    Examples
+    --------
+    >>> found = optimism((0.8, 400), Score("accuracy", 0.75, 0.66, 0.83, 100))
+    >>> round(found["difference"], 3), round(found["error"], 3)
+    (0.05, 0.048)
+    """
+    share, n = searched
+    variance = share * (1 - share) / max(n, 1) + untouched.value * (1 - untouched.value) / untouched.n
+    return {
+        "searched": share,
+        "n": n,
+        "untouched": untouched.value,
+        "difference": share - untouched.value,
+        "error": math.sqrt(variance),
+    }
+
+
 def _worth(correct: Array, groups: Array | None) -> tuple[float, float]:
     """Independent examples that these are worth, and the degrees of freedom behind that number."""
     n = len(correct)

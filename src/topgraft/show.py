@@ -215,6 +215,17 @@ def score_lines(console: Console, scores: Sequence[Score], majority: float) -> N
     )
 
 
+def optimism_line(console: Console, told: Mapping[str, float]) -> None:
+    """The winner's score in the search beside the untouched one, which no choice has seen."""
+    than = "more" if told["difference"] >= 0 else "less"
+    console.line(
+        "",
+        f"the search had {percent(told['searched'], 1)} on {told['n']:,} examples: "
+        f"{100 * abs(told['difference']):.1f} ± {100 * told['error']:.1f} points {than} "
+        "(optimism of choosing)",
+    )
+
+
 def calibration_line(console: Console, measured: Mapping[str, Any]) -> None:
     """How far the probabilities are off, with the temperature that was fitted and without."""
     said = f"probabilities are off by {100 * measured['error']:.1f} points on average (calibration error)"

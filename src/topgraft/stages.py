@@ -105,6 +105,9 @@ class Underway:
         Of the gradients of the training, in the fixed form of ``fit --json``; ``None`` where nothing trained.
     calibration
         Of the probabilities, on examples that were not trained on.
+    searched
+        Share correct, and of how many examples, by which the choice was made: out of fold for a probe, on the
+        validation part for a training.
     """
 
     ready: Prepared
@@ -119,6 +122,7 @@ class Underway:
     ledger: Ledger = field(default_factory=Ledger)
     health: dict[str, Any] | None = None
     calibration: Calibration = NOT_CALIBRATED
+    searched: tuple[float, int] = (0.0, 0)
 
     @property
     def settings(self) -> Settings:

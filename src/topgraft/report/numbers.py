@@ -85,7 +85,13 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
         f"{keep} of {total} blocks of {result['backbone']} are kept, {frozen}; "
         f"{result['trained_parameters']:,} parameters were trained, in {duration(result['seconds'])} for all."
     )
-    found = [first, second]
+    told = result["optimism"]
+    third = (
+        f"In the search this choice had {percent(told['searched'], 1)} on {told['n']:,} examples, "
+        f"{100 * told['difference']:+.1f} ± {100 * told['error']:.1f} points from the untouched ones: the "
+        "optimism of having chosen."
+    )
+    found = [first, second, third]
     if score["low"] <= result["majority"]:
         found.insert(0, "This model can't be told from always naming the most frequent class.")
     if not result["advice"]["beats_chance"]:
