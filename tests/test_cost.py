@@ -59,6 +59,23 @@ def test_storing_counts_the_conversion_of_what_is_frozen_unless_nothing_is_to_be
     assert converts.one_pass() == COSTS.one_pass()  # there the trial has converted
 
 
+def test_views_are_as_many_as_there_is_time_and_disk_for():
+    one = COSTS.storing_views(2, 1)
+    assert one.seconds == pytest.approx(COSTS.storing(2).seconds)
+    assert one.disk == COSTS.storing(2).disk
+    fifth = one.seconds / 0.2
+    assert [COSTS.views(2, seconds) for seconds in (0.99 * fifth, 1.01 * fifth, 3.5 * fifth, 99 * fifth)] == [
+        *(0, 1, 3, 4)
+    ]
+    large = replace(COSTS, work=replace(WORK, distinct=int(3.5 * 4e9 * 480 / one.disk / 7)))
+    assert large.views(2, 1e12) == 1  # with the pictures themselves, two of half the disk each
+    plain, more = (COSTS.candidate(4, 2, with_views=with_views) for with_views in (False, True))
+    assert (plain.views, more.views) == (0, 4)
+    assert more.stored == pytest.approx(5 * plain.stored)
+    assert more.storing == pytest.approx(5 * plain.storing)
+    assert COSTS.candidate(4, 4, with_views=True).views == 0
+
+
 def test_memory_is_not_told_where_the_system_does_not_tell():
     unknown = replace(COSTS, speed=replace(SPEED, held=0.0, batches=0.0))
     assert unknown.one_pass().memory is None

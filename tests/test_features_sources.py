@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from hub_cache import tiny_bert
-from PIL import Image
 from small_networks import backbone_of, bits, data_of_maps, example_maps, maps
 
 from topgraft.backbones import load
@@ -13,7 +12,7 @@ from topgraft.data import read
 from topgraft.features import sources
 from topgraft.features.engine import Engine
 from topgraft.features.passes import states
-from topgraft.features.sources import FeatureSource, LiveSource, StateSource, standard_augmentation
+from topgraft.features.sources import FeatureSource, LiveSource, StateSource, ViewSource
 from topgraft.features.store import Store
 
 DATA = data_of_maps(12)
@@ -94,25 +93,27 @@ def test_examples_are_changed_in_training_only(backbone):
     assert torch.equal(source.batch(ROWS, training=True)["x"], plain + 1)
 
 
-def test_augmentation_is_a_view_of_the_same_size_that_the_seed_decides():
-    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    picture = Image.fromarray(noise)
-    views = []
-    for seed in (1, 1, 2):
+def test_training_draws_a_view_of_each_example_and_all_else_reads_it_as_it_is(tmp_path):
+    backbone, data = pictures_and_network()
+    shelves = [states(backbone, data, Store(tmp_path / "store"), 2, view=view)[0] for view in range(3)]
+    views = [StateSource(shelf, data.digests) for shelf in shelves]
+    rows = [3, 0, 0, 2, 1, 3]
+    given = [[bits(view.batch([row], training=False).tensors[0][0]) for row in rows] for view in views]
+    source = ViewSource(views)
+    plain = source.batch(rows, training=False).tensors[0]
+    assert [bits(t) for t in plain] == given[0]
+    seen = [set() for _ in rows]
+    for seed in range(30):
         torch.manual_seed(seed)
-        views.append(np.asarray(standard_augmentation(picture)))
-    assert all(view.shape == noise.shape for view in views)
-    assert np.array_equal(views[0], views[1])
-    assert not np.array_equal(views[0], views[2])
-    assert not np.array_equal(views[0], noise)
+        drawn = source.batch(rows, training=True).tensors[0]
+        torch.manual_seed(seed)
+        assert bits(source.batch(rows, training=True).tensors[0]) == bits(drawn)
+        for place, tensor in enumerate(drawn):
+            seen[place].add([view[place] for view in given].index(bits(tensor)))
+    assert all(views == {0, 1, 2} for views in seen)
 
 
-def test_half_of_the_views_are_flipped_and_small_parts_never_show():
-    ramp = np.tile(np.arange(60, dtype=np.uint8) * 4, (60, 1))
-    picture = Image.fromarray(np.stack([ramp] * 3, 2))
-    torch.manual_seed(0)
-    rows = [np.asarray(standard_augmentation(picture))[30, :, 0].astype(int) for _ in range(60)]
-    flipped = sum(row[-1] < row[0] for row in rows)
-    assert 15 < flipped < 45
-    # 60 % of the area at 4:3 is at least 0.66 of the width
-    assert min(abs(row[-1] - row[0]) for row in rows) > 0.6 * (ramp[0, -1] - ramp[0, 0])
+def pictures_and_network():
+    noise = np.random.default_rng(0).integers(0, 256, (4, 40, 50, 3), dtype=np.uint8)
+    network = load("timm/resnet10t", weights="none")
+    return network, read((noise, ["a", "b", "a", "b"]), modality="picture")

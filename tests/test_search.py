@@ -28,7 +28,7 @@ from topgraft.backbones import load
 from topgraft.data import assign_folds, read
 from topgraft.evidence import Evidence
 from topgraft.features.shelf import StoreWarning
-from topgraft.features.sources import FeatureSource, LiveSource, StateSource
+from topgraft.features.sources import FeatureSource, LiveSource, StateSource, ViewSource
 from topgraft.features.store import Store
 from topgraft.history import History
 from topgraft.probe import fit_head, probe
@@ -42,6 +42,7 @@ from topgraft.search import (
     head_trains,
     is_better,
     new_graft,
+    reads_views,
     recipe_for,
     refit,
     right_most_third,
@@ -201,6 +202,25 @@ def test_what_is_read_fits_what_is_frozen(tmp_path):
         assert (source.engine is None) == (freeze == 0)
     arrays = of_arrays(tmp_path / "arrays", augment="standard")
     assert isinstance(source_at(arrays, 4, 2)[0], StateSource)
+
+
+def test_views_are_read_where_pictures_train_from_a_cut_and_nobody_said_otherwise(tmp_path):
+    material = of_pictures(tmp_path)
+    backbone = material.backbone
+    for freeze, wanted in ((0, False), (3, True), (5, False)):
+        assert reads_views(backbone, Settings(), 5, freeze) is wanted
+        assert not reads_views(backbone, Settings(augment="none"), 5, freeze)
+        assert not reads_views(backbone, Settings(augment="standard"), 5, freeze)
+    assert not reads_views(of_arrays(tmp_path / "arrays").backbone, Settings(), 4, 2)
+    source, reused = source_at(material, 5, 3, views=2)
+    assert isinstance(source, ViewSource)
+    assert reused == 0
+    plain, reused = source_at(material, 5, 3)
+    assert reused == len(material.targets)
+    rows = material.validation
+    assert bits(source.batch(rows, training=False).tensors[0]) == bits(
+        plain.batch(rows, training=True).tensors[0]
+    )
 
 
 def test_states_are_made_once(tmp_path):

@@ -27,6 +27,12 @@ PER_PARAMETER = 4
 """Numbers a trained parameter takes in training: itself, its gradient, and AdamW's two moments."""
 SPARE = 0.85
 """Share of the time left that a training may plan with, as in a fit."""
+VIEWS = 4
+"""Changed views of each picture that are stored at most."""
+SPENT_ON_VIEWS = 0.2
+"""Share of the time left in which they are stored, and ..."""
+DISK_FOR_VIEWS = 4e9
+"""... bytes that they may take with the pictures themselves."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,10 @@ class Candidate:
     asked
         Whether it is what the user decided.
     storing, stored
-        Seconds in which the states at cut ``freeze`` are stored, and the bytes that they take on disk.
+        Seconds in which the states at cut ``freeze`` are stored, and the bytes that they take on disk, those
+        of views included.
+    views
+        Changed views of each picture that are stored.
     epoch, training
         Seconds of one epoch on the training part, and of the whole training with its refit.
     epochs
@@ -86,6 +95,7 @@ class Candidate:
     trained_parameters: int
     optimizer: float
     model: float
+    views: int = 0
 
 
 @dataclass(frozen=True)
@@ -186,7 +196,14 @@ class Costs:
         )
 
     def candidate(
-        self, keep: int, freeze: int, *, live: bool = False, asked: bool = False, stored: int = 0
+        self,
+        keep: int,
+        freeze: int,
+        *,
+        live: bool = False,
+        asked: bool = False,
+        stored: int = 0,
+        with_views: bool = False,
     ) -> Candidate:
         """The cost of keeping ``keep`` blocks and freezing ``freeze`` of them.
 
@@ -199,6 +216,8 @@ class Costs:
             Whether it is what the user decided.
         stored
             Distinct examples whose state at cut ``freeze`` is in the store already.
+        with_views
+            Whether changed views of each picture are stored, too, as many as there is time for.
         """
         trained = self.trained_parameters(keep, freeze)
         kept = sum(block.parameters for block in self.blocks[:keep])
@@ -206,6 +225,10 @@ class Costs:
         is_stored = 0 < freeze < keep and not live
         trains = freeze < keep or self.work.head_trains
         storing = self.storing(freeze, stored) if is_stored else Stage(0.0, None, 0.0)
+        views = self.views(freeze, self._left()) if with_views and is_stored else 0
+        if views:
+            more = self.storing_views(freeze, views)
+            storing = Stage(storing.seconds + more.seconds, storing.memory, storing.disk + more.disk)
         epoch = self.epoch(keep, freeze, live=live) if trains else 0.0
         epochs = self.work.epochs if trains else 0
         return Candidate(
@@ -221,7 +244,24 @@ class Costs:
             trained_parameters=trained,
             optimizer=float(FLOAT * PER_PARAMETER * trained),
             model=float(FLOAT * (kept + head)),
+            views=views,
         )
+
+    def views(self, freeze: int, left: float) -> int:
+        """How many changed views of each picture are stored at a cut, with ``left`` seconds of time.
+
+        At most :data:`VIEWS`; none where they would take more than a share of that time, or of the disk.
+        """
+        one = self.storing_views(freeze, 1)
+        in_time = SPENT_ON_VIEWS * left / max(one.seconds, 1e-9)
+        on_disk = DISK_FOR_VIEWS / max(one.disk, 1.0) - 1
+        return max(0, min(VIEWS, math.floor(in_time), math.floor(on_disk)))
+
+    def storing_views(self, freeze: int, views: int) -> Stage:
+        """Further passes to cut ``freeze``, for views; the engine is converted by the first pass."""
+        seconds = self.speed.decoding / self.speed.cores + self.speed.chain * self.share(0, freeze)
+        count = views * self.work.distinct
+        return Stage(count * seconds, None, count * self.bytes_of_state(freeze))
 
     def trained_parameters(self, keep: int, freeze: int) -> int:
         """Numbers that train: those of the blocks between freeze and keep, and of the head."""
@@ -280,7 +320,7 @@ class Costs:
     def _affordable(
         self, keep: int, freeze: int, epochs: int, storing: float, *, live: bool, asked: bool
     ) -> int:
-        left = self.work.budget - self.work.spent - self.one_pass().seconds - self.probes().seconds
+        left = self._left()
         if asked:
             least = 1
         elif storing > 0.5 * left:
@@ -294,6 +334,10 @@ class Costs:
         if each > 0:
             possible = math.floor(min(epochs, max(0.0, (left - storing) * SPARE - first) / each))
         return possible if possible >= min(least, epochs) else 0
+
+    def _left(self) -> float:
+        """Seconds of the budget that are left after the probes."""
+        return self.work.budget - self.work.spent - self.one_pass().seconds - self.probes().seconds
 
     def _memory(self, more: float) -> float | None:
         return self.speed.held + more if self.speed.held else None

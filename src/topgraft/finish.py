@@ -28,7 +28,8 @@ from topgraft.score import Score, majority_score, optimism, score_predictions
 from topgraft.settings import REPEATED
 from topgraft.show import calibration_line, optimism_line, score_json, score_lines
 from topgraft.show_cost import compared_lines
-from topgraft.stages import Prepared, Underway, measure
+from topgraft.stages import Prepared, measure
+from topgraft.underway import Underway
 from topgraft.versions import versions
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -189,7 +190,8 @@ def refit_on_all(
         last = search.frozen_graft(everything, graft.keep)
     else:
         trial = search.Trial(graft.keep, graft.freeze, history, 0.0)
-        source, _ = search.source_at(everything, graft.keep, graft.freeze)
+        views = int(at.plan.decisions.get("views", {}).get("value", 0))
+        source, _ = search.source_at(everything, graft.keep, graft.freeze, views=views)
         last, _ = search.refit(everything, trial, source, checkpoint=None, advance=None)
     last.head.cool(at.calibration.temperature)
     save(at.run.path, last, ready.backbone.preprocess, description)

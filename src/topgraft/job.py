@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,30 +14,29 @@ from topgraft.advise import DepthAdvice
 from topgraft.calibration import Calibration
 from topgraft.choices import named, resolve_freeze, resolve_keep, share_in_words
 from topgraft.console import counted, duration, percent, size
-from topgraft.cost import Costs, forecast
+from topgraft.cost import Candidate, forecast
 from topgraft.evidence import Evidence
 from topgraft.features.passes import pooled_shelf, states_shelf
 from topgraft.features.shelf import Shelf
-from topgraft.features.sources import Source
+from topgraft.features.sources import Source, ViewSource
 from topgraft.features.trial import Choice
 from topgraft.finish import finish
 from topgraft.graft import Graft
 from topgraft.history import History
-from topgraft.rehearsal import candidate, candidates, costs_for, is_live, memory_held
+from topgraft.rehearsal import candidate, candidates, is_live
 from topgraft.show import evidence_table
 from topgraft.show_cost import pass_line
 from topgraft.show_health import checked, health_json, health_lines, must_not_be_lost
 from topgraft.stages import (
-    Underway,
     advise,
     engine_for,
     engine_in_words,
     measure,
     planned,
     probe_all,
-    reuse,
 )
 from topgraft.train import seconds_an_example
+from topgraft.underway import Underway
 
 
 @dataclass
@@ -68,17 +64,17 @@ class Job(Underway):
             ready.backbone, self.store, engine=self.settings.engine, precision=self.settings.precision
         )
         begun = self._foretell(shelf)
-        with self._spending("pass", shelf):
+        with self.spending("pass", shelf):
             features, told = measure(
                 ready.backbone, ready.development, self.store, self.settings, console, begun=begun
             )
-        self._note_reuse("pass", told["items_reused"], told["items_reused"] * self._rate_of_pass(told))
-        with self._spending("probes"):
+        self.note_reuse("pass", told["items_reused"], told["items_reused"] * self._rate_of_pass(told))
+        with self.spending("probes"):
             evidence, was_there = probe_all(
                 features, ready.development, ready.fold_of, path=self.run.path / "evidence.json"
             )
         if was_there:
-            self._note_reuse("probe", len(evidence.cuts), 0.0)
+            self.note_reuse("probe", len(evidence.cuts), 0.0)
             self.ledger.forget("probes")
         advice = advise(evidence, chain, prefer=self.settings.prefer, seed=self.settings.seed)
         evidence_table(console, chain, evidence, advice)
@@ -119,12 +115,6 @@ class Job(Underway):
         decided = Choice(engine, precision, plan.reason("engine"))
         self.console.line("Engine", engine_in_words(decided))
 
-    @cached_property
-    def costs(self) -> Costs:
-        """What every forecast follows from: a short trial is run when it is first asked for."""
-        spent = time.monotonic() - self.began
-        return costs_for(self.ready, self.store, spent=spent, decisions=self.plan.decisions, storing=True)
-
     def _foretell(self, shelf: Shelf) -> tuple[int, float]:
         """Say what the pass and the probes cost, and note it with what choices of keep and freeze would.
 
@@ -141,15 +131,6 @@ class Job(Underway):
         self.ledger.predict("probes", seconds=told.probes.seconds, memory=told.most_memory)
         return done
 
-    @contextmanager
-    def _spending(self, stage: str, shelf: Shelf | None = None) -> Iterator[None]:
-        """Note the time that a stage takes, what the process held at most, and by how much a shelf grew."""
-        before, began = 0 if shelf is None else shelf.size(), time.monotonic()
-        yield
-        grown = {} if shelf is None else {"disk": float(shelf.size() - before)}
-        most = memory_held()[1] or None
-        self.ledger.spend(stage, seconds=time.monotonic() - began, memory=most, **grown)
-
     def _rate_of_pass(self, told: dict[str, Any]) -> float:
         """Seconds an example of the pass, measured now or by the process that stored the rest."""
         measured = float(told["seconds_an_example"])
@@ -162,9 +143,6 @@ class Job(Underway):
         )
         self.seconds_of_pass = rate * len(self.ready.development)
         return float(rate)
-
-    def _note_reuse(self, stage: str, items: int, seconds: float) -> None:
-        self.resumed += reuse(stage, items, seconds)
 
     def _said_of_depth(self, advice: DepthAdvice, asked: int | None) -> list[str]:
         chain = self.ready.backbone.chain
@@ -256,7 +234,7 @@ class Job(Underway):
         history = trial.history
         plan.decide(done, lambda: (len(history.epochs) - 1, history.stopped))
         spent = sum(e.seconds for e in history.epochs[: history.resumed + 1])
-        self._note_reuse("training", history.resumed, spent)
+        self.note_reuse("training", history.resumed, spent)
         seconds = time.monotonic() - began + spent
         self.ledger.spend("training", seconds=seconds, epochs=len(history.epochs) - 1)
         self._tell_history(history, "Training")
@@ -285,7 +263,7 @@ class Job(Underway):
                 advance=lambda e: bar(1 if e.number else 0),
             )
         spent = sum(e.seconds for e in again.epochs[: again.resumed + 1])
-        self._note_reuse("refit", again.resumed, spent)
+        self.note_reuse("refit", again.resumed, spent)
         self.ledger.spend("training", seconds=time.monotonic() - began + spent)
         steps = counted(history.best * history.steps_an_epoch, "step")
         self.console.line(
@@ -317,25 +295,7 @@ class Job(Underway):
         if plan.decisions.get("epochs", {}).get("value") == 0:
             self.skipped.append(plan.reason("epochs"))
             return None, 0
-        label = "Storing"
-        if 0 < freeze < keep and not search.augments(material, freeze):
-            shelf = states_shelf(
-                self.ready.backbone,
-                self.store,
-                freeze,
-                engine=self.settings.engine,
-                precision=self.settings.precision,
-            )
-            self.ledger.predict("storing", seconds=cost.storing, disk=cost.stored)
-            with (
-                self._spending("storing", shelf),
-                console.progress(label, len(material.targets), f"at cut {freeze}") as advance,
-            ):
-                source, reused = search.source_at(material, keep, freeze, advance=advance)
-            saved = self.seconds_of_pass * float(work[freeze]) / len(material.targets)
-            self._note_reuse("states", reused, reused * saved)
-        else:
-            source, _ = search.source_at(material, keep, freeze)
+        source = self._source(material, keep, freeze, cost)
         if 0 < freeze < keep:
             search.must_train_alike(chain, freeze)
         trial_graft = search.new_graft(material, keep, freeze, material.rows)
@@ -370,8 +330,12 @@ class Job(Underway):
         self.ledger.correct("training", seconds=total)
         share = float(work[keep] - work[freeze])
         full = total * float(work[keep]) / share if share > 0 and freeze else total
-        stored = f" and {size(search.bytes_of_states(material, freeze))} stored" if 0 < freeze < keep else ""
         changed = "; pictures are changed at random (--augment)" if search.augments(material, freeze) else ""
+        views = len(source.views) - 1 if isinstance(source, ViewSource) else 0
+        if views:
+            changed = f": each picture and {counted(views, 'changed view')} of it (--augment)"
+        bytes_stored = search.bytes_of_states(material, freeze) * (1 + views) if 0 < freeze < keep else 0
+        stored = f" and {size(bytes_stored)} stored" if bytes_stored else ""
         blocks = f"block {keep}" if freeze + 1 == keep else f"blocks {freeze + 1} to {keep}"
         what = f"{blocks} and the head" if freeze < keep else "the head"
         parameters = f"training {what}, {trained:,} parameters"
@@ -381,6 +345,40 @@ class Job(Underway):
             said.append(f"full fine-tuning would take about {duration(full)}")
         console.line("Cost", *said)
         return source, epochs
+
+    def _source(self, material: search.Material, keep: int, freeze: int, cost: Candidate) -> Source:
+        """What training reads; stored first where blocks are frozen and pictures don't change each time."""
+        if not 0 < freeze < keep or search.augments(material, freeze):
+            return search.source_at(material, keep, freeze)[0]
+        shelf = states_shelf(
+            self.ready.backbone,
+            self.store,
+            freeze,
+            engine=self.settings.engine,
+            precision=self.settings.precision,
+        )
+        views, count = self._views(keep, freeze), len(material.targets)
+        self.ledger.predict("storing", seconds=cost.storing, disk=cost.stored)
+        with (
+            self.spending("storing", shelf),
+            self.console.progress("Storing", count * (1 + views), f"at cut {freeze}") as advance,
+        ):
+            source, reused = search.source_at(material, keep, freeze, views=views, advance=advance)
+        share = self.costs.share(0, freeze)
+        self.note_reuse("states", reused, reused * self.seconds_of_pass * share / count)
+        return source
+
+    def _views(self, keep: int, freeze: int) -> int:
+        """How many changed views of each picture are stored beside it, which is decided once."""
+        if not search.reads_views(self.ready.backbone, self.settings, keep, freeze):
+            return 0
+
+        def choose() -> tuple[int, str]:
+            views = self.costs.views(freeze, self.left)
+            each = duration(self.costs.storing_views(freeze, 1).seconds)
+            return views, f"storing one view of each picture takes about {each}, {duration(self.left)} left"
+
+        return self.plan.decide("views", choose)
 
     def _tell_history(self, history: History, label: str) -> None:
         first, best = history.epochs[0], history.epochs[history.best]

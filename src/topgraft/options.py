@@ -53,7 +53,9 @@ DryRun = Annotated[
 PlanOption = Annotated[Path | None, typer.Option(help="plan.json of a run to repeat.")]
 Hidden = Annotated[list[int] | None, typer.Option(help="Width of a hidden layer; may be repeated.")]
 Dropout = Annotated[float, typer.Option(help="In the head.")]
-Augment = Annotated[str, typer.Option(help="Pictures: auto, none or standard.")]
+Augment = Annotated[
+    str, typer.Option(help="Pictures: auto (a few stored views where a part is frozen), none or standard.")
+]
 ClassWeights = Annotated[str, typer.Option(help="none or balanced.")]
 Prefer = Annotated[str, typer.Option(help="Of depths as good as the best: small, fast or accuracy.")]
 TuneNorms = Annotated[bool, typer.Option(help="Let batch norms of trainable blocks renew statistics.")]

@@ -38,7 +38,7 @@ from topgraft.head import Head
 from topgraft.history import Recipe
 from topgraft.pooling import width
 from topgraft.probe import fit_head
-from topgraft.search import LEAST_EPOCHS, MOST_EPOCHS, reads_examples, right_most_third
+from topgraft.search import LEAST_EPOCHS, MOST_EPOCHS, reads_examples, reads_views, right_most_third
 from topgraft.side_by_side import in_order, single_threaded
 from topgraft.stages import Prepared
 from topgraft.train import seconds_an_example
@@ -348,7 +348,8 @@ def candidate(
             backbone, store, freeze, engine=settings.engine_or_torch, precision=settings.precision_or_fp32
         ).known()
         stored = len(set(ready.development.digests) & known)
-    return costs.candidate(keep, freeze, live=live, asked=asked, stored=stored)
+    with_views = reads_views(backbone, settings, keep, freeze)
+    return costs.candidate(keep, freeze, live=live, asked=asked, stored=stored, with_views=with_views)
 
 
 def is_live(ready: Prepared, keep: int, freeze: int) -> bool:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from topgraft.errors import RunningError
 from topgraft.evidence import Evidence, Features
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import is_storable, mended, states
-from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSource, standard_augmentation
+from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSource, ViewSource
 from topgraft.features.store import Store
+from topgraft.features.views import standard_augmentation
 from topgraft.graft import Graft
 from topgraft.head import Head
 from topgraft.history import Epoch, History, Recipe
@@ -145,10 +147,27 @@ def reads_examples(backbone: Backbone, settings: Settings, freeze: int) -> bool:
     return not is_storable(backbone.chain.blocks[freeze - 1])
 
 
+def reads_views(backbone: Backbone, settings: Settings, keep: int, freeze: int) -> bool:
+    """Whether training may read changed views of each picture, stored at the cut where it begins."""
+    if backbone.modality != "picture" or settings.augment != "auto" or not 0 < freeze < keep:
+        return False
+    return (
+        not reads_examples(backbone, settings, freeze) and -1 not in backbone.chain.blocks[freeze - 1].shape
+    )
+
+
 def source_at(
-    material: Material, keep: int, freeze: int, *, advance: Callable[[int], None] | None = None
+    material: Material,
+    keep: int,
+    freeze: int,
+    *,
+    views: int = 0,
+    advance: Callable[[int], None] | None = None,
 ) -> tuple[Source, int]:
-    """What training reads when ``freeze`` blocks are frozen, and how many examples were stored before."""
+    """What training reads when ``freeze`` blocks are frozen, and how many examples were stored before.
+
+    ``views`` says how many changed views of each picture are stored beside it.
+    """
     settings, backbone = material.settings, material.backbone
     if freeze == keep and settings.augment != "standard":
         return FeatureSource(material.features.cuts[keep]), 0
@@ -166,7 +185,7 @@ def source_at(
         )
         return LiveSource(material.data, backbone.preprocess, engine=engine, augment=change), 0
 
-    def fill() -> tuple[Source, int]:
+    def fill(view: int) -> tuple[StateSource, int]:
         shelf, reused = states(
             backbone,
             material.data,
@@ -175,10 +194,13 @@ def source_at(
             engine=settings.engine_or_torch,
             precision=settings.precision_or_fp32,
             advance=advance,
+            view=view,
         )
-        return StateSource(shelf, material.data.digests), reused
+        return StateSource(shelf, material.data.digests, among=views + 1), reused
 
-    return mended(fill)
+    filled = [mended(partial(fill, view)) for view in range(views + 1)]
+    reused = sum(count for _, count in filled)
+    return (ViewSource([source for source, _ in filled]) if views else filled[0][0]), reused
 
 
 def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) -> Recipe:

@@ -43,7 +43,9 @@ class Settings:
     dropout
         In the head.
     augment
-        ``auto`` (pictures where nothing is frozen), ``none`` or ``standard``.
+        Pictures: ``none``; ``standard``, each changed at random whenever it is read, for which the frozen
+        part runs again; ``auto``: so where nothing is frozen, and where a part is, a few changed views of
+        each picture are stored at the cut, as many as there is time for.
     class_weights
         ``none`` or ``balanced``.
     prefer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from torch import nn
 from topgraft.advise import DepthAdvice, advise_depth
 from topgraft.backbones import load
 from topgraft.backbones.types import Backbone
-from topgraft.calibration import NOT_CALIBRATED, Calibration
 from topgraft.chain import Chain
 from topgraft.console import Console
 from topgraft.data import assign_folds, hold_out, read_test
@@ -28,10 +27,7 @@ from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
 from topgraft.features.trial import Choice, choose_engine
 from topgraft.files import read_json, write_json
-from topgraft.ledger import Ledger
-from topgraft.plan import Plan
 from topgraft.probe import probe
-from topgraft.run import RunFolder
 from topgraft.settings import Settings
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -73,66 +69,6 @@ class Prepared:
     untouched: Data
     fold_of: Array
     notes: tuple[str, ...]
-
-
-@dataclass
-class Underway:
-    """A fit under way, for the stages that share it.
-
-    Parameters
-    ----------
-    ready
-        Data and backbone.
-    run
-        The folder that it leaves behind.
-    plan
-        What is decided.
-    store
-        Where activations are kept.
-    console
-        Where results and progress go.
-    began
-        ``time.monotonic()`` at the start.
-    resumed
-        What did not have to be done again, in the fixed form of ``fit --json``.
-    skipped
-        What the budget left out, in words.
-    seconds_of_pass
-        How long the one pass takes over the development part.
-    ledger
-        What each stage was said to cost, and what it cost.
-    health
-        Of the gradients of the training, in the fixed form of ``fit --json``; ``None`` where nothing trained.
-    calibration
-        Of the probabilities, on examples that were not trained on.
-    searched
-        Share correct, and of how many examples, by which the choice was made: out of fold for a probe, on the
-        validation part for a training.
-    """
-
-    ready: Prepared
-    run: RunFolder
-    plan: Plan
-    store: Store
-    console: Console
-    began: float
-    resumed: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    seconds_of_pass: float = 0.0
-    ledger: Ledger = field(default_factory=Ledger)
-    health: dict[str, Any] | None = None
-    calibration: Calibration = NOT_CALIBRATED
-    searched: tuple[float, int] = (0.0, 0)
-
-    @property
-    def settings(self) -> Settings:
-        """As given."""
-        return self.ready.settings
-
-    @property
-    def left(self) -> float:
-        """Seconds of the budget that are left."""
-        return max(0.0, self.settings.budget - (time.monotonic() - self.began))
 
 
 def load_for(data: Data, settings: Settings, *, given: nn.Module | Backbone | None = None) -> Backbone:

@@ -19,6 +19,7 @@ from topgraft.features.reading import batch_of
 from topgraft.features.shelf import NotStored, Shelf
 from topgraft.features.store import Store
 from topgraft.features.structure import structure_of
+from topgraft.features.views import AUGMENTATION
 from topgraft.halving import Halving
 from topgraft.pooling import POOLING
 from topgraft.side_by_side import in_order, single_threaded
@@ -78,6 +79,7 @@ def _pass(
     batch_size: int,
     keep: Callable[[Engine, dict[str, Tensor]], dict[str, Tensor | list[Tensor]]],
     advance: Advance | None,
+    view: int = 0,
 ) -> int:
     """Run what the shelf lacks through the first ``upto`` blocks; give how many examples it had already."""
     known = shelf.known()
@@ -99,7 +101,7 @@ def _pass(
     halving = Halving()
 
     def part(rows: Sequence[int]) -> dict[str, Tensor | list[Tensor]]:
-        return keep(runner, batch_of(backbone.preprocess, data, rows))
+        return keep(runner, batch_of(backbone.preprocess, data, rows, view=view))
 
     def work(rows: list[int]) -> tuple[list[int], dict[str, Tensor | list[Tensor]]]:
         return rows, halving.run(rows, part, by_name)
@@ -135,9 +137,14 @@ def pooled_shelf(backbone: Backbone, store: Store, *, engine: str, precision: st
     )
 
 
-def states_shelf(backbone: Backbone, store: Store, cut: int, *, engine: str, precision: str) -> Shelf:
-    """Where whole states at one cut are kept."""
-    return store.shelf(description(backbone, engine=engine, precision=precision, what="state", cut=cut))
+def states_shelf(
+    backbone: Backbone, store: Store, cut: int, *, engine: str, precision: str, view: int = 0
+) -> Shelf:
+    """Where whole states at one cut are kept, of the examples or of a view of each."""
+    of_view = {"view": view, "augmentation": AUGMENTATION} if view else {}
+    return store.shelf(
+        description(backbone, engine=engine, precision=precision, what="state", cut=cut, **of_view)
+    )
 
 
 def pooled_at_every_cut(
@@ -237,8 +244,11 @@ def states(
     device: str = "cpu",
     batch_size: int = BATCH,
     advance: Advance | None = None,
+    view: int = 0,
 ) -> tuple[Shelf, int]:
     """Store the whole state of every example at one cut, for training what comes after it.
+
+    ``view`` is the number of a changed view of each picture, see :func:`topgraft.features.views.view_of`.
 
     Returns
     -------
@@ -246,7 +256,7 @@ def states(
         Arrays ``t0``, ``t1``, … (activations, in the engine's precision, so that nothing is lost) and
         ``in.<name>`` (inputs that later blocks read); how many examples were stored before.
     """
-    shelf = states_shelf(backbone, store, cut, engine=engine, precision=precision)
+    shelf = states_shelf(backbone, store, cut, engine=engine, precision=precision, view=view)
     ragged = -1 in backbone.chain.blocks[cut - 1].shape
 
     def keep(runner: Engine, inputs: dict[str, Tensor]) -> dict[str, Tensor | list[Tensor]]:
@@ -273,5 +283,6 @@ def states(
         batch_size=batch_size,
         keep=keep,
         advance=advance,
+        view=view,
     )
     return shelf, reused

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -38,14 +39,24 @@ class FeatureSource:
 
 
 class StateSource:
-    """Stored states at a cut, in memory where they fit."""
+    """Stored states at a cut, in memory where they fit.
 
-    def __init__(self, shelf: Shelf, digests: Sequence[str]) -> None:
+    Parameters
+    ----------
+    shelf
+        Where they are stored.
+    digests
+        Of the examples, in the order of their rows.
+    among
+        How many such sources share the memory.
+    """
+
+    def __init__(self, shelf: Shelf, digests: Sequence[str], *, among: int = 1) -> None:
         self.shelf, self.digests = shelf, list(digests)
         self._held: dict[str, Tensor | list[Tensor]] | None = None
         first = shelf.read(self.digests[:8])
         bytes_each = sum(_bytes(a) for a in first.values()) / max(1, min(8, len(self.digests)))
-        if bytes_each * len(self.digests) <= IN_MEMORY:
+        if bytes_each * len(self.digests) <= IN_MEMORY // among:
             self._held = shelf.read(self.digests)
 
     def batch(self, rows: Sequence[int], *, training: bool) -> State:  # noqa: ARG002 (the protocol's form)
@@ -61,6 +72,42 @@ class StateSource:
         return State(
             tuple(whole[f"t{i}"].float() for i in range(count)),
             {n.removeprefix("in."): a for n, a in whole.items() if n.startswith("in.")},
+        )
+
+
+class ViewSource:
+    """Stored states of several views of each example.
+
+    Training reads one of them, drawn anew for each example and batch from torch's own stream of numbers; all
+    else reads the examples as they are.
+
+    Parameters
+    ----------
+    views
+        States of the same examples, at a cut where they have one size; the first are those of the examples
+        as they are.
+    """
+
+    def __init__(self, views: Sequence[StateSource]) -> None:
+        self.views = views
+
+    def batch(self, rows: Sequence[int], *, training: bool) -> State:
+        """A state of ``len(rows)`` examples in float32."""
+        if not training:
+            return self.views[0].batch(rows, training=False)
+        drawn = torch.randint(len(self.views), (len(rows),))
+        parts = [
+            (places, self.views[view].batch([rows[i] for i in places.tolist()], training=True))
+            for view in range(len(self.views))
+            if len(places := torch.nonzero(drawn == view).flatten())
+        ]
+        back = torch.cat([places for places, _ in parts]).argsort()
+        first = parts[0][1]
+        return State(
+            tuple(
+                torch.cat([state.tensors[i] for _, state in parts])[back] for i in range(len(first.tensors))
+            ),
+            {name: torch.cat([state.inputs[name] for _, state in parts])[back] for name in first.inputs},
         )
 
 
@@ -97,15 +144,3 @@ class LiveSource:
             return inputs
         state = self.engine.run(inputs)
         return State(tuple(t.float().clone() for t in state.tensors), dict(state.inputs))
-
-
-def standard_augmentation(picture: Any) -> Any:
-    """A random crop of 60 to 100 % of the area, brought back to the picture's size, flipped half of the time.
-
-    Random numbers come from torch's own stream, which training seeds anew each epoch.
-    """
-    from torchvision.transforms import v2
-
-    wide, high = picture.size
-    crop = v2.RandomResizedCrop((high, wide), scale=(0.6, 1.0), interpolation=v2.InterpolationMode.BICUBIC)
-    return v2.RandomHorizontalFlip()(crop(picture))

@@ -65,7 +65,8 @@ class Stored:
         if kind == "pooled":
             return "pooled, all cuts"
         if kind == "state" and isinstance(cut, int):
-            return f"states at cut {cut}{self._place(cut)}"
+            view = self.description.get("view")
+            return f"states at cut {cut}{self._place(cut)}{f', view {view}' if view else ''}"
         if kind == "converted" and isinstance(cut, int):
             return f"a converted network, {cut} blocks"
         return "unlike what this version stores" if self.description else "unknown: no description"

@@ -1,0 +1,101 @@
+"""A fit under way: what its stages share, with a clock and a ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from topgraft.calibration import NOT_CALIBRATED, Calibration
+from topgraft.console import Console
+from topgraft.cost import Costs
+from topgraft.features.shelf import Shelf
+from topgraft.features.store import Store
+from topgraft.ledger import Ledger
+from topgraft.plan import Plan
+from topgraft.rehearsal import costs_for, memory_held
+from topgraft.run import RunFolder
+from topgraft.settings import Settings
+from topgraft.stages import Prepared, reuse
+
+
+@dataclass
+class Underway:
+    """A fit under way, for the stages that share it.
+
+    Parameters
+    ----------
+    ready
+        Data and backbone.
+    run
+        The folder that it leaves behind.
+    plan
+        What is decided.
+    store
+        Where activations are kept.
+    console
+        Where results and progress go.
+    began
+        ``time.monotonic()`` at the start.
+    resumed
+        What did not have to be done again, in the fixed form of ``fit --json``.
+    skipped
+        What the budget left out, in words.
+    seconds_of_pass
+        How long the one pass takes over the development part.
+    ledger
+        What each stage was said to cost, and what it cost.
+    health
+        Of the gradients of the training, in the fixed form of ``fit --json``; ``None`` where nothing trained.
+    calibration
+        Of the probabilities, on examples that were not trained on.
+    searched
+        Share correct, and of how many examples, by which the choice was made: out of fold for a probe, on the
+        validation part for a training.
+    """
+
+    ready: Prepared
+    run: RunFolder
+    plan: Plan
+    store: Store
+    console: Console
+    began: float
+    resumed: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    seconds_of_pass: float = 0.0
+    ledger: Ledger = field(default_factory=Ledger)
+    health: dict[str, Any] | None = None
+    calibration: Calibration = NOT_CALIBRATED
+    searched: tuple[float, int] = (0.0, 0)
+
+    @property
+    def settings(self) -> Settings:
+        """As given."""
+        return self.ready.settings
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are left."""
+        return max(0.0, self.settings.budget - (time.monotonic() - self.began))
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What every forecast follows from: a short trial is run when it is first asked for."""
+        spent = time.monotonic() - self.began
+        return costs_for(self.ready, self.store, spent=spent, decisions=self.plan.decisions, storing=True)
+
+    @contextmanager
+    def spending(self, stage: str, shelf: Shelf | None = None) -> Iterator[None]:
+        """Note the time that a stage takes, what the process held at most, and by how much a shelf grew."""
+        before, began = 0 if shelf is None else shelf.size(), time.monotonic()
+        yield
+        grown = {} if shelf is None else {"disk": float(shelf.size() - before)}
+        most = memory_held()[1] or None
+        self.ledger.spend(stage, seconds=time.monotonic() - began, memory=most, **grown)
+
+    def note_reuse(self, stage: str, items: int, seconds: float) -> None:
+        """Note what did not have to be done again, if anything."""
+        self.resumed += reuse(stage, items, seconds)
