@@ -100,7 +100,7 @@ class Job(Underway):
             validation=np.flatnonzero(ready.fold_of == 0).tolist(),
         )
         self.calibration = Calibration.of_losses(evidence[keep].losses)
-        graft, history, freeze = self._settle(material, keep, evidence)
+        graft, history, freeze = self.settle(material, keep, evidence)
         return finish(self, material, graft, history, advice, freeze)
 
     def _decide_engine(self) -> None:
@@ -177,7 +177,7 @@ class Job(Underway):
             said.append(f"The plan says: keep {named(chain, self.plan.decisions['keep']['value'])}.")
         return said
 
-    def _settle(
+    def settle(
         self, material: search.Material, keep: int, evidence: Evidence
     ) -> tuple[Graft, History | None, int]:
         """Decide how many blocks to freeze, and train if any block or hidden layer is to be trained."""
