@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from topgraft.backbones.types import Backbone
 from topgraft.choices import resolve_keep
 from topgraft.estimator_base import Array, FitError, Transfer, must_be_one
 from topgraft.pooling import width
+from topgraft.stages import engine_for
 from topgraft.whole import choose_depth, features_at
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
         With ``auto``: what the probes measured at every cut, and the advice; else ``None``.
     modality_
         ``picture``, ``text``, ``array`` or ``numbers``.
+    engine_, precision_
+        What runs the blocks.
 
     Examples
     --------
@@ -98,15 +102,17 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
             raise FitError('keep="auto" is chosen by probes, which need labels: give y, or another keep.')
         classes, codes = (None, None) if labels is None else np.unique(labels, return_inverse=True)
         names = () if classes is None else [str(label) for label in classes.tolist()]
-        data, self._backbone = self._examined(taken, settings, codes, names)
-        if is_auto:
-            with self._store_for_fit() as store:
-                self.evidence_, self.advice_ = choose_depth(data, self._backbone, settings, store)
-            self.keep_ = self.advice_.keep
-        else:
-            self.keep_ = resolve_keep(settings.keep, self._backbone.chain, self._backbone.source)
-        self.modality_ = self._backbone.modality
-        self._n_features_out = width(self._backbone.chain.blocks[self.keep_ - 1])
+        data, backbone = self._examined(taken, settings, codes, names)
+        with self._store_for_fit() as store:
+            choice = engine_for(backbone, data, store, settings)
+            self.engine_, self.precision_ = choice.engine, choice.precision
+            keep = resolve_keep(settings.keep, backbone.chain, backbone.source)
+            if keep is None:
+                decided = replace(settings, engine=choice.engine, precision=choice.precision)
+                self.evidence_, self.advice_ = choose_depth(data, backbone, decided, store)
+                keep = self.advice_.keep
+        self.keep_, self.modality_, self._backbone = keep, backbone.modality, backbone
+        self._n_features_out = width(backbone.chain.blocks[keep - 1])
         return self
 
     def transform(self, X: Any) -> Array:
@@ -114,13 +120,9 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
         new = self._new(X)
         if self.modality_ == "numbers":
             return np.array(new)
+        store = self._kept_store()
         return features_at(
-            self._backbone,
-            self.keep_,
-            new,
-            self._kept_store(),
-            engine="torch" if self.engine == "auto" else self.engine,
-            precision="fp32" if self.precision == "auto" else self.precision,
+            self._backbone, self.keep_, new, store, engine=self.engine_, precision=self.precision_
         )
 
     def __sklearn_tags__(self) -> Any:
