@@ -13,15 +13,18 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from topgraft.advise import DepthAdvice
 from topgraft.backbones.types import Backbone
 from topgraft.calibration import log_softmax
 from topgraft.console import Console
 from topgraft.errors import TopgraftError
 from topgraft.estimator_base import Array, FitError, Transfer, must_be_one
+from topgraft.evidence import Evidence
 from topgraft.files import new_folder
+from topgraft.given import names_of
 from topgraft.head import Head
 from topgraft.probe import fit_head
-from topgraft.saved import save
+from topgraft.saved import Model, save
 from topgraft.search import balanced
 from topgraft.settings import Settings
 from topgraft.whole import fit_whole, head_logits, logits_of
@@ -106,6 +109,12 @@ class TransferClassifier(ClassifierMixin, Transfer):  # type: ignore[misc]  # sc
     (['low', 'high'], 1)
     """
 
+    classes_: Array
+    model_: Model | Head
+    evidence_: Evidence | None
+    advice_: DepthAdvice | None
+    _backbone: Backbone | None
+
     def __init__(
         self,
         backbone: str | nn.Module | Backbone | None = None,
@@ -171,6 +180,7 @@ class TransferClassifier(ClassifierMixin, Transfer):  # type: ignore[misc]  # sc
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
         taken, labels = self._taken(X, y)
+        assert labels is not None
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
@@ -205,7 +215,7 @@ class TransferClassifier(ClassifierMixin, Transfer):  # type: ignore[misc]  # sc
         self.reasons_ = {"keep": "numbers without a backbone are a chain of one block"}
 
     def _fit_network(self, taken: Any, codes: Array, settings: Settings) -> None:
-        names = [str(label) for label in self.classes_.tolist()]
+        names = names_of(self.classes_)
         data, backbone = self._examined(taken, settings, codes, names)
         console = Console(sys.stdout, sys.stderr) if self.verbose else None
         with self._store_for_fit() as store:

@@ -81,6 +81,18 @@ def read_examples(
     return replace(data, targets=np.asarray(targets, dtype=np.int64), classes=tuple(classes))
 
 
+def names_of(labels: np.ndarray[Any, Any]) -> list[str]:
+    """Labels as names of classes, written as :func:`topgraft.read` writes them.
+
+    Examples
+    --------
+    >>> names_of(np.array([1.0, 2.5])), names_of(np.array([False, True])), names_of(np.array(["a", "b"]))
+    (['1', '2.5'], ['False', 'True'], ['a', 'b'])
+    """
+    plain = labels.tolist()
+    return [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in plain]
+
+
 def _of_frame(X: Any) -> Examples | None:
     """A frame's one column of examples; ``None`` for a frame of numbers."""
     names = list(X.columns)

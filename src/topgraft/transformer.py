@@ -12,6 +12,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from topgraft.backbones.types import Backbone
 from topgraft.choices import resolve_keep
 from topgraft.estimator_base import Array, FitError, Transfer, must_be_one
+from topgraft.given import names_of
 from topgraft.pooling import width
 from topgraft.stages import engine_for
 from topgraft.whole import choose_depth, features_at
@@ -101,7 +102,7 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
         if is_auto and labels is None:
             raise FitError('keep="auto" is chosen by probes, which need labels: give y, or another keep.')
         classes, codes = (None, None) if labels is None else np.unique(labels, return_inverse=True)
-        names = () if classes is None else [str(label) for label in classes.tolist()]
+        names = [] if classes is None else names_of(classes)
         data, backbone = self._examined(taken, settings, codes, names)
         with self._store_for_fit() as store:
             choice = engine_for(backbone, data, store, settings)
