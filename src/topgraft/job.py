@@ -97,7 +97,7 @@ class Job(Underway):
         )
         self.calibration = Calibration.of_losses(evidence[keep].losses)
         self.searched = evidence[keep].score, len(evidence.targets)
-        graft, history, freeze = self._settle(material, keep, evidence)
+        graft, history, freeze = self.settle(material, keep, evidence)
         return finish(self, material, graft, history, advice, freeze)
 
     def _decide_engine(self) -> None:
@@ -158,7 +158,7 @@ class Job(Underway):
             said.append(f"Over all backbones: keep {named(chain, chosen)}.")
         return said
 
-    def _settle(
+    def settle(
         self, material: search.Material, keep: int, evidence: Evidence
     ) -> tuple[Graft, History | None, int]:
         """Decide how many blocks to freeze, and train if any block or hidden layer is to be trained."""

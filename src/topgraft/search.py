@@ -125,8 +125,19 @@ def class_weights(material: Material, rows: Sequence[int]) -> Tensor | None:
     """Per class how much an example counts, inversely to their number; ``None`` where not asked for."""
     if material.settings.class_weights == "none":
         return None
-    counts = torch.bincount(material.targets[list(rows)], minlength=len(material.data.classes)).double()
-    return len(rows) / (len(counts) * counts.clamp(min=1))
+    return balanced(material.targets[list(rows)], len(material.data.classes))
+
+
+def balanced(targets: Tensor, classes: int) -> Tensor:
+    """``(classes,)`` float64 weights, inversely to the number of examples of each class.
+
+    Examples
+    --------
+    >>> balanced(torch.tensor([0, 0, 0, 1]), 2).round(decimals=3).tolist()
+    [0.667, 2.0]
+    """
+    counts = torch.bincount(targets, minlength=classes).double()
+    return len(targets) / (classes * counts.clamp(min=1))
 
 
 def augments(material: Material, freeze: int) -> bool:
