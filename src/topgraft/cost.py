@@ -230,7 +230,8 @@ class Costs:
             more = self.storing_views(freeze, views)
             storing = Stage(storing.seconds + more.seconds, storing.memory, storing.disk + more.disk)
         epoch = self.epoch(keep, freeze, live=live) if trains else 0.0
-        epochs = self.work.epochs if trains else 0
+        laid_out = self.work.epochs_with_views if views else self.work.epochs
+        epochs = laid_out if trains else 0
         return Candidate(
             keep=keep,
             freeze=freeze,

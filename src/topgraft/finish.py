@@ -23,6 +23,7 @@ from topgraft.graft import Graft
 from topgraft.history import History
 from topgraft.mistakes import UNTOUCHED, untouched_json
 from topgraft.predict import Predictor, predicted_classes, rows_of
+from topgraft.rungs import shorts
 from topgraft.saved import describe, open_model, save
 from topgraft.score import Score, majority_score, optimism, score_predictions
 from topgraft.settings import REPEATED
@@ -117,6 +118,7 @@ def finish(
             "skipped": at.skipped,
             "forecast": compared,
             "health": at.health,
+            "search": shorts(at.plan.decisions),
             "history": None if history is None else history.to_json()["epochs"],
             "best_epoch": None if history is None else history.best,
             "versions": versions(),
@@ -190,7 +192,7 @@ def refit_on_all(
         last = search.frozen_graft(everything, graft.keep)
     else:
         trial = search.Trial(graft.keep, graft.freeze, history, 0.0)
-        views = int(at.plan.decisions.get("views", {}).get("value", 0))
+        views = int(at.plan.decisions.get(f"views_at_{graft.freeze}", {}).get("value", 0))
         source, _ = search.source_at(everything, graft.keep, graft.freeze, views=views)
         last, _ = search.refit(everything, trial, source, checkpoint=None, advance=None)
     last.head.cool(at.calibration.temperature)

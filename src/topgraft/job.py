@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from topgraft import search
+from topgraft import rungs, search
 from topgraft.advise import DepthAdvice
 from topgraft.calibration import Calibration
 from topgraft.choices import named, resolve_freeze, resolve_keep, share_in_words
@@ -166,10 +166,11 @@ class Job(Underway):
         asked = resolve_freeze(self.settings.freeze, chain, self.ready.backbone.source, keep)
         share = share_in_words(self.settings.freeze, keep, "kept blocks")
         as_asked = f"as asked ({share})" if share else "as asked"
-        candidate = asked if asked is not None else search.right_most_third(keep)
+        head_trains = search.head_trains(material)
         if plan.is_repeat and "freeze" in plan.decisions:
             candidate = int(plan.decisions["freeze"]["value"])
-        head_trains = search.head_trains(material)
+        else:
+            candidate = asked if asked is not None else rungs.settle(self, material, keep)
         if candidate == keep and not head_trains:
             plan.decide(
                 "freeze", lambda: (keep, f"{as_asked}, so that only the head is new: the probe's solution")
@@ -296,6 +297,7 @@ class Job(Underway):
             self.skipped.append(plan.reason("epochs"))
             return None, 0
         source = self._source(material, keep, freeze, cost)
+        views = len(source.views) - 1 if isinstance(source, ViewSource) else 0
         if 0 < freeze < keep:
             search.must_train_alike(chain, freeze)
         trial_graft = search.new_graft(material, keep, freeze, material.rows)
@@ -311,7 +313,11 @@ class Job(Underway):
             if self.settings.epochs is not None:
                 return self.settings.epochs, "as asked (--epochs)"
             possible = search.affordable_epochs(
-                self.left * 0.85, one, len(material.rows), refit=self.settings.refit
+                self.left * 0.85,
+                one,
+                len(material.rows),
+                refit=self.settings.refit,
+                most=search.most_epochs(views),
             )
             if possible < search.LEAST_EPOCHS and not forced:
                 each = duration(one * len(material.rows) * 2.4)
@@ -331,7 +337,6 @@ class Job(Underway):
         share = float(work[keep] - work[freeze])
         full = total * float(work[keep]) / share if share > 0 and freeze else total
         changed = "; pictures are changed at random (--augment)" if search.augments(material, freeze) else ""
-        views = len(source.views) - 1 if isinstance(source, ViewSource) else 0
         if views:
             changed = f": each picture and {counted(views, 'changed view')} of it (--augment)"
         bytes_stored = search.bytes_of_states(material, freeze) * (1 + views) if 0 < freeze < keep else 0
@@ -357,7 +362,7 @@ class Job(Underway):
             engine=self.settings.engine,
             precision=self.settings.precision,
         )
-        views, count = self._views(keep, freeze), len(material.targets)
+        views, count = self.views(keep, freeze), len(material.targets)
         self.ledger.predict("storing", seconds=cost.storing, disk=cost.stored)
         with (
             self.spending("storing", shelf),
@@ -367,18 +372,6 @@ class Job(Underway):
         share = self.costs.share(0, freeze)
         self.note_reuse("states", reused, reused * self.seconds_of_pass * share / count)
         return source
-
-    def _views(self, keep: int, freeze: int) -> int:
-        """How many changed views of each picture are stored beside it, which is decided once."""
-        if not search.reads_views(self.ready.backbone, self.settings, keep, freeze):
-            return 0
-
-        def choose() -> tuple[int, str]:
-            views = self.costs.views(freeze, self.left)
-            each = duration(self.costs.storing_views(freeze, 1).seconds)
-            return views, f"storing one view of each picture takes about {each}, {duration(self.left)} left"
-
-        return self.plan.decide("views", choose)
 
     def _tell_history(self, history: History, label: str) -> None:
         first, best = history.epochs[0], history.epochs[history.best]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-STAGES = ("pass", "probes", "storing", "training")
-"""In the order of the work; a fit may leave the last two out."""
+STAGES = ("pass", "probes", "search", "storing", "training")
+"""In the order of the work; a fit may leave the last three out."""
 
 
 class Ledger:

@@ -38,7 +38,7 @@ from topgraft.head import Head
 from topgraft.history import Recipe
 from topgraft.pooling import width
 from topgraft.probe import fit_head
-from topgraft.search import LEAST_EPOCHS, MOST_EPOCHS, reads_examples, reads_views, right_most_third
+from topgraft.search import LEAST_EPOCHS, most_epochs, reads_examples, reads_views, right_most_third
 from topgraft.side_by_side import in_order, single_threaded
 from topgraft.stages import Prepared
 from topgraft.train import seconds_an_example
@@ -304,7 +304,8 @@ def costs_for(
         classes=len(data.classes),
         folds=len(np.unique(ready.fold_of)),
         budget=settings.budget,
-        epochs=settings.epochs or planned or MOST_EPOCHS,
+        epochs=settings.epochs or planned or most_epochs(0),
+        epochs_with_views=settings.epochs or planned or most_epochs(1),
         spent=spent,
         least_epochs=LEAST_EPOCHS,
         batch_size=settings.batch_size,

@@ -33,7 +33,8 @@ from topgraft.probe import fit_head
 from topgraft.settings import Settings
 from topgraft.train import predict_logits, train
 
-MOST_EPOCHS = 10
+MOST_EPOCHS, MOST_WITH_VIEWS = 10, 20
+"""Epochs of a training at most; more where pictures are changed, since it then learns them by heart later."""
 LEAST_EPOCHS = 2
 SETTLED = 3
 """Epochs from which on any gain on the validation part counts."""
@@ -231,10 +232,17 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
     )
 
 
-def affordable_epochs(seconds: float, seconds_an_example: float, examples: int, *, refit: bool) -> int:
+def most_epochs(views: int) -> int:
+    """Epochs for which a training is laid out that reads so many changed views of each example."""
+    return MOST_WITH_VIEWS if views else MOST_EPOCHS
+
+
+def affordable_epochs(
+    seconds: float, seconds_an_example: float, examples: int, *, refit: bool, most: int = MOST_EPOCHS
+) -> int:
     """Epochs for which the time is enough, the fit on all of the development part included."""
     each = seconds_an_example * examples * (2.4 if refit else 1.1)
-    return int(min(MOST_EPOCHS, seconds / max(each, 1e-9)))
+    return int(min(most, seconds / max(each, 1e-9)))
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,9 @@ def cost_tables(console: Console, forecast: Forecast, chain: Chain) -> None:
     console.text(
         "parameters: those that train; in training: bytes of these, their gradients and AdamW's moments,"
     )
-    console.text(f"activations not counted; training: {counted(work.epochs, 'epoch')}{refit}")
+    views = any(candidate.views for candidate in forecast.candidates)
+    more = f" ({work.epochs_with_views} where changed views of pictures are stored)" if views else ""
+    console.text(f"activations not counted; training: {counted(work.epochs, 'epoch')}{more}{refit}")
     if work.spent + forecast.one_pass.seconds + forecast.probes.seconds > work.budget:
         console.text(
             f"The budget of {duration(work.budget)} is too short for the pass and the probes, which are done "

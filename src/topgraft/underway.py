@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from topgraft.calibration import NOT_CALIBRATED, Calibration
-from topgraft.console import Console
+from topgraft.console import Console, duration
 from topgraft.cost import Costs
 from topgraft.features.shelf import Shelf
 from topgraft.features.store import Store
@@ -18,6 +18,7 @@ from topgraft.ledger import Ledger
 from topgraft.plan import Plan
 from topgraft.rehearsal import costs_for, memory_held
 from topgraft.run import RunFolder
+from topgraft.search import reads_views
 from topgraft.settings import Settings
 from topgraft.stages import Prepared, reuse
 
@@ -99,3 +100,15 @@ class Underway:
     def note_reuse(self, stage: str, items: int, seconds: float) -> None:
         """Note what did not have to be done again, if anything."""
         self.resumed += reuse(stage, items, seconds)
+
+    def views(self, keep: int, freeze: int) -> int:
+        """How many changed views of each picture are stored beside it at a cut, which is decided once."""
+        if not reads_views(self.ready.backbone, self.settings, keep, freeze):
+            return 0
+
+        def choose() -> tuple[int, str]:
+            each = duration(self.costs.storing_views(freeze, 1).seconds)
+            told = f"storing one view of each picture takes about {each}, {duration(self.left)} left"
+            return self.costs.views(freeze, self.left), told
+
+        return self.plan.decide(f"views_at_{freeze}", choose)

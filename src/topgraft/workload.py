@@ -81,8 +81,8 @@ class Work:
         Of the probes.
     budget, spent
         Seconds for the whole, and those that are gone.
-    epochs
-        For which a training is laid out.
+    epochs, epochs_with_views
+        For which a training is laid out; where it reads changed views of each picture it can use more.
     least_epochs
         Fewer than these are not worth starting unless asked for.
     batch_size
@@ -112,3 +112,4 @@ class Work:
     hidden: tuple[int, ...] = ()
     head_trains: bool = False
     refit: bool = True
+    epochs_with_views: int = 0

@@ -21,6 +21,7 @@ RESULT, EVIDENCE = "result.json", "evidence.json"
 TITLES = {
     "pass": "one pass over the data",
     "probes": "probes",
+    "search": "short trainings of several choices",
     "storing": "storing what training reads",
     "training": "training",
 }

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import Job, interrupting, tiny_job
+from hypothesis import given
+from hypothesis import strategies as st
+
+from topgraft.rungs import EPOCHS, LONGEST, choices, shorts
+
+DEEP = ("--keep", "3", "--epochs", "2")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOPGRAFT_CACHE", str(tmp_path_factory.mktemp("store")))
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    return tiny_job(tmp_path_factory.mktemp("job") / "here")
+
+
+@pytest.fixture(scope="module")
+def fitted(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "model"
+    outcome = job.fit(folder, *DEEP)
+    assert outcome.status == 0, outcome.err
+    assert "freeze  epochs" in outcome.out
+    return folder
+
+
+def plan_of(folder: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads((folder / "plan.json").read_text())["decisions"]
+    return found
+
+
+@given(st.integers(1, 200))
+def test_choices_are_whole_and_descend_to_nothing_frozen(keep: int) -> None:
+    found = choices(keep)
+    assert found == sorted(set(found), reverse=True)
+    assert found[-1] == 0
+    assert all(0 <= freeze < keep for freeze in found)
+    assert keep - math.ceil(keep / 3) in found
+
+
+def test_each_rung_keeps_the_better_half_by_loss(fitted: Path) -> None:
+    tried = shorts(plan_of(fitted))
+    rungs = {
+        e: [one for one in tried if one["epochs"] == e] for e in sorted({one["epochs"] for one in tried})
+    }
+    assert next(iter(rungs)) == EPOCHS
+    assert {one["freeze"] for one in rungs[EPOCHS]} == set(choices(3))
+    for short, longer in zip(list(rungs.values())[:-1], list(rungs.values())[1:], strict=True):
+        best = sorted(short, key=lambda one: one["loss"])[: math.ceil(len(short) / 2)]
+        assert {one["freeze"] for one in longer} == {one["freeze"] for one in best}
+        assert longer[0]["epochs"] == 2 * short[0]["epochs"] <= LONGEST
+    last = list(rungs.values())[-1]
+    winner = min(last, key=lambda one: one["loss"])["freeze"]
+    decisions = plan_of(fitted)
+    assert decisions["candidate"]["value"] == winner
+    assert decisions["freeze"]["value"] in (winner, 3)
+    assert json.loads((fitted / "result.json").read_text())["search"] == tried
+
+
+def test_a_killed_search_trains_nothing_twice(job: Job, fitted: Path, tmp_path: Path) -> None:
+    assert job.fit(tmp_path / "model", *DEEP, err=interrupting("Training")).status == 130
+    before = shorts(plan_of(tmp_path / "model"))
+    assert len(before) > 2
+    assert job.fit(tmp_path / "model", *DEEP).status == 0
+    assert shorts(plan_of(tmp_path / "model")) == before  # their seconds too: they were read, not run
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (fitted, tmp_path / "model")]
+    assert weights[0] == weights[1]
+
+
+def test_what_was_asked_for_is_not_searched(job: Job, tmp_path: Path) -> None:
+    assert job.fit(tmp_path / "model", *DEEP, "--freeze", "1").status == 0
+    assert shorts(plan_of(tmp_path / "model")) == []
+    assert "candidate" not in plan_of(tmp_path / "model")
+
+
+def test_a_plan_repeats_what_was_chosen_without_a_search(job: Job, fitted: Path, tmp_path: Path) -> None:
+    outcome = job.fit(tmp_path / "again", "--plan", fitted / "plan.json")
+    assert outcome.status == 0, outcome.err
+    assert "freeze  epochs" not in outcome.out
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (fitted, tmp_path / "again")]
+    assert weights[0] == weights[1]
