@@ -83,6 +83,14 @@ def test_on_numbers_it_is_the_probes_head(class_weights):
     assert (model.keep_, model.freeze_, model.modality_) == (1, 1, "numbers")
 
 
+def test_a_head_on_numbers_is_pickled_but_has_no_network_to_save(tmp_path):
+    X, codes = numbers()
+    model = TransferClassifier().fit(X, codes)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X))
+    with pytest.raises(TopgraftError, match="Keep the estimator with joblib"):
+        model.save(tmp_path / "saved")
+
+
 def test_names_of_columns_are_checked_by_scikit_learn():
     X, codes = numbers()
     frame = pd.DataFrame(X, columns=list("abcd"))
@@ -134,6 +142,14 @@ def test_a_grid_search_runs_each_block_once_for_each_example(tmp_path):
     assert runs["stem"] == len(X)
 
 
+def test_a_grid_search_may_train_blocks_and_says_what_it_does(backbone, tmp_path, capsys):
+    X, y = arrays()
+    model = TransferClassifier(backbone, keep=3, epochs=1, store=tmp_path, verbose=True)
+    search = GridSearchCV(model, {"freeze": [2, "all"]}, cv=2, error_score="raise").fit(X, y)
+    assert search.best_estimator_.freeze_ == {2: 2, "all": 3}[search.best_params_["freeze"]]
+    assert "4 cuts of 36 examples" in capsys.readouterr().out
+
+
 def count_runs(module: torch.nn.Module, runs: dict[str, int], name: str) -> None:
     """Count the examples that run through a module and its copies."""
 
@@ -177,6 +193,8 @@ def test_a_pickled_model_and_a_saved_one_predict_the_same(backbone, tmp_path, op
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_allclose(again.predict_proba(X), wanted, atol=1e-5)
     model.save(tmp_path / "saved")
+    with pytest.raises(TopgraftError, match="saved"):
+        model.save(tmp_path / "saved")
     opened = tg.open_model(tmp_path / "saved", module=maps(seed=9))
     told = tg.predict(opened, list(X))
     np.testing.assert_allclose([p.probabilities for p in told], wanted, atol=1e-5)

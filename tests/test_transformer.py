@@ -40,8 +40,9 @@ def test_it_gives_the_pooled_activations_at_a_cut(backbone, tmp_path, keep):
 
 def test_auto_asks_the_probes_and_needs_labels(backbone, tmp_path):
     data = data_of_maps(36)
-    features = TransferFeatures(backbone, keep="auto", store=tmp_path)
+    features = TransferFeatures(backbone, keep="auto", engine="auto", precision="auto", store=tmp_path)
     features.fit(data.inputs, data.targets)
+    assert (features.engine_, features.precision_) == ("torch", "fp32")  # there is little to do
     assert features.keep_ == features.advice_.keep
     assert len(features.evidence_.cuts) == 4
     with pytest.raises(TopgraftError, match="need labels"):
