@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from topgraft.fit import fit as fit
     from topgraft.forecast import forecast as forecast
     from topgraft.graft import Graft as Graft
+    from topgraft.grafting import graft as graft
+    from topgraft.grafting import parameter_groups as parameter_groups
     from topgraft.plan import Plan as Plan
     from topgraft.predict import Prediction as Prediction
     from topgraft.predict import predict as predict
@@ -67,10 +69,12 @@ _HOMES = {
     "assign_folds": "data",
     "fit": "fit",
     "forecast": "forecast",
+    "graft": "grafting",
     "hold_out": "data",
     "load": "backbones",
     "one_pass": "features.passes",
     "open_model": "saved",
+    "parameter_groups": "grafting",
     "predict": "predict",
     "probe": "probe",
     "read": "data",
