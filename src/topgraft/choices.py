@@ -85,8 +85,8 @@ def refuse_auto(option: str, given: str | int, chain: Chain, *, least: int, most
     """
     if str(given).strip() == AUTO:
         raise TopgraftError(
-            f"{option}={AUTO} is decided on data, and a graft by itself has none: `tg.fit` decides, or `tg.probe` "
-            f"and `tg.advise` without a training.\n{_valid(option, chain, least, most)}"
+            f"{option}={AUTO} is decided on data, and a graft by itself has none: `tg.fit` decides, or "
+            f"`tg.probe` and `tg.advise` without a training.\n{_valid(option, chain, least, most)}"
         )
 
 

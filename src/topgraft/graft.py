@@ -26,6 +26,12 @@ def _has_own_train(module: nn.Module) -> bool:
     return "train" in vars(type(module))
 
 
+def _named(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers by name; a shared one under each of its names."""
+    parameters = network.named_parameters(remove_duplicate=False)
+    return [*parameters, *network.named_buffers(remove_duplicate=False)]
+
+
 class Graft(nn.Module):
     """``chain[:keep]`` and a head; the first ``freeze`` blocks never change.
 
@@ -128,15 +134,15 @@ class Graft(nn.Module):
     def freeze_to(self, what: str | int) -> None:
         """Freeze the first blocks, up to and with ``what``; all kept blocks after it train.
 
-        Parameters stay the very same objects, so that an optimizer made before goes on. It does not know those
-        that train only now: give it ``tg.parameter_groups(graft, ..., beside=optimizer)``. What is frozen now
-        has no gradient any more, so that no optimizer changes it.
+        Parameters stay the very same objects, so that an optimizer made before goes on. It does not know
+        those that train only now: give it ``tg.parameter_groups(graft, ..., beside=optimizer)``. What is
+        frozen now has no gradient any more, so that no optimizer changes it.
 
         Parameters
         ----------
         what
-            A number of blocks (0: nothing is frozen), a share of the kept ones such as ``50%``, a block's name
-            (that of a stage means its last block), or ``all``.
+            A number of blocks (0: nothing is frozen), a share of the kept ones such as ``50%``, a block's
+            name (that of a stage means its last block), or ``all``.
 
         Raises
         ------
@@ -184,8 +190,9 @@ class Graft(nn.Module):
         strange = self._strangers()
         if strange:
             raise TopgraftError(
-                f"The blocks hold {len(strange)} parameters that they were not made with, such as {strange[0]}. "
-                "What is frozen can't be changed while they do: merge them first, or choose freeze before."
+                f"The blocks hold {len(strange)} parameters that they were not made with, such as "
+                f"{strange[0]}. What is frozen can't be changed while they do: merge them first, or choose "
+                "freeze before."
             )
         tensors = self.kept_tensors()
         device = next(iter(tensors.values())).device if tensors else None
@@ -196,10 +203,8 @@ class Graft(nn.Module):
         self.frozen_format, self.body_format = MemoryFormat(self.frozen), MemoryFormat(self.body)
         self.uphold()
         self.train(self.training)
-        for part in (self.frozen, self.body):
-            for parameter in part.parameters() if part is not None else ():
-                if not parameter.requires_grad:
-                    parameter.grad = None
+        for _, parameter in self.frozen_parameters():
+            parameter.grad = None
 
     def _places(self) -> dict[str, list[str]]:
         """Per saved tensor of the blocks the parts that hold it."""
@@ -210,7 +215,7 @@ class Graft(nn.Module):
         return places
 
     def _sort(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-        """Sort what is to be loaded into the parts of now: another ``freeze`` may have held when it was saved."""
+        """Sort what is to be loaded into the parts of now: it may have been saved with another ``freeze``."""
         places, given = self._places(), {}
         for part in ("body", "frozen"):
             start = f"{prefix}{part}.network."
@@ -221,7 +226,7 @@ class Graft(nn.Module):
             state_dict |= {f"{prefix}{part}.network.{name}": tensor for part in places[name]}
 
     def _pass_over_counters(self, incompatible: Any) -> None:
-        """A file that names no versions of modules makes batch norms ask for a counter that parts leave out."""
+        """Batch norms make up a counter, which parts leave out, where a file names no versions of modules."""
         held, unexpected = self._places(), incompatible.unexpected_keys
         for key in [key for key in unexpected if key.endswith(".num_batches_tracked")]:
             name = key.rpartition("frozen.network.")[2].rpartition("body.network.")[2]
@@ -235,23 +240,30 @@ class Graft(nn.Module):
         return [n for part in parts for n, _ in part.network.named_parameters() if n not in known]
 
     def kept_tensors(self) -> dict[str, Tensor]:
-        """Parameters and buffers of the kept blocks themselves, each under its names in the network.
+        """Parameters and buffers of the kept blocks themselves, each under its first name in the network.
 
         One that several blocks share is that of the first of them.
         """
+        first: dict[int, str] = {}
+        of_first = {name: first.setdefault(id(tensor), name) for name, tensor in _named(self._bare.network)}
         tensors: dict[str, Tensor] = {}
         mine = range(self.freeze + 1, self.keep + 1)
         for part, owned in ((self.frozen, range(1, self.freeze + 1)), (self.body, mine)):
-            if part is not None:
-                named = (
-                    *part.network.named_parameters(remove_duplicate=False),
-                    *part.network.named_buffers(remove_duplicate=False),
-                )
-                tensors |= {name: tensor for name, tensor in named if self._owner.get(name) in owned}
+            for name, tensor in _named(part.network) if part is not None else ():
+                if self._owner.get(name) in owned:
+                    tensors[of_first[name]] = tensor
         return tensors
 
+    def frozen_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Each parameter that never changes, and its name in the network; copies of shared ones too."""
+        for part in (self.frozen, self.body):
+            if part is not None:
+                for name, parameter in part.network.named_parameters():
+                    if self._owner.get(name, self.keep) <= self.freeze:
+                        yield name, parameter
+
     def frozen_tensors(self) -> dict[str, Tensor]:
-        """Parameters and buffers of the frozen blocks themselves, each under its names in the network."""
+        """Parameters and buffers of the frozen blocks, as :meth:`kept_tensors` gives them."""
         return {name: t for name, t in self.kept_tensors().items() if self._owner[name] <= self.freeze}
 
     def kept_weights(self) -> dict[str, Tensor]:

@@ -39,17 +39,17 @@ def graft(
 ) -> Graft:
     """Keep the first blocks of a pretrained network, freeze the first of those, and put a new head on top.
 
-    The graft is an ordinary module: give it the network's inputs (a batch, or a dictionary by the names of the
-    network's own ``forward``) and it gives logits. It owns copies; ``model`` is left as it was. It comes in
-    training mode, in which the frozen part stays in eval mode, whatever is called.
+    The graft is an ordinary module: give it the network's inputs (a batch, or a dictionary by the names of
+    the network's own ``forward``) and it gives logits. It owns copies; ``model`` is left as it was. It
+    comes in training mode, in which the frozen part stays in eval mode, whatever is called.
 
     Parameters
     ----------
     model
         A name or a module, as for :func:`topgraft.load`, a backbone that it gave, or a chain.
     freeze
-        How many of the kept blocks never change: a number, a share of them such as ``50%``, a block's name (up
-        to and with it; the name of a stage means its last block), ``all``, or 0.
+        How many of the kept blocks never change: a number, a share of them such as ``50%``, a block's name
+        (up to and with it; the name of a stage means its last block), ``all``, or 0.
     head
         The number of logits, drawn at random from torch's generator; or a module of your own; or a function
         that makes one, given the number of pooled features.
@@ -60,9 +60,9 @@ def graft(
         made here; see :class:`topgraft.head.Head`.
     pooled
         Whether a head of your own reads pooled rows, ``(batch, features)`` float32, or the
-        :class:`topgraft.State` after the last kept block: its ``tensors``, and the ``inputs`` that later blocks
-        would read, such as an attention mask. To a function of your own the number given is then that of the
-        first tensor's channels.
+        :class:`topgraft.State` after the last kept block: its ``tensors``, and the ``inputs`` that later
+        blocks would read, such as an attention mask. To a function of your own the number given is then
+        that of the first tensor's channels.
     tune_norms, drop
         Whether batch norms of trainable blocks renew their statistics, and whether dropout in them is on; see
         :class:`topgraft.Graft`.
@@ -116,8 +116,8 @@ def parameter_groups(
     rate
         Of the head and the last kept block.
     decay
-        Each block further from the head learns at ``decay`` times the rate of the one after it; 1 for the same
-        rate everywhere.
+        Each block further from the head learns at ``decay`` times the rate of the one after it; 1 for the
+        same rate everywhere.
     weight_decay
         Of matrices and kernels; biases and norms have none.
     beside
@@ -147,8 +147,8 @@ def parameter_groups(
     """
     if not (rate > 0 and 0 < decay <= 1 and weight_decay >= 0):
         raise TopgraftError(
-            f"rate={rate:g}, decay={decay:g}, weight_decay={weight_decay:g}: expected a rate over 0, a decay over 0 "
-            "up to 1 (1: the same rate everywhere), a weight decay of 0 or more."
+            f"rate={rate:g}, decay={decay:g}, weight_decay={weight_decay:g}: expected a rate over 0, a decay "
+            "over 0 up to 1 (1: the same rate everywhere), a weight decay of 0 or more."
         )
     held = {id(p) for group in beside.param_groups for p in group["params"]} if beside is not None else set()
     groups = []
@@ -183,7 +183,8 @@ def _chain_of(
                 module.training = mode
         return backbone.chain, backbone.source
     raise TopgraftError(
-        f"The model is {_in_words(model)}; expected a name such as timm/resnet18, a module, or what tg.load gives."
+        f"The model is {_in_words(model)}; expected a name such as timm/resnet18, a module, or what tg.load "
+        "gives."
     )
 
 
@@ -192,8 +193,8 @@ def _must_train_alike(chain: Chain, freeze: int) -> None:
     apart, where = chain.gradients_apart(freeze)
     if not apart <= GRADIENTS:
         raise RunningError(
-            f"With {freeze} blocks frozen (to {chain.blocks[freeze - 1].name}) gradients differ from those of "
-            f"the whole network by {apart:.1e} at {where}. Another freeze may do."
+            f"With {freeze} blocks frozen (to {chain.blocks[freeze - 1].name}) gradients differ from those "
+            f"of the whole network by {apart:.1e} at {where}. Another freeze may do."
         )
 
 
@@ -211,13 +212,17 @@ def _head(
     device = next((p.device for p in chain[:keep].parameters()), torch.device("cpu"))
     if isinstance(head, int) and not isinstance(head, bool):
         if head < 1:
-            raise TopgraftError(f"head={head} is no number of logits. Give 1 or more, or a module of your own.")
+            raise TopgraftError(
+                f"head={head} is no number of logits. Give 1 or more, or a module of your own."
+            )
         if not pooled:
-            raise TopgraftError("pooled=False is for a head of your own; a head with a number pools by itself.")
+            raise TopgraftError(
+                "pooled=False is for a head of your own; a head with a number pools by itself."
+            )
         if not 0 <= dropout < 1 or any(size < 1 for size in hidden):
             raise TopgraftError(
-                f"hidden={tuple(hidden)}, dropout={dropout:g}: expected widths of 1 or more, and 0 or more of "
-                "dropout, less than 1."
+                f"hidden={tuple(hidden)}, dropout={dropout:g}: expected widths of 1 or more, and a dropout "
+                "of 0 or more, less than 1."
             )
         return Head(block.layout, width(block), head, hidden=hidden, dropout=dropout).to(device)
     if hidden or dropout:
@@ -253,9 +258,12 @@ def _try(head: OwnHead, chain: Chain, keep: int, features: int) -> None:
             ) from error
     for module, mode in modes:
         module.training = mode
-    if not isinstance(logits, Tensor) or logits.ndim < 1 or len(logits) != 2:
+    count = len(given)
+    if not isinstance(logits, Tensor) or logits.ndim < 1 or len(logits) != count:
         found = f"{tuple(logits.shape)}" if isinstance(logits, Tensor) else _in_words(logits)
-        raise TopgraftError(f"The head, {name}, gave {found} for 2 examples; expected a tensor with 2 rows.")
+        raise TopgraftError(
+            f"The head, {name}, gave {found} for {count} examples; expected a tensor with {count} rows."
+        )
 
 
 def _channels(block: Block) -> int:
