@@ -73,6 +73,9 @@ class Labelled(nn.Module):
     ['logits', 'loss']
     """
 
+    accepts_loss_kwargs = False
+    """Tells the ``Trainer`` that the loss is the mean over a batch, and that no count is to be handed in."""
+
     def __init__(self, graft: Graft) -> None:
         super().__init__()
         self.graft = graft
