@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,3 +123,17 @@ def test_real_weights_keep_every_bit_where_they_are_frozen(tmp_path: Path) -> No
     assert trainer.global_step == 2
     assert differing(graft.frozen_tensors(), before) == set()
     assert differing(kept(graft.body), rest) == {n for n, _ in graft.body.named_parameters()}
+
+
+def test_without_lightning_the_extra_is_named() -> None:
+    code = """
+import sys
+sys.modules["lightning"] = None
+import topgraft as tg
+try:
+    import topgraft.integrations.lightning
+except tg.TopgraftError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'topgraft[lightning]'" in done.stdout

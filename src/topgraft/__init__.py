@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from topgraft.graft import Graft as Graft
     from topgraft.grafting import graft as graft
     from topgraft.grafting import parameter_groups as parameter_groups
+    from topgraft.lora import add_lora as add_lora
+    from topgraft.lora import merge_lora as merge_lora
     from topgraft.plan import Plan as Plan
     from topgraft.predict import Prediction as Prediction
     from topgraft.predict import predict as predict
@@ -65,6 +67,7 @@ _HOMES = {
     "State": "chain",
     "Store": "features.store",
     "TopgraftError": "errors",
+    "add_lora": "lora",
     "advise": "stages",
     "assign_folds": "data",
     "fit": "fit",
@@ -72,6 +75,7 @@ _HOMES = {
     "graft": "grafting",
     "hold_out": "data",
     "load": "backbones",
+    "merge_lora": "lora",
     "one_pass": "features.passes",
     "open_model": "saved",
     "parameter_groups": "grafting",

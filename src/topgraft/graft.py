@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -26,7 +26,7 @@ def _has_own_train(module: nn.Module) -> bool:
     return "train" in vars(type(module))
 
 
-def _named(network: nn.Module) -> list[tuple[str, Tensor]]:
+def named_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
     """Parameters and buffers by name; a shared one under each of its names."""
     parameters = network.named_parameters(remove_duplicate=False)
     return [*parameters, *network.named_buffers(remove_duplicate=False)]
@@ -77,7 +77,8 @@ class Graft(nn.Module):
         # What asks for a head's own layers (saving, calibration) has grafts whose heads were made here.
         self.head = cast("Head", head)
         self._owner = chain.owner_of()
-        self._bare = chain.holding({})
+        self.bare = chain.holding({})
+        """The chain without weights, of which the parts can be made anew."""
         self.register_load_state_dict_pre_hook(Graft._sort)
         self.register_load_state_dict_post_hook(Graft._pass_over_counters)
         self.uphold()
@@ -162,9 +163,9 @@ class Graft(nn.Module):
         >>> [name for name, _, _ in graft.trainable()]
         ['2.weight', '2.bias', 'head.linear.weight', 'head.linear.bias']
         """
-        source = type(self._bare.network).__name__
-        refuse_auto("freeze", what, self._bare, least=0, most=self.keep)
-        freeze = resolve_freeze(what, self._bare, source, self.keep)
+        source = type(self.bare.network).__name__
+        refuse_auto("freeze", what, self.bare, least=0, most=self.keep)
+        freeze = resolve_freeze(what, self.bare, source, self.keep)
         assert freeze is not None
         self._cut(freeze)
 
@@ -182,7 +183,7 @@ class Graft(nn.Module):
         TopgraftError
             As :meth:`freeze_to`.
         """
-        first = first_of(what, self._bare, type(self._bare.network).__name__, self.keep)
+        first = first_of(what, self.bare, type(self.bare.network).__name__, self.keep)
         self._cut(first - 1)
 
     def _cut(self, freeze: int) -> None:
@@ -194,10 +195,22 @@ class Graft(nn.Module):
                 f"{strange[0]}. What is frozen can't be changed while they do: merge them first, or choose "
                 "freeze before."
             )
-        tensors = self.kept_tensors()
-        device = next(iter(tensors.values())).device if tensors else None
-        chain = self._bare.holding(tensors)
-        self.freeze = freeze
+        self.take(self.bare.holding(self.kept_tensors()), freeze, self.bare.owner_of())
+
+    def take(self, chain: Chain, freeze: int, owner: Mapping[str, int]) -> None:
+        """Make the blocks anew, of the modules and tensors of a chain.
+
+        Parameters
+        ----------
+        chain
+            :attr:`bare`, holding tensors.
+        freeze
+            How many blocks are frozen.
+        owner
+            Per parameter and buffer its block; 0 for what never changes though its block is not frozen.
+        """
+        device = next((tensor.device for tensor in self.kept_tensors().values()), None)
+        self.freeze, self._owner = freeze, dict(owner)
         self.frozen = chain[:freeze].to(device) if freeze else None
         self.body = chain[freeze : self.keep].to(device) if freeze < self.keep else None
         self.frozen_format, self.body_format = MemoryFormat(self.frozen), MemoryFormat(self.body)
@@ -235,7 +248,7 @@ class Graft(nn.Module):
 
     def _strangers(self) -> list[str]:
         """Parameters in the blocks that the network hasn't."""
-        known = {name for name, _ in self._bare.network.named_parameters(remove_duplicate=False)}
+        known = {name for name, _ in self.bare.network.named_parameters(remove_duplicate=False)}
         parts = [part for part in (self.frozen, self.body) if part is not None]
         return [n for part in parts for n, _ in part.network.named_parameters() if n not in known]
 
@@ -245,13 +258,15 @@ class Graft(nn.Module):
         One that several blocks share is that of the first of them.
         """
         first: dict[int, str] = {}
-        of_first = {name: first.setdefault(id(tensor), name) for name, tensor in _named(self._bare.network)}
+        of_first = {
+            name: first.setdefault(id(tensor), name) for name, tensor in named_tensors(self.bare.network)
+        }
         tensors: dict[str, Tensor] = {}
-        mine = range(self.freeze + 1, self.keep + 1)
+        mine = (0, *range(self.freeze + 1, self.keep + 1))
         for part, owned in ((self.frozen, range(1, self.freeze + 1)), (self.body, mine)):
-            for name, tensor in _named(part.network) if part is not None else ():
+            for name, tensor in named_tensors(part.network) if part is not None else ():
                 if self._owner.get(name) in owned:
-                    tensors[of_first[name]] = tensor
+                    tensors[of_first.get(name, name)] = tensor
         return tensors
 
     def frozen_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -264,7 +279,11 @@ class Graft(nn.Module):
 
     def frozen_tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers of the frozen blocks, as :meth:`kept_tensors` gives them."""
-        return {name: t for name, t in self.kept_tensors().items() if self._owner[name] <= self.freeze}
+        return {
+            name: t
+            for name, t in self.kept_tensors().items()
+            if self._owner.get(name, self.keep) <= self.freeze
+        }
 
     def kept_weights(self) -> dict[str, Tensor]:
         """Parameters and buffers of the kept blocks under the names of the original network."""

@@ -17,6 +17,7 @@ from topgraft.errors import RunningError, TopgraftError
 from topgraft.graft import Graft
 from topgraft.head import Head, OwnHead
 from topgraft.history import Recipe
+from topgraft.lora import add_lora
 from topgraft.pooling import width
 from topgraft.train import parameter_groups as groups_of
 
@@ -34,6 +35,7 @@ def graft(
     pooled: bool = True,
     tune_norms: bool = False,
     drop: bool = False,
+    lora: int = 0,
     weights: str | Path | None = "auto",
     example: Tensor | Mapping[str, Tensor] | None = None,
 ) -> Graft:
@@ -66,6 +68,8 @@ def graft(
     tune_norms, drop
         Whether batch norms of trainable blocks renew their statistics, and whether dropout in them is on; see
         :class:`topgraft.Graft`.
+    lora
+        Of LoRA in the blocks that are not frozen, the rank, see :func:`topgraft.add_lora`; 0 for none.
     weights, example
         As for :func:`topgraft.load`, where ``model`` is a name or a module.
 
@@ -96,7 +100,10 @@ def graft(
     if 0 < frozen < kept:
         _must_train_alike(chain, frozen)
     made = _head(chain, kept, head, hidden=hidden, dropout=dropout, pooled=pooled)
-    return Graft(chain, kept, frozen, made, tune_norms=tune_norms, drop=drop).train()
+    grafted = Graft(chain, kept, frozen, made, tune_norms=tune_norms, drop=drop).train()
+    if lora:
+        add_lora(grafted, rank=lora)
+    return grafted
 
 
 def parameter_groups(
