@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import copy
 import functools
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from small_networks import CLASSES, differing, example_maps, graft_of, kept, maps, tensors_of
 from torch import Tensor, nn
 
 from topgraft.chain import Chain, State
+from topgraft.errors import TopgraftError
 from topgraft.graft import Graft
 from topgraft.history import Recipe
 from topgraft.pooling import pool
@@ -231,3 +235,107 @@ def test_what_does_not_fit_the_chain_is_refused(keep, freeze):
     head = graft_of(chain_of(), 1, 0).head
     with pytest.raises(ValueError, match=f"keep={keep}, freeze={freeze} do not fit a chain of {CUTS} blocks"):
         Graft(chain_of(), keep, freeze, head)
+
+
+def one_step(graft: Graft, optimizer: torch.optim.Optimizer | None = None) -> Tensor:
+    """Logits in training mode, and their gradients; with an optimizer also a step."""
+    graft.train()
+    x = example_maps(9, seed=8)
+    logits = graft(x)
+    graft.zero_grad()
+    nn.functional.cross_entropy(logits, torch.arange(9) % CLASSES).backward()
+    if optimizer is not None:
+        optimizer.step()
+    return logits.detach()
+
+
+@pytest.mark.parametrize("shared", [(), (0, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 0), (2, 1), (2, CUTS), (0, 2), (CUTS, 3)])
+def test_frozen_afterwards_it_is_the_graft_that_was_frozen_so_from_the_start(before, after, shared):
+    chain = chain_of(shared=shared)
+    graft = graft_of(chain, CUTS, before, tune_norms=True)
+    parameters = {name: id(tensor) for name, tensor in graft.kept_tensors().items()}
+    graft.train()
+    graft.freeze_to(after)
+    same = graft_of(chain, CUTS, after, tune_norms=True)
+    assert {name: id(tensor) for name, tensor in graft.kept_tensors().items()} == parameters
+    assert torch.equal(one_step(graft), one_step(same))
+    assert all(p.grad is None for _, p in graft.frozen_parameters())
+    gradients = ({n: p.grad for n, p, _ in one.trainable()} for one in (graft, same))
+    assert differing(*gradients) == set()
+    assert {n: m.training for n, m in graft.named_modules()} == {
+        n: m.training for n, m in same.named_modules()
+    }
+    assert differing(graft.kept_tensors(), same.kept_tensors()) == set()  # statistics of tuned norms too
+
+
+def test_an_optimizer_made_before_goes_on_and_does_not_touch_what_is_frozen_now():
+    graft = graft_of(chain_of(), CUTS, 0)
+    optimizer = torch.optim.AdamW(parameter_groups(graft, Recipe(rate=0.05, weight_decay=0.1)))
+    one_step(graft, optimizer)
+    graft.freeze_to("blocks.1")
+    frozen, rest = kept(graft.frozen), kept(graft.body)
+    optimizer.step()  # with what momentum there is, and no new gradients
+    one_step(graft, optimizer)
+    assert differing(kept(graft.frozen), frozen) == set()
+    assert "network.blocks.2.conv.weight" in differing(kept(graft.body), rest)
+    graft.unfreeze_from("blocks.0")
+    assert graft.freeze == 1
+    before = graft.kept_weights()["blocks.0.conv.weight"].clone()
+    one_step(graft, optimizer)
+    assert not torch.equal(graft.kept_weights()["blocks.0.conv.weight"], before)
+
+
+def test_a_copy_freezes_by_itself():
+    graft = graft_of(chain_of(), CUTS, 2)
+    other = copy.deepcopy(graft)
+    other.freeze_to(0)
+    one_step(other, torch.optim.SGD(other.parameters(), lr=0.1))
+    assert (graft.freeze, other.freeze) == (2, 0)
+    assert differing(graft.kept_tensors(), graft_of(chain_of(), CUTS, 2).kept_tensors()) == set()
+    assert differing(graft.kept_tensors(), other.kept_tensors()) >= {"stem.weight", "blocks.0.conv.weight"}
+
+
+@pytest.mark.parametrize(
+    ("call", "given", "says"),
+    [
+        ("freeze_to", "block.1", r"freeze=block.1 is no block of Maps. Nearest: blocks.1"),
+        ("freeze_to", 4, "freeze=4 is more than the 3 blocks that are kept"),
+        ("freeze_to", "auto", "freeze=auto is decided on data"),
+        (
+            "unfreeze_from",
+            "blok.0",
+            r"blok.0 is none of the 3 kept blocks of Maps. Nearest: blocks.0.*Give 1 to 3",
+        ),
+        ("unfreeze_from", "blocks.2", "blocks.2 is none of the 3 kept blocks"),  # it is dropped
+        ("unfreeze_from", 0, "0 is none of the 3 kept blocks"),
+    ],
+)
+def test_what_is_no_kept_block_is_told_with_the_nearest_and_nothing_changes(call, given, says):
+    graft = graft_of(chain_of(), 3, 2)
+    with pytest.raises(TopgraftError, match=says):
+        getattr(graft, call)(given)
+    assert graft.freeze == 2
+
+
+def test_from_a_stage_on_means_from_its_first_block():
+    graft = graft_of(chain_of(), CUTS, CUTS)
+    graft.unfreeze_from("blocks")
+    assert graft.freeze == 1
+    graft.unfreeze_from(CUTS)
+    assert graft.freeze == CUTS - 1
+
+
+@pytest.mark.parametrize("shared", [(), (0, 2)])
+def test_what_was_saved_with_other_blocks_frozen_loads(shared: tuple[int, ...], tmp_path: Path) -> None:
+    graft = nn.ModuleDict({"inside": graft_of(chain_of(shared=shared), CUTS, 1, tune_norms=True)})
+    one_step(graft["inside"], torch.optim.SGD(graft.parameters(), lr=0.1))
+    plain = {name: tensor.contiguous() for name, tensor in graft.state_dict().items()}
+    save_file({name: tensor.clone() for name, tensor in plain.items()}, tmp_path / "saved.safetensors")
+    for saved in (graft.state_dict(), load_file(tmp_path / "saved.safetensors")):
+        other = nn.ModuleDict({"inside": graft_of(chain_of(shared=shared), CUTS, 3)})
+        other.load_state_dict(saved)
+        expected, found = graft["inside"].kept_tensors(), other["inside"].kept_tensors()
+        assert differing(expected, found) == set()
+        with pytest.raises(RuntimeError, match=r"Unexpected.*nobody"):
+            other.load_state_dict({**saved, "inside.body.network.nobody": torch.zeros(1)})

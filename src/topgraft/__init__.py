@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from topgraft.fit import fit as fit
     from topgraft.forecast import forecast as forecast
     from topgraft.graft import Graft as Graft
+    from topgraft.grafting import graft as graft
+    from topgraft.grafting import parameter_groups as parameter_groups
+    from topgraft.lora import add_lora as add_lora
+    from topgraft.lora import merge_lora as merge_lora
     from topgraft.plan import Plan as Plan
     from topgraft.predict import Prediction as Prediction
     from topgraft.predict import predict as predict
@@ -67,14 +71,18 @@ _HOMES = {
     "TopgraftError": "errors",
     "TransferClassifier": "estimators",
     "TransferFeatures": "transformer",
+    "add_lora": "lora",
     "advise": "stages",
     "assign_folds": "data",
     "fit": "fit",
     "forecast": "forecast",
+    "graft": "grafting",
     "hold_out": "data",
     "load": "backbones",
+    "merge_lora": "lora",
     "one_pass": "features.passes",
     "open_model": "saved",
+    "parameter_groups": "grafting",
     "predict": "predict",
     "probe": "probe",
     "read": "data",

@@ -75,6 +75,53 @@ def resolve_shown(
     return kept, resolve_freeze(freeze, chain, source, kept or len(chain))
 
 
+def refuse_auto(option: str, given: str | int, chain: Chain, *, least: int, most: int) -> None:
+    """Refuse ``auto`` where a graft is made without data.
+
+    Raises
+    ------
+    TopgraftError
+        With what decides on data, and what can be given.
+    """
+    if str(given).strip() == AUTO:
+        raise TopgraftError(
+            f"{option}={AUTO} is decided on data, and a graft by itself has none: `tg.fit` decides, or "
+            f"`tg.probe` and `tg.advise` without a training.\n{_valid(option, chain, least, most)}"
+        )
+
+
+def first_of(given: str | int, chain: Chain, source: str, keep: int) -> int:
+    """The number of the block that is named, the first one of a stage.
+
+    Parameters
+    ----------
+    given
+        A number from 1 to ``keep``, or a name. A name that is a number is a number.
+    chain, source
+        Of the backbone.
+    keep
+        How many blocks there are to choose from.
+
+    Raises
+    ------
+    TopgraftError
+        If it is none of the kept blocks.
+    """
+    word = str(given).strip()
+    names = [block.name for block in chain][:keep]
+    if _COUNT.fullmatch(word):
+        if 1 <= int(word) <= keep:
+            return int(word)
+    else:
+        for number, name in enumerate(names, start=1):
+            if name == word or name.startswith(f"{word}."):
+                return number
+    raise TopgraftError(
+        f"{word} is none of the {keep} kept blocks of {source}.{did_you_mean(word, names)} "
+        f'Give 1 to {keep}, or a name; the last one is "{names[-1]}".'
+    )
+
+
 def share_of(share: str, most: int) -> int | None:
     """How many of ``most`` blocks a share is, rounded, halves up, at least 1 of a share over 0 %.
 
@@ -176,9 +223,10 @@ def _resolve(
     inside = [i for i, name in enumerate(names, start=1) if name == word or name.startswith(f"{word}.")]
     if not inside:
         meant = f" A share has a percent sign: {100 * float(word):g}%." if _DECIMAL.fullmatch(word) else ""
+        lists = f"`topgraft layers {source}` lists" if set("/:") & set(source) else "Its `chain` has"
         raise TopgraftError(
             f"{option}={word} is no block of {source}.{meant or did_you_mean(word, names)} "
-            f"`topgraft layers {source}` lists all {len(chain)}."
+            f"{lists} all {len(chain)}."
         )
     count = names.index(word) + 1 if word in names else inside[-1]
     return _in_range(option, count, chain, source, most=most, least=least)

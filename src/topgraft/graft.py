@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from topgraft.chain import Chain, Inputs, Segment, State
-from topgraft.head import Head
+from topgraft.choices import first_of, refuse_auto, resolve_freeze
+from topgraft.errors import TopgraftError
+from topgraft.head import Head, OwnHead
 from topgraft.memory import MemoryFormat
 
 
@@ -21,6 +24,12 @@ def is_norm(module: nn.Module) -> bool:
 def _has_own_train(module: nn.Module) -> bool:
     """Whether its very class says what training mode is; what whole networks inherit is about others."""
     return "train" in vars(type(module))
+
+
+def named_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers by name; a shared one under each of its names."""
+    parameters = network.named_parameters(remove_duplicate=False)
+    return [*parameters, *network.named_buffers(remove_duplicate=False)]
 
 
 class Graft(nn.Module):
@@ -52,7 +61,7 @@ class Graft(nn.Module):
         chain: Chain,
         keep: int,
         freeze: int,
-        head: Head,
+        head: Head | OwnHead,
         *,
         tune_norms: bool = False,
         drop: bool = False,
@@ -65,8 +74,13 @@ class Graft(nn.Module):
         self.frozen: Segment | None = copy.deepcopy(chain[:freeze]) if freeze else None
         self.body: Segment | None = copy.deepcopy(chain[freeze:keep]) if freeze < keep else None
         self.frozen_format, self.body_format = MemoryFormat(self.frozen), MemoryFormat(self.body)
-        self.head = head
+        # What asks for a head's own layers (saving, calibration) has grafts whose heads were made here.
+        self.head = cast("Head", head)
         self._owner = chain.owner_of()
+        self.bare = chain.holding({})
+        """The chain without weights, of which the parts can be made anew."""
+        self.register_load_state_dict_pre_hook(Graft._sort)
+        self.register_load_state_dict_post_hook(Graft._pass_over_counters)
         self.uphold()
         self.eval()
 
@@ -117,6 +131,159 @@ class Graft(nn.Module):
                     yield name, parameter, self._owner.get(name, self.keep)
         for name, parameter in self.head.named_parameters():
             yield f"head.{name}", parameter, self.keep + 1
+
+    def freeze_to(self, what: str | int) -> None:
+        """Freeze the first blocks, up to and with ``what``; all kept blocks after it train.
+
+        Parameters stay the very same objects, so that an optimizer made before goes on. It does not know
+        those that train only now: give it ``tg.parameter_groups(graft, ..., beside=optimizer)``. What is
+        frozen now has no gradient any more, so that no optimizer changes it.
+
+        Parameters
+        ----------
+        what
+            A number of blocks (0: nothing is frozen), a share of the kept ones such as ``50%``, a block's
+            name (that of a stage means its last block), or ``all``.
+
+        Raises
+        ------
+        TopgraftError
+            If it is no kept block (with the nearest names), or if the blocks hold other parameters than those
+            that they were made with, such as those of LoRA.
+
+        Examples
+        --------
+        >>> import topgraft as tg
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> graft = tg.graft(network, freeze="all", head=3, example=torch.randn(2, 4))
+        >>> graft.freeze_to("0")  # the count wins over the block of this name
+        >>> graft.freeze
+        0
+        >>> graft.freeze_to(1)
+        >>> [name for name, _, _ in graft.trainable()]
+        ['2.weight', '2.bias', 'head.linear.weight', 'head.linear.bias']
+        """
+        source = type(self.bare.network).__name__
+        refuse_auto("freeze", what, self.bare, least=0, most=self.keep)
+        freeze = resolve_freeze(what, self.bare, source, self.keep)
+        assert freeze is not None
+        self._cut(freeze)
+
+    def unfreeze_from(self, what: str | int) -> None:
+        """Train the last blocks, from ``what`` on; all blocks before it are frozen.
+
+        Parameters
+        ----------
+        what
+            A block's number, 1 (nearest the input) to ``keep``, or its name (that of a stage means its first
+            block).
+
+        Raises
+        ------
+        TopgraftError
+            As :meth:`freeze_to`.
+        """
+        first = first_of(what, self.bare, type(self.bare.network).__name__, self.keep)
+        self._cut(first - 1)
+
+    def _cut(self, freeze: int) -> None:
+        """Let the frozen part end after block ``freeze``, of the same parameters and buffers."""
+        strange = self._strangers()
+        if strange:
+            raise TopgraftError(
+                f"The blocks hold {len(strange)} parameters that they were not made with, such as "
+                f"{strange[0]}. What is frozen can't be changed while they do: merge them first, or choose "
+                "freeze before."
+            )
+        self.take(self.bare.holding(self.kept_tensors()), freeze, self.bare.owner_of())
+
+    def take(self, chain: Chain, freeze: int, owner: Mapping[str, int]) -> None:
+        """Make the blocks anew, of the modules and tensors of a chain.
+
+        Parameters
+        ----------
+        chain
+            :attr:`bare`, holding tensors.
+        freeze
+            How many blocks are frozen.
+        owner
+            Per parameter and buffer its block; 0 for what never changes though its block is not frozen.
+        """
+        device = next((tensor.device for tensor in self.kept_tensors().values()), None)
+        self.freeze, self._owner = freeze, dict(owner)
+        self.frozen = chain[:freeze].to(device) if freeze else None
+        self.body = chain[freeze : self.keep].to(device) if freeze < self.keep else None
+        self.frozen_format, self.body_format = MemoryFormat(self.frozen), MemoryFormat(self.body)
+        self.uphold()
+        self.train(self.training)
+        for _, parameter in self.frozen_parameters():
+            parameter.grad = None
+
+    def _places(self) -> dict[str, list[str]]:
+        """Per saved tensor of the blocks the parts that hold it."""
+        places: dict[str, list[str]] = {}
+        for part, segment in (("frozen", self.frozen), ("body", self.body)):
+            for name in segment.weights() if segment is not None else ():
+                places.setdefault(name, []).append(part)
+        return places
+
+    def _sort(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+        """Sort what is to be loaded into the parts of now: it may have been saved with another ``freeze``."""
+        places, given = self._places(), {}
+        for part in ("body", "frozen"):
+            start = f"{prefix}{part}.network."
+            for key in [key for key in state_dict if key.startswith(start)]:
+                if key.removeprefix(start) in places:
+                    given[key.removeprefix(start)] = state_dict.pop(key)
+        for name, tensor in given.items():
+            state_dict |= {f"{prefix}{part}.network.{name}": tensor for part in places[name]}
+
+    def _pass_over_counters(self, incompatible: Any) -> None:
+        """Batch norms make up a counter, which parts leave out, where a file names no versions of modules."""
+        held, unexpected = self._places(), incompatible.unexpected_keys
+        for key in [key for key in unexpected if key.endswith(".num_batches_tracked")]:
+            name = key.rpartition("frozen.network.")[2].rpartition("body.network.")[2]
+            if f"{name.removesuffix('num_batches_tracked')}running_mean" in held:
+                unexpected.remove(key)
+
+    def _strangers(self) -> list[str]:
+        """Parameters in the blocks that the network hasn't."""
+        known = {name for name, _ in self.bare.network.named_parameters(remove_duplicate=False)}
+        parts = [part for part in (self.frozen, self.body) if part is not None]
+        return [n for part in parts for n, _ in part.network.named_parameters() if n not in known]
+
+    def kept_tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers of the kept blocks themselves, each under its first name in the network.
+
+        One that several blocks share is that of the first of them.
+        """
+        first: dict[int, str] = {}
+        of_first = {
+            name: first.setdefault(id(tensor), name) for name, tensor in named_tensors(self.bare.network)
+        }
+        tensors: dict[str, Tensor] = {}
+        mine = (0, *range(self.freeze + 1, self.keep + 1))
+        for part, owned in ((self.frozen, range(1, self.freeze + 1)), (self.body, mine)):
+            for name, tensor in named_tensors(part.network) if part is not None else ():
+                if self._owner.get(name) in owned:
+                    tensors[of_first.get(name, name)] = tensor
+        return tensors
+
+    def frozen_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Each parameter that never changes, and its name in the network; copies of shared ones too."""
+        for part in (self.frozen, self.body):
+            if part is not None:
+                for name, parameter in part.network.named_parameters():
+                    if self._owner.get(name, self.keep) <= self.freeze:
+                        yield name, parameter
+
+    def frozen_tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers of the frozen blocks, as :meth:`kept_tensors` gives them."""
+        return {
+            name: t
+            for name, t in self.kept_tensors().items()
+            if self._owner.get(name, self.keep) <= self.freeze
+        }
 
     def kept_weights(self) -> dict[str, Tensor]:
         """Parameters and buffers of the kept blocks under the names of the original network."""

@@ -71,3 +71,28 @@ class Head(nn.Module):
                 for parameter in layer.parameters():
                     parameter.div_(temperature)
         return self
+
+
+class OwnHead(nn.Module):
+    """A head that somebody else made, fed with what a cut gives.
+
+    Parameters
+    ----------
+    layout
+        Of the state that it reads, see :class:`topgraft.chain.Block`.
+    module
+        Gives logits.
+    pooled
+        Whether it reads pooled rows, ``(batch, width)`` float32, or the whole :class:`topgraft.State`.
+    """
+
+    def __init__(self, layout: str, module: nn.Module, *, pooled: bool = True) -> None:
+        super().__init__()
+        self.layout, self.pooled = layout, pooled
+        self.module = module
+
+    def forward(self, given: State | Tensor) -> Tensor:
+        """What the module gives for a state, or for features ``(batch, width)`` pooled before."""
+        rows = given if isinstance(given, Tensor) or not self.pooled else pool(given, self.layout)
+        logits: Tensor = self.module(rows)
+        return logits

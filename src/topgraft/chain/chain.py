@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from topgraft.chain.anatomy import Anatomy
 from topgraft.chain.block import Block, Refused
 from topgraft.chain.point import Point
+from topgraft.chain.pruning import refilled
 from topgraft.chain.replay import Segment
 from topgraft.chain.state import Inputs
 
@@ -104,6 +105,18 @@ class Chain:
         if end < start:
             raise ValueError(f"chain[{start}:{end}] ends before it begins")
         return self.anatomy.segment(self.network, start, None if part.stop is None else end)
+
+    def holding(self, tensors: Mapping[str, Tensor]) -> Chain:
+        """The same chain over a copy of its network's modules that holds these parameters and buffers.
+
+        Parameters
+        ----------
+        tensors
+            By name; the copy holds them themselves, and of a shared one a single name will do. All others are
+            stand-ins that take no memory: only parts that own none of them compute anything.
+        """
+        network = refilled(self.network, tensors)
+        return Chain(network, self.blocks, self.anatomy, self.refused, example=self.example)
 
     def gradients_apart(self, cut: int) -> tuple[float, str]:
         """How far training from stored states at a cut is from training with the blocks before it frozen.

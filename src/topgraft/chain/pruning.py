@@ -113,9 +113,13 @@ def _sometimes(module: nn.Module, name: str, skips: Mapping[int, Skip], *args: A
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device, torch.Size, type, FunctionType)
 
 
-def _copied(network: nn.Module) -> nn.Module:
-    """A copy of the module tree that shares parameters and buffers; many times faster than ``deepcopy``."""
+def _copied(network: nn.Module, instead: Mapping[int, Tensor] | None = None) -> nn.Module:
+    """A copy of the module tree that shares parameters and buffers; many times faster than ``deepcopy``.
+
+    ``instead`` has tensors that stand in the copy for others, by the identities of those.
+    """
     memo: dict[int, Any] = {id(t): t for t in (*network.parameters(), *network.buffers())}
+    memo |= instead or {}
     modules = list(network.modules())
     memo |= {id(module): type(module).__new__(type(module)) for module in modules}
     for module in modules:
@@ -123,11 +127,32 @@ def _copied(network: nn.Module) -> nn.Module:
         for name, value in vars(module).items():
             if name == "_modules":
                 state[name] = {n: None if m is None else memo[id(m)] for n, m in value.items()}
-            elif name in ("_parameters", "_buffers") or (name.endswith("_hooks") and not value):
+            elif name in ("_parameters", "_buffers"):
+                state[name] = {n: None if t is None else memo[id(t)] for n, t in value.items()}
+            elif name.endswith("_hooks") and not value:
                 state[name] = copy.copy(value)
             else:
                 state[name] = value if isinstance(value, _PLAIN) else copy.deepcopy(value, memo)
     return memo[id(network)]  # type: ignore[no-any-return]
+
+
+def refilled(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of the module tree with other parameters and buffers.
+
+    Parameters
+    ----------
+    network
+        The original; it is not changed.
+    tensors
+        Parameters and buffers by name, which the copy holds themselves. A shared one needs one of its names.
+        In place of all others the copy has tensors of the same shape that take no memory.
+    """
+    named = (
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    )
+    instead = {id(tensor): tensors[name] for name, tensor in named if name in tensors}
+    return _copied(network, {id(t): _poison_like(t) for _, t in named if id(t) not in instead} | instead)
 
 
 def is_sometimes_skipped(module: nn.Module) -> bool:

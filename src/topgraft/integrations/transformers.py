@@ -1,0 +1,99 @@
+"""The freeze contract in a training by the ``Trainer`` of Transformers, and the module that it trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from topgraft.contract import Contract
+from topgraft.graft import Graft
+
+
+class FreezeContract(TrainerCallback):
+    """Holds the grafts inside a model to the freeze contract; see :class:`topgraft.contract.Contract`.
+
+    A parameter of a frozen block in the optimizer ends ``train`` before its first step with a
+    ``TopgraftError``; something of a frozen block that changed ends it after its last one with a
+    ``RunningError``. Frozen blocks are in eval mode in every forward pass.
+
+    Examples
+    --------
+    >>> callback = FreezeContract()  # for transformers.Trainer(..., callbacks=[callback])
+    """
+
+    def __init__(self) -> None:
+        self._contract: Contract | None = None
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,  # noqa: ARG002 (the signature is that of Transformers)
+        state: TrainerState,  # noqa: ARG002
+        control: TrainerControl,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> None:
+        """Check the optimizer and note what is frozen."""
+        optimizer = kwargs.get("optimizer")
+        if self._contract is not None:  # of a training that did not end
+            self._contract.close()
+        self._contract = Contract(kwargs["model"], *([] if optimizer is None else [optimizer]))
+        self._contract.begin()
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002
+        state: TrainerState,  # noqa: ARG002
+        control: TrainerControl,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> None:
+        """Compare."""
+        if self._contract is not None:
+            self._contract.end()
+
+
+class Labelled(nn.Module):
+    """A graft with the loss of its labels, in the form in which the ``Trainer`` asks for both.
+
+    The ``Trainer`` drops columns that it does not find in ``forward``: give it
+    ``remove_unused_columns=False``.
+
+    Parameters
+    ----------
+    graft
+        Of any network; its inputs are the columns besides ``labels``, by the names of the network's own
+        ``forward``.
+
+    Examples
+    --------
+    >>> import torch, topgraft as tg
+    >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> model = Labelled(tg.graft(network, freeze=1, head=3, example=torch.randn(2, 4)))
+    >>> sorted(model(labels=torch.tensor([0, 2]), input=torch.randn(2, 4)))
+    ['logits', 'loss']
+    """
+
+    accepts_loss_kwargs = False
+    """Tells the ``Trainer`` that the loss is the mean over a batch, and that no count is to be handed in."""
+
+    def __init__(self, graft: Graft) -> None:
+        super().__init__()
+        self.graft = graft
+        self.register_state_dict_post_hook(_plain)
+
+    def forward(self, labels: Tensor | None = None, **inputs: Tensor) -> dict[str, Tensor]:
+        """Logits ``(batch, classes)``; with labels, ``(batch,)`` int64, also their mean loss in nats."""
+        logits = self.graft(inputs)
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": nn.functional.cross_entropy(logits.float(), labels), "logits": logits}
+
+
+def _plain(_module: nn.Module, state_dict: dict[str, Any], _prefix: str, _metadata: Any) -> None:
+    """Make a state dict fit for safetensors, which takes no other memory layout and no shared memory."""
+    seen: set[int] = set()
+    for name, tensor in state_dict.items():
+        if isinstance(tensor, Tensor):
+            shared = tensor.numel() > 0 and tensor.data_ptr() in seen
+            seen.add(tensor.data_ptr())
+            state_dict[name] = tensor.clone().contiguous() if shared else tensor.contiguous()
