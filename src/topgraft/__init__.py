@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from topgraft.errors import TopgraftError as TopgraftError
     from topgraft.evidence import Evidence as Evidence
     from topgraft.evidence import Features as Features
+    from topgraft.export import Export as Export
+    from topgraft.export import export as export
     from topgraft.features.passes import one_pass as one_pass
     from topgraft.features.store import Store as Store
     from topgraft.fit import Run as Run
@@ -51,6 +53,7 @@ _HOMES = {
     "Data": "data",
     "DepthAdvice": "advise",
     "Evidence": "evidence",
+    "Export": "export",
     "Features": "evidence",
     "Forecast": "cost",
     "Graft": "graft",
@@ -65,6 +68,7 @@ _HOMES = {
     "TopgraftError": "errors",
     "advise": "stages",
     "assign_folds": "data",
+    "export": "export",
     "fit": "fit",
     "forecast": "forecast",
     "hold_out": "data",
