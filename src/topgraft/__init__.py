@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from topgraft.estimators import TransferClassifier as TransferClassifier
     from topgraft.evidence import Evidence as Evidence
     from topgraft.evidence import Features as Features
+    from topgraft.export import Export as Export
+    from topgraft.export import export as export
     from topgraft.features.passes import one_pass as one_pass
     from topgraft.features.store import Store as Store
     from topgraft.fit import Run as Run
@@ -57,6 +59,7 @@ _HOMES = {
     "Data": "data",
     "DepthAdvice": "advise",
     "Evidence": "evidence",
+    "Export": "export",
     "Features": "evidence",
     "Forecast": "cost",
     "Graft": "graft",
@@ -74,6 +77,7 @@ _HOMES = {
     "add_lora": "lora",
     "advise": "stages",
     "assign_folds": "data",
+    "export": "export",
     "fit": "fit",
     "forecast": "forecast",
     "graft": "grafting",

@@ -28,17 +28,17 @@ def model_card(result: dict[str, Any], backbone: Backbone, data: Data, *, comman
     )
     score = result["score"]
     kept, frozen = result["blocks"]["kept"], result["blocks"]["frozen"]
-    counts = "\n".join(f"- {_plain(name)}: {n:,}" for name, n in data.counts.items())
+    counts = "\n".join(f"- {plain_text(name)}: {n:,}" for name, n in data.counts.items())
     licence = backbone.licence or "not known"
     return f"""---
 library_name: topgraft
 pipeline_tag: {kind}
 ---
 
-# {_plain(str(result["model"]))}
+# {plain_text(str(result["model"]))}
 
-Made by Topgraft {topgraft.__version__} from {_plain(backbone.source)}
-(weights: {_plain(backbone.report.weights)}; licence of the weights: {_plain(licence)}).
+Made by Topgraft {topgraft.__version__} from {plain_text(backbone.source)}
+(weights: {plain_text(backbone.report.weights)}; licence of the weights: {plain_text(licence)}).
 
 - keeps {result["keep"]} of {len(result["blocks"]["all"])} blocks, to `{kept[-1]}`
 - of these {result["freeze"]} never changed{f", to `{frozen[-1]}`" if frozen else ""}
@@ -63,6 +63,6 @@ are the only answers that it knows: what belongs to none of them gets one all th
 """
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """A text without what Markdown or HTML would act on."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>#|&" else " " if c in "\r\n" else c for c in text)

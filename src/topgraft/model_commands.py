@@ -1,4 +1,4 @@
-"""The commands on what a fit saved: predict, evaluate, report."""
+"""The commands on what a fit saved: predict, evaluate, report, export."""
 
 from __future__ import annotations
 
@@ -102,3 +102,35 @@ def report(
     Console.for_command(json=json, quiet=quiet).line("Report", str(page))
     if json:
         say_json({"report": str(page), "figures": None if figures is None else str(figures)})
+
+
+def export(
+    model: options.ModelArgument,
+    to: Annotated[str, typer.Option("--to", help="onnx, torch, openvino, state-dict or huggingface.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to make; default: NAME-FORMAT.")
+    ] = None,
+    *,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
+    trust_code: options.Trust = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Hand a saved model over to another runtime, checked by that runtime before it appears.
+
+    Example: topgraft export photos.topgraft --to onnx -o photos-onnx
+    """
+    del debug
+    from topgraft.export import export as run_export
+
+    done = run_export(
+        model,
+        to,
+        out,
+        overwrite=overwrite,
+        trust_code=trust_code,
+        console=Console.for_command(json=json, quiet=quiet),
+    )
+    if json:
+        say_json(dict(done.document))

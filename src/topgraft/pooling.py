@@ -50,7 +50,7 @@ def _pool(x: Tensor, layout: str, mask: Tensor | None) -> Tensor:
             return torch.cat([x.mean(1), x.amax(1), x[:, 0]], 1)
         real = mask.bool().unsqueeze(-1)
         mean = x.masked_fill(~real, 0).sum(1) / real.sum(1).clamp(min=1)
-        first = x[torch.arange(len(x), device=x.device), mask.bool().long().argmax(1)]
+        first = x[torch.arange(x.shape[0], device=x.device), mask.bool().long().argmax(1)]
         largest = x.masked_fill(~real, float("-inf")).amax(1).masked_fill(~real.any(1), 0)
         return torch.cat([mean, largest, first], 1)
     # Over both dimensions at once: a transposition would be carried out by engines, at a third of the pass.

@@ -201,21 +201,61 @@ def open_model(folder: str | Path, *, module: nn.Module | None = None, trust_cod
 
 
 def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, trust_code: bool) -> Model:
-    backbone = document["backbone"]
     known = {"modality": MODALITIES, "precision": PRECISIONS, "engine": ENGINES}
     if odd := [
         f"{name} {document[name]!r}" for name, choices in known.items() if document[name] not in choices
     ]:
         raise ValueError(", ".join(odd))
+    graft = _empty(document, int(document["freeze"]), module=module, trust_code=trust_code)
+    tensors, _ = read_tensors(folder / WEIGHTS)
+    _fill(graft, tensors, folder / WEIGHTS)
+    return Model(
+        graft=graft.eval(),
+        preprocess=open_preprocess(folder / PREPROCESSING),
+        classes=tuple(str(c) for c in document["classes"]),
+        modality=str(document["modality"]),
+        columns=dict(document["columns"]),
+        engine=str(document["engine"]),
+        precision=str(document["precision"]),
+        description=document,
+    )
+
+
+def built_from(
+    description: Mapping[str, Any],
+    kept: Mapping[str, Tensor],
+    head: Mapping[str, Tensor],
+    *,
+    module: nn.Module | None = None,
+    trust_code: bool = False,
+) -> Graft:
+    """A graft in eval mode of given weights that is one part from the inputs to its head: nothing is frozen.
+
+    Parameters
+    ----------
+    description
+        As :func:`describe` gives it.
+    kept, head
+        Just the tensors of the kept blocks and of the head, under their own names.
+    module, trust_code
+        As for :func:`open_model`.
+
+    Raises
+    ------
+    TopgraftError
+        If these are not just the tensors of the description, or code would run that is not trusted.
+    """
+    graft = _empty(description, 0, module=module, trust_code=trust_code)
+    tensors = {BACKBONE + n: t for n, t in kept.items()} | {HEAD + n: t for n, t in head.items()}
+    _fill(graft, tensors, Path(WEIGHTS))
+    return graft.eval()
+
+
+def _empty(document: Mapping[str, Any], freeze: int, *, module: nn.Module | None, trust_code: bool) -> Graft:
+    """The graft of a description, with random values."""
+    backbone = document["backbone"]
     network = rebuild(backbone["recipe"], module=module, trust_code=trust_code)
-    shapes = {
-        name: Shape(
-            tuple(Dim(*dims) for dims in backbone["inputs"][name]["dims"]),
-            getattr(torch, backbone["inputs"][name]["dtype"]),
-        )
-        for name in backbone["input_order"]
-    }
-    example = {name: _example(name, shape) for name, shape in shapes.items()}
+    example = {name: _example(name, shape) for name, shape in input_shapes(document).items()}
     points = [Point.from_json(p) for p in backbone["points"]]
     chain = Chain.of(
         network,
@@ -224,25 +264,28 @@ def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, t
         points=points,
     )
     shape, block = document["head"], chain.blocks[int(document["keep"]) - 1]
-    classes = tuple(str(c) for c in document["classes"])
     if (shape["layout"], shape["width"]) != (block.layout, width(block)):
         raise ValueError(f"the head does not fit what comes out of {block.name}")
     head = Head(
-        shape["layout"], int(shape["width"]), len(classes), hidden=shape["hidden"], dropout=shape["dropout"]
+        shape["layout"],
+        int(shape["width"]),
+        len(document["classes"]),
+        hidden=shape["hidden"],
+        dropout=shape["dropout"],
     )
-    graft = Graft(chain, int(document["keep"]), int(document["freeze"]), head)
-    tensors, _ = read_tensors(folder / WEIGHTS)
-    _fill(graft, tensors, folder / WEIGHTS)
-    return Model(
-        graft=graft.eval(),
-        preprocess=open_preprocess(folder / PREPROCESSING),
-        classes=classes,
-        modality=str(document["modality"]),
-        columns=dict(document["columns"]),
-        engine=str(document["engine"]),
-        precision=str(document["precision"]),
-        description=document,
-    )
+    return Graft(chain, int(document["keep"]), freeze, head)
+
+
+def input_shapes(description: Mapping[str, Any]) -> dict[str, Shape]:
+    """The network's inputs by name, in the order of its forward, and how they grow with batch and length."""
+    backbone = description["backbone"]
+    return {
+        name: Shape(
+            tuple(Dim(*dims) for dims in backbone["inputs"][name]["dims"]),
+            getattr(torch, backbone["inputs"][name]["dtype"]),
+        )
+        for name in backbone["input_order"]
+    }
 
 
 def _example(name: str, shape: Shape) -> Tensor:

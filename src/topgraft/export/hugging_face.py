@@ -1,0 +1,175 @@
+"""A graft as a folder for the Hugging Face hub, which works as it is once it is downloaded again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from topgraft.backbones.packaged import HUB_NAMES
+from topgraft.backbones.preprocess import TOKENIZER_FILE, TextPreprocess
+from topgraft.card import plain_text
+from topgraft.export.checking import measured
+from topgraft.export.job import Job, Written
+from topgraft.files import read_json, write_json, write_whole
+from topgraft.saved import Model, open_model, save
+
+CARD = "README.md"
+_TASKS = {"picture": "image-classification", "text": "text-classification"}
+_COPIED = ("labels.json", "result.json", "chain.svg")
+"""Files of a run that say more of the model."""
+_FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+
+
+def write(job: Job) -> Written:
+    """Write the saved graft, its card and its tokenizer, and open it as ``predict`` does."""
+    model, folder = job.model, job.folder
+    save(folder, model.graft, model.preprocess, model.description)
+    result: Mapping[str, Any] = {}
+    if job.source is not None:
+        for name in _COPIED:
+            if (job.source / name).is_file():
+                write_whole(folder / name, (job.source / name).read_bytes())
+        if (job.source / "result.json").is_file():
+            result = read_json(job.source / "result.json")
+    write_json(folder / "labels.json", list(model.classes))
+    if isinstance(model.preprocess, TextPreprocess):
+        _write_tokenizer(folder, model.preprocess)
+    name = job.source.resolve().name if job.source is not None else "graft"
+    write_whole(folder / CARD, _card(model, name, result, _body(job.source, model, name)).encode())
+    opened = open_model(folder, module=job.module, trust_code=job.trust_code)
+
+    def run(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            logits = opened.graft(dict(batch)).float()
+        return logits, torch.softmax(logits, 1)
+
+    difference = measured(run, model.graft, job.examples.checked)
+    return Written("topgraft", difference, {})
+
+
+def _write_tokenizer(folder: Path, preprocess: TextPreprocess) -> None:
+    """Beside the preprocessing, in the form in which Transformers looks for it."""
+    write_whole(folder / TOKENIZER_FILE, preprocess.tokenizer.encode())
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": preprocess.max_length,
+        "pad_token": preprocess.pad_token,
+        "pad_token_type_id": preprocess.pad_type_id,
+        "padding_side": preprocess.padding_side,
+        "truncation_side": preprocess.truncation_side,
+        "model_input_names": list(preprocess.keys),
+    }
+    write_json(folder / "tokenizer_config.json", settings)
+
+
+def _card(model: Model, name: str, result: Mapping[str, Any], body: str) -> str:
+    """The card: metadata as the hub reads them, then what people read."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task = _TASKS.get(model.modality, "tabular-classification")
+    scores = [
+        EvalResult(
+            task_type=task,
+            dataset_type="untouched-part",
+            dataset_name="untouched part of the data",
+            metric_type=str(score["metric"]).replace(" ", "_").lower(),
+            metric_value=round(float(score["value"]), 4),
+        )
+        for score in result.get("scores", [])
+    ]
+    data = ModelCardData(
+        library_name="topgraft",
+        pipeline_tag=task,
+        base_model=base_model(model.description["backbone"]),
+        tags=["topgraft", "transfer-learning", task],
+        metrics=[score.metric_type for score in scores] or None,
+        model_name=name if scores else None,
+        eval_results=scores or None,
+        **licence_fields(model.description["backbone"]["licence"]),
+    )
+    return f"---\n{data.to_yaml()}\n---\n{body}"
+
+
+def licence_fields(licence: str | None) -> dict[str, str]:
+    """The licence of the weights as the hub has it; one without a plain short name is another one.
+
+    Examples
+    --------
+    >>> licence_fields("Apache-2.0"), licence_fields("see LICENSE"), licence_fields(None)
+    ({'license': 'apache-2.0'}, {'license': 'other', 'license_name': 'see LICENSE'}, {})
+    """
+    if not licence:
+        return {}
+    if re.fullmatch(r"[\w.+-]+", licence):
+        return {"license": licence.lower()}
+    return {"license": "other", "license_name": licence}
+
+
+def base_model(backbone: Mapping[str, Any]) -> str | None:
+    """The model on the hub whose weights the graft began with; ``None`` unless that is known for certain.
+
+    Parameters
+    ----------
+    backbone
+        Of a graft's description.
+    """
+    weights = backbone["weights"]
+    origin = str(weights["weights"])
+    if weights["matched"] == "random" or not (
+        origin.startswith("the package ") or "of the Hugging Face hub" in origin
+    ):
+        return None
+    kind, _, name = str(backbone["source"]).partition("/")
+    if kind == "timm":
+        cfg = backbone["recipe"]["pretrained_cfg"]
+        return f"timm/{cfg['architecture']}.{cfg['tag']}" if cfg.get("tag") else None
+    if kind == "hf":
+        model = HUB_NAMES.get(name, name).partition("@")[0]
+        return model if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else None
+    return None
+
+
+def _body(source: Path | None, model: Model, name: str) -> str:
+    """What the run's own card says, else the plain facts; then how to use it."""
+    written = source / CARD if source is not None else None
+    if written is not None and written.is_file():
+        body = _FRONT.sub("", written.read_text("utf-8"), count=1)
+    else:
+        body = _facts(model, name)
+    inputs = {"picture": "new/*.jpg", "text": "new.csv"}.get(model.modality, "new.npz")
+    return f"""{body.rstrip()}
+
+## Use
+
+Downloaded again, the folder is a saved graft like any other:
+
+```sh
+pip install topgraft
+hf download OWNER/NAME --local-dir downloaded
+topgraft predict downloaded {inputs}
+```
+"""
+
+
+def _facts(model: Model, name: str) -> str:
+    description = model.description
+    backbone, kept = description["backbone"], description["kept"]
+    classes = "\n".join(f"- {plain_text(c)}" for c in model.classes)
+    return f"""
+# {plain_text(name)}
+
+Made by Topgraft {description["topgraft"]} from {plain_text(str(backbone["source"]))}
+(weights: {plain_text(str(backbone["weights"]["weights"]))};
+licence of the weights: {plain_text(str(backbone["licence"] or "not known"))}).
+It keeps {description["keep"]} of {len(description["blocks"])} blocks, to `{kept[-1]}`; of these
+{description["freeze"]} never changed.
+
+## Classes
+
+{classes}
+"""

@@ -1,0 +1,102 @@
+"""What each format gets, and what it gives back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from topgraft.export.checking import Difference
+from topgraft.export.whole import OUTPUTS, Whole, open_shape, program_of, whole_of
+from topgraft.saved import Model, input_shapes
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from topgraft.export.examples import Examples
+
+
+@dataclass(frozen=True)
+class Job:
+    """One export under way.
+
+    Parameters
+    ----------
+    model
+        The opened graft.
+    source
+        The folder that it was opened from, where there is one.
+    folder
+        Where files are written.
+    examples
+        Which it is made and checked with.
+    module, trust_code
+        As for :func:`topgraft.open_model`.
+    """
+
+    model: Model
+    source: Path | None
+    folder: Path
+    examples: Examples
+    module: nn.Module | None = None
+    trust_code: bool = False
+
+    def whole(self) -> Whole:
+        """The graft as one module."""
+        return whole_of(self.model, module=self.module, trust_code=self.trust_code)
+
+    def program(self) -> ExportedProgram:
+        """The graft as a graph of ``torch.export``."""
+        longest = getattr(self.model.preprocess, "max_length", None)
+        shapes = input_shapes(self.model.description)
+        return program_of(self.whole(), shapes, self.examples.traced, longest=longest)
+
+    def notes(self) -> dict[str, str]:
+        """What files carry as metadata: classes, preprocessing and where the graft comes from."""
+        import topgraft
+
+        backbone = self.model.description["backbone"]
+        return {
+            "topgraft.version": topgraft.__version__,
+            "topgraft.classes": json.dumps(list(self.model.classes), ensure_ascii=False),
+            "topgraft.preprocessing": json.dumps(self.model.preprocess.describe(), ensure_ascii=False),
+            "topgraft.modality": self.model.modality,
+            "topgraft.backbone": str(backbone["source"]),
+            "topgraft.licence": str(backbone["licence"] or ""),
+        }
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a format says of the files that it wrote.
+
+    Parameters
+    ----------
+    runtime
+        What opened them, with its version.
+    difference
+        From the graft in PyTorch in fp32.
+    more
+        Further entries of ``export.json``.
+    """
+
+    runtime: str
+    difference: Difference
+    more: Mapping[str, Any]
+
+
+def inputs_json(model: Model) -> list[dict[str, Any]]:
+    """Name, type and sizes of each input, in order."""
+    return [
+        {"name": name, "dtype": str(shape.dtype).removeprefix("torch."), "shape": open_shape(shape)}
+        for name, shape in input_shapes(model.description).items()
+    ]
+
+
+def outputs_json(model: Model) -> list[dict[str, Any]]:
+    """The same of what comes out."""
+    sizes = ["batch", len(model.classes)]
+    return [{"name": name, "dtype": "float32", "shape": sizes} for name in OUTPUTS]

@@ -1,0 +1,63 @@
+"""A graft as one module, and as a graph whose batch and length are open."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from exported_grafts import arrays, expected, fresh_batch, model_of, pictures, texts
+from small_networks import CLASSES, backbone_of, differing, example_maps, kept, maps
+from torch import Tensor, nn
+
+from topgraft.errors import TopgraftError
+from topgraft.export.examples import examples_of
+from topgraft.export.whole import program_of, whole_of
+from topgraft.saved import Model, input_shapes
+
+
+@pytest.mark.parametrize("freeze", [0, 2, 4])
+def test_the_whole_gives_what_the_graft_gives_and_leaves_it_as_it_was(freeze):
+    model = arrays(4, freeze)
+    before = kept(model.graft)
+    whole = whole_of(model, module=maps(seed=8))
+    batch = fresh_batch(model, 6)
+    logits, probabilities = whole(*batch.values())
+    torch.testing.assert_close(logits, expected(model, batch), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(probabilities, torch.softmax(logits, 1))
+    assert differing(kept(model.graft), before) == set()
+    assert not any(p.requires_grad for p in whole.parameters())
+
+
+def program(model: Model) -> nn.Module:
+    longest = getattr(model.preprocess, "max_length", None)
+    made = program_of(
+        whole_of(model), input_shapes(model.description), examples_of(model).traced, longest=longest
+    )
+    return made.module()
+
+
+@pytest.mark.parametrize("model", [arrays, pictures, texts], ids=lambda f: f.__name__)
+def test_a_graph_takes_batches_and_lengths_that_it_was_not_traced_with(model):
+    run = program(model())
+    for count in (1, 4, 9):
+        batch = fresh_batch(model(), count)
+        logits, _ = run(*batch.values())
+        torch.testing.assert_close(logits, expected(model(), batch), rtol=1e-5, atol=1e-5)
+
+
+class CountsItsBatch(nn.Module):
+    """A network whose code makes a plain number of its batch size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(2, 4, 1), nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x * (len(x) / len(x)))
+        return self.fc(torch.relu(x).mean((2, 3)))
+
+
+def test_a_batch_size_that_became_a_number_is_refused():
+    backbone = backbone_of(CountsItsBatch(), example_maps())
+    model = model_of(backbone, len(backbone.chain), len(backbone.chain))
+    with pytest.raises(TopgraftError, match="PyTorch can't export CountsItsBatch with an open batch size"):
+        program(model)
