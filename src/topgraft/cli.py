@@ -297,7 +297,13 @@ def fit(
         say_json(document)
 
 
-for command in (model_commands.predict, model_commands.evaluate, model_commands.report, comparing.compare):
+for command in (
+    model_commands.predict,
+    model_commands.evaluate,
+    model_commands.report,
+    model_commands.serve,
+    comparing.compare,
+):
     app.command()(command)
 
 
