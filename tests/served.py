@@ -6,8 +6,10 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +17,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from small_networks import graft_of
 
 from topgraft.backbones.types import Backbone
-from topgraft.saved import describe, save
+from topgraft.predict import Predictor
+from topgraft.saved import Model, describe, save
+from topgraft.serve.limits import Limits
+from topgraft.serve.running import LOOPBACK, server_of, service_of
 
 CLASSES = ("cat", "dog", '<b>épée</b> & "sword"')
+SCORE = {"metric": "accuracy", "value": 0.875, "low": 0.8, "high": 0.9, "n": 64}
 BOUNDARY = "a-line-that-no-picture-holds"
 
 
@@ -45,16 +52,11 @@ class Served:
     told: dict[str, Any]
     process: subprocess.Popen[str]
 
-    def ask(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> Reply:
-        return asked(self.address, method, path, body, headers)
-
     def predict_texts(self, texts: Any) -> Reply:
-        return self.ask("POST", "/predict", json.dumps({"texts": texts}), JSON)
+        return posted(self.address, {"texts": texts})
 
-    def predict_files(self, files: Sequence[tuple[str | None, bytes]], field: str = "files") -> Reply:
-        return self.ask("POST", "/predict", form(files, field), FORM)
+    def predict_files(self, files: Sequence[tuple[str | None, bytes]]) -> Reply:
+        return asked(self.address, "POST", "/predict", form(files), FORM)
 
 
 JSON = {"content-type": "application/json"}
@@ -76,6 +78,11 @@ def asked(
         connection.close()
 
 
+def posted(address: str, document: Any) -> Reply:
+    """A request of JSON for predictions."""
+    return asked(address, "POST", "/predict", json.dumps(document), JSON)
+
+
 def form(files: Sequence[tuple[str | None, bytes]], field: str = "files") -> bytes:
     """Files as a form sends them; one without a name is a plain field."""
     parts = []
@@ -86,17 +93,45 @@ def form(files: Sequence[tuple[str | None, bytes]], field: str = "files") -> byt
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
-def saved_graft(
-    backbone: Backbone, folder: Path, keep: int, freeze: int, classes: Sequence[str] = CLASSES
-) -> Path:
-    """A graft of real weights with a head of random ones, as a fit saves it."""
+def graft_model(backbone: Backbone, keep: int, freeze: int) -> Model:
+    """A model in memory, its head of random weights."""
     graft = graft_of(backbone.chain, keep, freeze)
+    told = describe(graft, backbone, classes=CLASSES, columns={}, precision="fp32")
+    return Model(graft, backbone.preprocess, CLASSES, backbone.modality, {}, "torch", "fp32", told)
+
+
+def saved_graft(backbone: Backbone, folder: Path, keep: int, freeze: int) -> Path:
+    """The same as a fit saves it, with its score."""
+    model = graft_model(backbone, keep, freeze)
     folder.mkdir(parents=True)
-    described = describe(graft, backbone, classes=classes, columns={}, precision="fp32")
-    save(folder, graft, backbone.preprocess, described)
-    score = {"metric": "accuracy", "value": 0.875, "low": 0.8, "high": 0.9, "n": 64}
-    (folder / "result.json").write_text(json.dumps({"score": score}))
+    save(folder, model.graft, model.preprocess, model.description)
+    (folder / "result.json").write_text(json.dumps({"score": SCORE}))
     return folder
+
+
+@contextmanager
+def in_thread(
+    model: Model, limits: Limits | None = None, *, workers: int = 2, hosts: frozenset[str] | None = LOOPBACK
+) -> Iterator[str]:
+    """The address of a service in a thread of this process; it must end when it is told to."""
+    service = service_of(
+        Predictor(model),
+        name="small.topgraft",
+        score=SCORE,
+        limits=limits or Limits(),
+        hosts=hosts,
+        workers=workers,
+    )
+    server = server_of(service)
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(60)
+        assert not thread.is_alive()
 
 
 @contextmanager
@@ -122,3 +157,14 @@ def serving(model: Path, *options: str) -> Iterator[Served]:
             assert "Ended" in said
         finally:
             process.kill()
+
+
+def assert_same(
+    found: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]], apart: float = 1e-6
+) -> None:
+    """The same columns in the same order with the same texts, and numbers that differ by no more."""
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert list(one) == list(other)
+        for name, value in other.items():
+            assert one[name] == (pytest.approx(value, abs=apart) if isinstance(value, float) else value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from topgraft.saved import Model
@@ -48,7 +48,7 @@ class ServedModel:
     keep: int
     freeze: int
     score: dict[str, Any] | None
-    limits: dict[str, float]
+    limits: Limits
 
 
 def described(model: Model, name: str, score: dict[str, Any] | None, limits: Limits) -> ServedModel:
@@ -63,7 +63,7 @@ def described(model: Model, name: str, score: dict[str, Any] | None, limits: Lim
         keep=int(known["keep"]),
         freeze=int(known["freeze"]),
         score=score,
-        limits=asdict(limits),
+        limits=limits,
     )
 
 

@@ -56,6 +56,11 @@ class Limits:
         for name in ("body", "inputs", "waiting", "batch", "pixels"):
             if getattr(self, name) < 1:
                 raise TopgraftError(f"{name} {getattr(self, name)} is out of range: give 1 or more.")
+        if self.waiting < self.inputs:
+            raise TopgraftError(
+                f"waiting {self.waiting} is less than inputs {self.inputs}: the largest request would never "
+                "find room."
+            )
         if not 0 < self.seconds < math.inf:
             raise TopgraftError(f"seconds {self.seconds:g} is out of range: give more than 0.")
 

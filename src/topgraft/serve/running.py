@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import signal
 import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from topgraft.predict import Predictor
     from topgraft.saved import Model
+    from topgraft.serve.app import Service
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 BACKLOG = 1024
@@ -56,52 +59,76 @@ def run_serve(
         If the extra ``serve`` is not installed, the model can't be opened, or the port can't be had.
     """
     _must_be_installed()
-    from uvicorn import Config, Server
-
     from topgraft.predict import Predictor
     from topgraft.saved import open_model
-    from topgraft.serve.app import Service, app_of
-    from topgraft.serve.batching import Batcher
     from topgraft.serve.described import described
-    from topgraft.serve.metrics import Metrics
     from topgraft.side_by_side import single_threaded
 
     with _listening(host, port) as listener:
-        model = open_model(folder, trust_code=trust_code)
-        predictor, metrics, score = Predictor(model), Metrics(), score_of(folder)
+        predictor = Predictor(open_model(folder, trust_code=trust_code))
         warm_up(predictor)
-        name = folder.resolve().name
+        name, score = folder.resolve().name, score_of(folder)
         with single_threaded() as cores:
-            batcher = Batcher(
-                predictor.batch,
-                workers=cores,
-                most=limits.batch,
-                heaviest=limits.pixels,
-                waiting=limits.waiting,
-                seen=metrics.batches.observe,
+            service = service_of(
+                predictor, name=name, score=score, limits=limits, hosts=hosts_of(host), workers=cores
             )
-            service = Service(model, name, score, batcher, limits, metrics, hosts_of(host))
-            config = Config(
-                app_of(service),
-                log_level="warning",
-                access_log=False,
-                lifespan="on",
-                backlog=BACKLOG,
-                limit_concurrency=BACKLOG,
-                timeout_graceful_shutdown=round(2 * limits.seconds) + GRACE,
-                server_header=False,
-            )
-            server = Server(config)
+            server = server_of(service)
             listener.listen(BACKLOG)
             at = address(listener)
             if as_json:
-                say_json({"address": at, "model": vars(described(model, name, score, limits))})
-            _say(console, model, name, score, at)
+                told = asdict(described(predictor.model, name, score, limits))
+                say_json({"address": at, "model": told})
+            _say(console, predictor.model, name, score, at)
             with _ending(server):
                 server.run(sockets=[listener])
     if not server.started:
         raise RunningError("The service could not be started.")
     console.line("Ended", "requests under way were answered")
+
+
+def service_of(
+    predictor: Predictor,
+    *,
+    name: str,
+    score: dict[str, Any] | None,
+    limits: Limits,
+    hosts: frozenset[str] | None,
+    workers: int,
+) -> Service:
+    """A model with the threads that run it."""
+    from topgraft.serve.app import Service
+    from topgraft.serve.batching import Batcher
+    from topgraft.serve.metrics import Metrics
+
+    metrics = Metrics()
+    batcher = Batcher(
+        predictor.batch,
+        workers=workers,
+        most=limits.batch,
+        heaviest=limits.pixels,
+        waiting=limits.waiting,
+        seen=metrics.batches.observe,
+    )
+    return Service(predictor.model, name, score, batcher, limits, metrics, hosts)
+
+
+def server_of(service: Service) -> Server:
+    """What speaks HTTP; it answers requests under way before it ends."""
+    from uvicorn import Config, Server
+
+    from topgraft.serve.app import app_of
+
+    config = Config(
+        app_of(service),
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        backlog=BACKLOG,
+        limit_concurrency=BACKLOG,
+        timeout_graceful_shutdown=math.ceil(2 * service.limits.seconds) + GRACE,
+        server_header=False,
+    )
+    return Server(config)
 
 
 def score_of(folder: Path) -> dict[str, Any] | None:
@@ -180,7 +207,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         if not is_loopback(host):
             warnings.warn(
                 f"{host} can be reached from other machines, and there is no authentication: whoever reaches "
-                f"it can use the model. Without --host only this machine can.",
+                "it can use the model. Without --host only this machine can.",
                 TopgraftWarning,
                 stacklevel=3,
             )
