@@ -143,11 +143,9 @@ def serving(model: Path, *options: str) -> Iterator[Served]:
     ) as process:
         try:
             assert process.stdout is not None
-            lines = [process.stdout.readline()]
-            while lines[-1] not in ("}\n", ""):
-                lines.append(process.stdout.readline())
-            assert lines[-1], process.stderr.read() if process.stderr else ""
-            told = json.loads("".join(lines))
+            line = process.stdout.readline()
+            assert line, process.stderr.read() if process.stderr else ""
+            told = json.loads(line)
             yield Served(told["address"], told, process)
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 from command_line import called, done
 from packaged_data import glosses_of, pictures_of, write_table
+from serve_load import load as load_of
 from served import CLASSES, Served, asked, assert_same, saved_graft, serving
 from test_serve_inputs import bomb
 
 from topgraft.backbones import load
+from topgraft.data.unlabelled import Row
+from topgraft.saved import open_model
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +179,16 @@ def test_where_the_extra_is_missing_it_is_named(missing: str):
     assert run.stderr == (
         f"Error: `topgraft serve` needs {missing}, of an optional extra: pip install 'topgraft[serve]'.\n"
     )
+
+
+@pytest.mark.slow
+def test_two_hundred_clients_lose_nothing_and_get_the_rows_of_predict(texts: Served, texts_model: Path):
+    some = [
+        Row(str(i), text)
+        for i, (text, _) in enumerate(glosses_of(("animal", "food", "person", "artifact"), 50))
+    ]
+    found = load_of(open_model(texts_model), texts.address, some, clients=200, each=3)
+    assert found.failures == ()
+    assert found.requests == len(found.latencies) == 600
+    assert 0 < found.latency(0.5) <= found.latency(0.95) <= max(found.latencies)
+    assert found.apart <= 1e-6

@@ -28,6 +28,8 @@ from topgraft.serve.limits import Limits
 from topgraft.serve.metrics import Counting, Metrics
 
 Result = TypeVar("Result")
+SMALL = 65_536
+"""Bytes of a body that is read at once, without a thread for it."""
 PARTS = {"page.css": "text/css", "page.js": "text/javascript"}
 """Of the page, beside ``page.html``."""
 
@@ -146,6 +148,8 @@ async def _rows(request: Request, modality: str, limits: Limits, one_at_a_time: 
     if modality == "picture":
         return await _pictures(request, limits)
     body = await request.body()
+    if len(body) <= SMALL:
+        return rows_of_json(body, modality, most=limits.inputs)
     async with one_at_a_time:  # lists of JSON take many times the memory of their text
         return await run_in_threadpool(rows_of_json, body, modality, most=limits.inputs)
 
@@ -170,7 +174,7 @@ async def _predictions(service: Service, rows: Sequence[Row]) -> list[Prediction
     """What the model says of each row, as soon as its turn has come."""
     limits = service.limits
     busy = Refused(503, "Too many inputs wait already. Try again.", retry_after=SOON)
-    known = await run_in_threadpool(weights, rows)
+    known = await run_in_threadpool(weights, rows) if service.model.modality == "picture" else weights(rows)
     try:
         answers = service.batcher.submit(known)
     except Full:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import signal
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from topgraft.console import Console, percent, say_json
+from topgraft.console import Console, percent
 from topgraft.errors import RunningError, TopgraftError, TopgraftWarning
 from topgraft.serve.limits import Limits
 
@@ -49,7 +51,7 @@ def run_serve(
     trust_code
         Whether the function that made one's own network may be run.
     as_json
-        Whether the address and the model are told as one JSON document, once the service answers.
+        Whether the address and the model are told as one line of JSON, once the service answers.
     console
         Where people read it.
 
@@ -77,7 +79,9 @@ def run_serve(
             at = address(listener)
             if as_json:
                 told = asdict(described(predictor.model, name, score, limits))
-                say_json({"address": at, "model": told})
+                line = json.dumps({"address": at, "model": told}, ensure_ascii=False, allow_nan=False)
+                sys.stdout.write(f"{line}\n")
+                sys.stdout.flush()
             _say(console, predictor.model, name, score, at)
             with _ending(server):
                 server.run(sockets=[listener])
