@@ -137,7 +137,8 @@ def in_thread(
 @contextmanager
 def serving(model: Path, *options: str) -> Iterator[Served]:
     """``topgraft serve`` in a process of its own, which must end well when it is told to."""
-    command = [sys.executable, "-m", "topgraft", "serve", str(model), "--port", "0", "--json", *options]
+    command = [sys.executable, "-m", "topgraft", "serve", str(model), "--port", "0", "--json"]
+    command += ["--max-seconds", "300", *options]  # cores may be busy with other tests
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
     ) as process:

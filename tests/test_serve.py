@@ -103,7 +103,7 @@ def test_forms_that_are_no_pictures_are_refused(pictures: Served):
     boundary = {"content-type": "multipart/form-data"}
     cases = [
         (pictures.predict_files([]), 422, "holds no input"),
-        (pictures.predict_files([("a", whole)] * 9), 413, "9 inputs in one request. Expected at most 8"),
+        (pictures.predict_files([("a", whole)] * 19), 413, "Maximum number of files is 8"),
         (pictures.predict_files([(None, b"text")]), 422, "a field without a file"),
         (asked(pictures.address, "POST", "/predict", b"--x", boundary), 400, "boundary"),
         (pictures.predict_texts(["a"]), 415, 'takes multipart/form-data with files in the field "files"'),

@@ -155,8 +155,7 @@ async def _rows(request: Request, modality: str, limits: Limits, one_at_a_time: 
 
 
 async def _pictures(request: Request, limits: Limits) -> list[Row]:
-    # One more than is allowed, so that the message is ours.
-    async with request.form(max_files=limits.inputs + 1, max_fields=1) as form:
+    async with request.form(max_files=limits.inputs, max_fields=1) as form:
         parts = form.multi_items()
         for field, part in parts:
             if field != FIELD or isinstance(part, str):
@@ -224,6 +223,8 @@ async def _said(request: Request, error: Exception) -> Response:
     if status in (404, 405):
         known = "GET /, /model, /health, /metrics, /openapi.json; POST /predict"
         detail = f"{request.method} {request.url.path:.80} is not there. Expected one of: {known}."
+    if str(detail).startswith("Too many files"):
+        status = 413
     headers = getattr(error, "headers", None)
     return JSONResponse({"error": detail}, status, dict(headers or {}))
 

@@ -87,7 +87,8 @@ def run_serve(
                 server.run(sockets=[listener])
     if not server.started:
         raise RunningError("The service could not be started.")
-    console.line("Ended", "requests under way were answered")
+    how = "at once, whatever was under way" if server.force_exit else "requests under way were answered"
+    console.line("Ended", how)
 
 
 def service_of(
@@ -142,7 +143,7 @@ def score_of(folder: Path) -> dict[str, Any] | None:
     place = folder / "result.json"
     found = read_json(place) if place.is_file() else None
     score = found.get("score") if isinstance(found, dict) else None
-    return score if isinstance(score, dict) else None
+    return score if isinstance(score, dict) and {"metric", "value", "n"} <= score.keys() else None
 
 
 def hosts_of(host: str) -> frozenset[str] | None:
