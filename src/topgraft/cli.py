@@ -302,6 +302,7 @@ for command in (
     model_commands.evaluate,
     model_commands.report,
     model_commands.export,
+    model_commands.serve,
     comparing.compare,
 ):
     app.command()(command)

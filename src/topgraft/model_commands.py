@@ -1,4 +1,4 @@
-"""The commands on what a fit saved: predict, evaluate, report, export."""
+"""The commands on what a fit saved: predict, evaluate, report, export, serve."""
 
 from __future__ import annotations
 
@@ -134,3 +134,41 @@ def export(
     )
     if json:
         say_json(dict(done.document))
+
+
+def serve(
+    model: options.ModelArgument,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; others than this machine's own reach it.")
+    ] = ("127.0.0.1"),
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes one that is free.")] = 8000,
+    max_body: Annotated[float, typer.Option(help="MB of the largest request.")] = 16.0,
+    max_inputs: Annotated[int, typer.Option(help="Inputs of the largest request.")] = 256,
+    max_waiting: Annotated[int, typer.Option(help="Inputs that may wait for their turn.")] = 1024,
+    max_seconds: Annotated[
+        float, typer.Option(help="For reading a request, and again for its answer.")
+    ] = 30.0,
+    batch: Annotated[int, typer.Option(help="Inputs that are run at the same time.")] = 32,
+    *,
+    trust_code: options.Trust = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Serve a saved model over HTTP, with a page to try it; on this machine only, unless told otherwise.
+
+    Example: topgraft serve photos.topgraft
+    """
+    del debug
+    from topgraft.serve.limits import Limits, in_bytes
+    from topgraft.serve.running import run_serve
+
+    limits = Limits(
+        body=in_bytes(max_body),
+        inputs=max_inputs,
+        waiting=max_waiting,
+        seconds=max_seconds,
+        batch=batch,
+    )
+    shown = Console.for_command(json=json, quiet=quiet)
+    run_serve(model, host=host, port=port, limits=limits, trust_code=trust_code, as_json=json, console=shown)

@@ -119,10 +119,11 @@ class Predictor:
         Batches are decoded and computed side by side; memory does not grow with the number of rows.
         """
         with single_threaded() as cores:
-            for predictions in in_order(self._batch, _chunks(rows, batch_size), workers=cores):
+            for predictions in in_order(self.batch, _chunks(rows, batch_size), workers=cores):
                 yield from predictions
 
-    def _batch(self, chunk: list[Row]) -> list[Prediction]:
+    def batch(self, chunk: list[Row]) -> list[Prediction]:
+        """Predictions of a few rows, run as one batch by the calling thread; several threads may call it."""
         return list(self._said(*self._read(chunk)))
 
     def _said(

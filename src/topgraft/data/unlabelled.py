@@ -123,13 +123,29 @@ def _of_table(table: Table, column: str, modality: Modality, prefix: str) -> Ite
         yield _row(f"{prefix}{i}", cell, modality, table.folder)
 
 
+def text_row(name: str, cell: Any) -> Row:
+    """A cell of a table, or of a list that was sent, as a text to predict.
+
+    Examples
+    --------
+    >>> text_row("0", "a film"), text_row("1", " ").error, text_row("2", ["a"]).error
+    (Row(name='0', value='a film', error=None), 'an empty text', 'a list, not a text')
+    """
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return Row(name, None, "an empty text")
+    if not isinstance(cell, (str, int, float)):
+        return Row(name, None, f"a {type(cell).__name__}, not a text")
+    text = str(cell)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return Row(name, None, "not a text: half of a Unicode character")
+    return Row(name, text)
+
+
 def _row(name: str, cell: Any, modality: Modality, folder: Path) -> Row:
     if modality == "text":
-        if cell is None or (isinstance(cell, str) and not cell.strip()):
-            return Row(name, None, "an empty text")
-        if not isinstance(cell, (str, int, float)):
-            return Row(name, None, f"a {type(cell).__name__}, not a text")
-        return Row(name, str(cell))
+        return text_row(name, cell)
     value = picture_cell(cell, folder)
     if isinstance(value, PictureError):
         return Row(name, None, value.reason)
