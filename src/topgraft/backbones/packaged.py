@@ -8,7 +8,11 @@ from pathlib import Path
 
 from topgraft.errors import TopgraftError
 
-DEFAULTS = {"picture": "timm/tf_efficientnet_lite0", "text": "hf/all-MiniLM-L6-v2"}
+DEFAULTS = {
+    "picture": "timm/tf_efficientnet_lite0",
+    "text": "hf/all-MiniLM-L6-v2",
+    "sound": "sound/resemblyzer",
+}
 """The backbone that is taken for a modality when none is named."""
 HUB_NAMES = {"all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
 """Short names -> names on the hub."""
@@ -34,8 +38,8 @@ def default_source(modality: str | None) -> str:
             else f"there is none for {modality!r}"
         )
         raise TopgraftError(
-            f"Which backbone? There are defaults for pictures and for texts, and {given}.\n"
-            "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME or package.module:function."
+            f"Which backbone? There are defaults for pictures, texts and sounds, and {given}.\n"
+            "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME or package.module:function."
         )
     return DEFAULTS[modality]
 
