@@ -52,7 +52,8 @@ def load(
         ``package.module:function`` (which is run), or a module (used itself, not copied). ``None`` takes the
         packaged default for ``modality``.
     modality
-        ``"picture"``, ``"text"``, ``"sound"`` or ``"array"``: what the data are. An error where the network reads another.
+        ``"picture"``, ``"text"``, ``"sound"`` or ``"array"``: what the data are. An error where the
+        network reads another.
     weights
         ``"auto"``: a package, the local cache, then the hub. ``"none"`` or ``None``: random values. Else a
         file or folder: safetensors, or a pickle from ``torch.save`` that is read weights-only.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from topgraft.backbones.hub import cached_models
-from topgraft.backbones.packaged import DEFAULTS, HUB_NAMES, packaged_folder, packaged_timm
+from topgraft.backbones.packaged import DEFAULTS, HUB_NAMES, packaged_folder, packaged_sound, packaged_timm
 from topgraft.errors import TopgraftError, did_you_mean
 
 AtHand = Literal["packaged", "cached", "download"]
@@ -27,7 +27,7 @@ class Listed:
     source
         As :func:`topgraft.load` and ``--backbone`` take it.
     modality
-        What it reads: ``picture`` or ``text``.
+        What it reads: ``picture``, ``text`` or ``sound``.
     at_hand
         ``packaged``, ``cached`` (in the hub's or torch's local cache), or ``download``.
     parameters
@@ -41,7 +41,7 @@ class Listed:
     accuracy
         As its library publishes it, with the data.
     note
-        Languages of a text encoder.
+        Languages of a text encoder; how to get weights that come as a package.
     """
 
     source: str
@@ -82,7 +82,7 @@ def backbones(word: str = "", *, modality: str | None = None, at_hand: bool = Fa
         What their names must contain, or a pattern (``resnet*``); letter case does not count. Without a word
         the registries of timm and torchvision are left out, but for what is at hand.
     modality
-        ``picture`` or ``text``; both by default.
+        ``picture``, ``text`` or ``sound``; all by default.
     at_hand
         Only what needs no download.
 
@@ -126,6 +126,14 @@ def _all() -> Iterator[Listed]:
             licence=licence,
             note=note,
         )
+    yield Listed(
+        DEFAULTS["sound"],
+        "sound",
+        "packaged" if packaged_sound() else "download",
+        parameters=1_423_616,
+        licence="apache-2.0",
+        note="" if packaged_sound() else "pip install --no-deps Resemblyzer",
+    )
     for name in sorted(cached - known):
         if not name.startswith("timm/"):
             yield Listed(f"hf/{name}", _modality_of(name), "cached")

@@ -91,7 +91,7 @@ def rebuild_network(recipe: Mapping[str, Any], *, module: nn.Module | None, trus
 
 
 def example_of(preprocess: Preprocess) -> dict[str, Tensor]:
-    """A batch of two examples as the network will get them: noise, or two texts or sounds of different length.
+    """A batch of two examples as the network will get them: noise; texts and sounds of different length.
 
     Raises
     ------

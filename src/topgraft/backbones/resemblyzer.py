@@ -1,13 +1,12 @@
 """Resemblyzer's speaker encoder, ``sound/resemblyzer``: three recurrent layers over windows of mel spectra.
 
-Only the file of weights of the package Resemblyzer is used. None of its code is run, so that what it depends on
-need not be installed.
+Only the file of weights of the package Resemblyzer is used. None of its code is run, so that what it depends
+on need not be installed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from topgraft.backbones.matching import fill
+from topgraft.backbones.packaged import packaged_sound
 from topgraft.backbones.sound_preprocess import SoundPreprocess
 from topgraft.backbones.types import Filled, Source
 from topgraft.backbones.weights import read_weights
 from topgraft.errors import TopgraftError, did_you_mean
 
 NAME = "resemblyzer"
-PACKAGE = "Resemblyzer"
 WINDOW = 160
 """Spectra after which the recurrent layers begin anew."""
 BESIDE = ("similarity_weight", "similarity_bias")
@@ -146,14 +145,15 @@ def load_sound(name: str, *, weights: str | Path) -> Source:
     if weights == "none":
         filled = Filled("random values", "random")
     elif weights == "auto":
-        found = packaged_weights()
+        found = packaged_sound()
         if found is None:
             raise TopgraftError(
-                f"sound/{NAME} needs the weights in the package {PACKAGE}, which is not installed.\n"
-                f"Install it without what its own code depends on: pip install --no-deps {PACKAGE}\n"
+                f"sound/{NAME} needs the weights in the package Resemblyzer, which is not installed.\n"
+                "Install it without what its own code depends on: pip install --no-deps Resemblyzer\n"
                 "Or give a file of weights (--weights FILE)."
             )
-        filled = fill(network, read_weights(found, origin=f"the package {PACKAGE}"), renamed)
+        path, origin = found
+        filled = fill(network, read_weights(path, origin=origin), renamed)
     else:
         filled = fill(network, read_weights(weights), renamed)
     return Source(
@@ -173,13 +173,6 @@ def rebuild_sound(recipe: Mapping[str, Any]) -> nn.Module:
     if recipe["name"] != NAME:
         raise TopgraftError(f"There is no network for sounds {recipe['name']!r}; expected {NAME}.")
     return SpeakerEncoder()
-
-
-def packaged_weights() -> Path | None:
-    """The file of weights in the package, which is not imported; ``None`` where it is not installed."""
-    spec = find_spec(NAME)
-    folders = (spec.submodule_search_locations or []) if spec is not None else []
-    return next((path for f in folders if (path := Path(f) / "pretrained.pt").is_file()), None)
 
 
 def renamed(tensors: Mapping[str, Tensor], _network: nn.Module) -> dict[str, Tensor]:

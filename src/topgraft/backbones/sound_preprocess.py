@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class SoundPreprocess(Described):
     """Resample, raise quiet sounds, and take mel spectra of windows that overlap.
 
-    A sound that is shorter than a window is filled up with silence, which is part of the window: the network was
-    trained on whole windows. Only windows that a batch's longest sound has more of are masked.
+    A sound that is shorter than a window is filled up with silence, which is part of the window: the network
+    was trained on whole windows. Masked are only the windows that others of the batch have more of.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class SoundPreprocess(Described):
         }
 
     def mel(self, sound: Sound) -> Tensor:
-        """Spectra of one sound's windows, one window after the other: float32 (windows x ``window``, bands)."""
+        """Spectra of one sound, window after window: float32 (windows x ``window``, bands)."""
         import torch
         from torch.nn import functional
 
@@ -161,8 +161,8 @@ class SoundPreprocess(Described):
         raised = "" if self.loudness is None else f", quiet ones raised to {self.loudness:g} dB"
         longest = (self.step * (self.most - 1) + self.window) / second
         return [
-            f"sounds: one channel, {self.rate:,} samples a second{raised}; {self.bands} mel bands in windows of "
-            f"{self.window / second:g} s, one every {self.step / second:g} s",
+            f"sounds: one channel, {self.rate:,} samples a second{raised}; {self.bands} mel bands",
+            f"in windows of {self.window / second:g} s, one every {self.step / second:g} s; "
             f"of sounds longer than {longest:.0f} s {self.most} windows, spread evenly",
         ]
 

@@ -19,7 +19,7 @@ PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "vali
 
 @dataclass
 class Walk:
-    """What is looked for in folders (``None``: pictures and sounds), and what was passed by, for the notes."""
+    """What is looked for in folders (``None``: pictures and sounds); what was passed by, for the notes."""
 
     kind: Kind | None = "picture"
     others: list[str] = field(default_factory=list)  # files that are of no such kind
@@ -199,7 +199,8 @@ def _no_classes(origin: str, others: list[str], loose: list[str]) -> None:
             f"{origin}/cat/{loose[0]}; or a table with a column of paths and one of labels."
         )
     raise TopgraftError(
-        f"{origin} holds no pictures and no class folders (it holds {listed(others) or 'hidden files only'}). "
+        f"{origin} holds no pictures and no class folders "
+        f"(it holds {listed(others) or 'hidden files only'}). "
         "Expected one folder of pictures for each class, or of sounds." + _tables_here(Path(origin), others)
     )
 

@@ -40,12 +40,12 @@ def number(count: int, one: str, several: str | None = None) -> str:
 
 
 def sound_notes(seconds: NDArray[np.float64]) -> list[str]:
-    """How long sounds last, and what is not looked for in them.
+    r"""How long sounds last, and what is not looked for in them.
 
     Examples
     --------
     >>> import numpy as np
-    >>> print(*sound_notes(np.array([0.52, 3.0])), sep="\\n")
+    >>> print(*sound_notes(np.array([0.52, 3.0])), sep="\n")
     They last 0.5 to 3.0 s, 3.5 s together.
     Duplicates are found by the bytes of the files; near duplicates of sounds are not looked for.
     """

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from topgraft.data.assemble import digest_of
-from topgraft.data.notes import number
 from topgraft.data.example import ExampleError
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
+from topgraft.data.notes import number
 from topgraft.data.sounds import Sound
 from topgraft.data.tables import Table, cell_text
 from topgraft.data.types import MODALITIES, Found, Modality
@@ -158,7 +158,9 @@ def _file(value: Any, kind: Kind) -> Any:
     if isinstance(value, (bytes, os.PathLike, ExampleError)):
         return value
     if kind == "sound":
-        return value if isinstance(value, Sound) else ExampleError("", f"a {type(value).__name__}, not a sound")
+        return (
+            value if isinstance(value, Sound) else ExampleError("", f"a {type(value).__name__}, not a sound")
+        )
     if hasattr(value, "detach"):
         value = _numpy(value)
         if value.ndim == 3 and value.shape[0] in (1, 3, 4) and value.shape[2] not in (1, 3, 4):

@@ -100,8 +100,8 @@ def reader() -> Any:
 def open_sound(source: str | os.PathLike[str] | bytes, *, max_seconds: float = MAX_SECONDS) -> Sound:
     """Decode a sound; several channels become their mean.
 
-    What a file is goes by its content, not by its name. Its header is read first, so that a sound which is too
-    long is refused before any of it is decoded.
+    What a file is goes by its content, not by its name. Its header is read first, so that a sound which is
+    too long is refused before any of it is decoded.
 
     Parameters
     ----------

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from topgraft.data.notes import listed
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
+from topgraft.data.notes import listed
 from topgraft.errors import TopgraftError, did_you_mean
 
 ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
@@ -300,8 +300,8 @@ def _inputs(table: Table, chosen: dict[str, str], modality: str | None) -> tuple
     if name is not None:
         return ("path" if as_kind(modality) or _looks_like_files(table, name) else "text"), name
     raise TopgraftError(
-        f"Which column of {table.origin} holds the texts (--text) or the paths of pictures or sounds (--path)? "
-        f"Its columns: {listed(list(table.columns), limit=30)}."
+        f"Which column of {table.origin} holds the texts (--text) or the paths of pictures or sounds "
+        f"(--path)? Its columns: {listed(list(table.columns), limit=30)}."
     )
 
 
