@@ -41,3 +41,11 @@ def write_sounds(root: Path, each: int, *, first: int = 0) -> Path:
             both = np.stack([samples, 0.5 * samples], axis=1) if ending == "wav" else samples
             soundfile.write(folder / f"{number:02}.{ending}", np.clip(both, -1, 1), rate)
     return root
+
+
+def harmonics(seconds: float, rate: int = 16_000) -> NDArray[np.float32]:
+    """(n,) float32: five rising tones that swell four times a second, the same in every place."""
+    t = np.arange(int(seconds * rate)) / rate
+    pitches = (180.0, 360.0, 540.0, 1250.0, 2600.0)
+    sound = sum(np.sin(2 * np.pi * f * t * (1 + 0.1 * t)) / k for k, f in enumerate(pitches, start=1))
+    return (0.05 * sound * (1 + 0.5 * np.sin(2 * np.pi * 4 * t))).astype(np.float32)

@@ -160,10 +160,10 @@ class SoundPreprocess(Described):
         second = self.rate / self.hop
         raised = "" if self.loudness is None else f", quiet ones raised to {self.loudness:g} dB"
         longest = (self.step * (self.most - 1) + self.window) / second
+        windows = f"in windows of {self.window / second:g} s, one every {self.step / second:g} s"
         return [
             f"sounds: one channel, {self.rate:,} samples a second{raised}; {self.bands} mel bands",
-            f"in windows of {self.window / second:g} s, one every {self.step / second:g} s; "
-            f"of sounds longer than {longest:.0f} s {self.most} windows, spread evenly",
+            f"{windows}; of sounds longer than {longest:.0f} s {self.most} windows, spread evenly",
         ]
 
 
