@@ -18,8 +18,8 @@ from topgraft.data import Sound
 from topgraft.errors import TopgraftError
 from topgraft.pooling import pool
 
-# Resemblyzer 0.1.4: VoiceEncoder("cpu").embed_utterance(normalize_volume(harmonics(s), -30, True)), by seconds:
-# the six largest of its 256 numbers, by their places. All were within 1.4e-7 of ours.
+# Resemblyzer 0.1.4: VoiceEncoder("cpu").embed_utterance(normalize_volume(harmonics(s), -30, True)),
+# by seconds: the six largest of its 256 numbers, by their places. All were within 1.4e-7 of ours.
 ORIGINAL = {
     0.7: {243: 0.222378, 0: 0.214413, 9: 0.211361, 89: 0.209006, 160: 0.202251, 62: 0.191389},
     1.7: {248: 0.260627, 150: 0.181558, 18: 0.162802, 224: 0.161627, 10: 0.161615, 122: 0.161089},

