@@ -10,12 +10,13 @@ import torch
 from made_sounds import harmonics, tone
 from safetensors.torch import save_file
 
-from topgraft.backbones import Backbone, load, rebuild
+from topgraft.backbones import Backbone, SoundPreprocess, load, rebuild
 from topgraft.backbones.packaged import packaged_sound
 from topgraft.backbones.resemblyzer import SpeakerEncoder
 from topgraft.chain import Chain
 from topgraft.data import Sound
 from topgraft.errors import TopgraftError
+from topgraft.features.engine import engine_of
 from topgraft.pooling import pool
 
 # Resemblyzer 0.1.4: VoiceEncoder("cpu").embed_utterance(normalize_volume(harmonics(s), -30, True)),
@@ -163,6 +164,21 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
         load("resemblyzer")
     with pytest.raises(TopgraftError, match=r"reads sounds, and the data are texts"):
         load("sound/resemblyzer", weights="none", modality="text")
+
+
+def test_a_network_of_ones_own_takes_sounds_by_its_preprocessing() -> None:
+    network = SpeakerEncoder(bands=20, hidden=8, depth=2)
+    mine = load(network, preprocess=SoundPreprocess(bands=20))
+    assert (mine.modality, len(mine.chain)) == ("sound", 3)
+    with pytest.raises(TopgraftError, match=r"give preprocess=SoundPreprocess\(\.\.\.\)"):
+        load(network, modality="sound")
+
+
+def test_openvino_which_fixes_lengths_is_refused_and_not_believed(backbone: Backbone) -> None:
+    sounds = [Sound(tone("bell", i, seconds=s), 16_000) for i, s in enumerate((1.0, 3.0))]
+    runner = engine_of(backbone.chain[:3], name="openvino")
+    with pytest.raises(TopgraftError, match="Take --engine torch"):
+        runner.pooled(backbone.preprocess.batch(sounds), {b.index: b.layout for b in backbone.chain})
 
 
 def test_silence_and_a_click_give_finite_vectors(backbone: Backbone) -> None:
