@@ -16,6 +16,7 @@ import torch
 from command_line import called, done
 from made_sounds import INSTRUMENTS, tone, write_sounds
 from packaged_data import write_table
+from test_backbones_sound_extractor import write as write_network
 
 from topgraft.data import Sound, open_sound, read
 from topgraft.predict import Predictor, predict, rows_of
@@ -154,6 +155,20 @@ def test_training_from_stored_states_of_different_length_keeps_the_frozen_layers
     same = {name: torch.equal(tensor, original[name]) for name, tensor in kept.items()}
     assert all(value for name, value in same.items() if name.startswith("layers.0."))
     assert not any(value for name, value in same.items() if name.startswith("layers.2.lstm.weight"))
+
+
+def test_an_audio_network_of_transformers_is_fitted_and_opened_again(place: Path, tmp_path: Path) -> None:
+    write_network(tmp_path / "wav2vec2", "wav2vec2")
+    out = tmp_path / "out.topgraft"
+    backbone = f"hf/{tmp_path / 'wav2vec2'}"
+    done("fit", place / "notes", "-o", out, "--backbone", backbone, "--keep", "2", "--freeze", "all")
+    shutil.rmtree(tmp_path / "wav2vec2")
+    model, paths = open_model(out), sorted((place / "new").rglob("*.wav"))
+    found = predict(model, paths)
+    inputs = model.preprocess.batch([open_sound(path) for path in paths])
+    with torch.no_grad():
+        wanted = torch.softmax(model.graft.eval()(inputs).double(), 1)
+    assert np.allclose([p.probabilities for p in found], wanted, atol=1e-5)
 
 
 def test_probe_and_layers_and_backbones_know_sounds(place: Path, tmp_path: Path) -> None:

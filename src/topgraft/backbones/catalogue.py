@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from topgraft.backbones.hub import cached_models
 from topgraft.backbones.packaged import DEFAULTS, HUB_NAMES, packaged_folder, packaged_sound, packaged_timm
+from topgraft.backbones.sound_extractor import is_extractor
+from topgraft.canonical import parsed_json
 from topgraft.errors import TopgraftError, did_you_mean
 
 AtHand = Literal["packaged", "cached", "download"]
@@ -69,6 +71,9 @@ _CURATED = (
     ("google-bert/bert-base-chinese", "text", 102_300_000, "apache-2.0", "Chinese"),
     ("facebook/dinov2-small", "picture", 22_100_000, "apache-2.0", ""),
     ("google/vit-base-patch16-224", "picture", 86_600_000, "apache-2.0", ""),
+    ("facebook/wav2vec2-base", "sound", 95_000_000, "apache-2.0", "English speech"),
+    ("openai/whisper-tiny", "sound", 39_000_000, "apache-2.0", "99 languages"),
+    ("MIT/ast-finetuned-audioset-10-10-0.4593", "sound", 86_600_000, "bsd-3-clause", "sounds of all kinds"),
 )
 """Encoders of Transformers that people start with; parameters as their pages say, rounded."""
 
@@ -146,9 +151,10 @@ def _modality_of(model: str) -> str:
     from topgraft.backbones.hub import folder_of
 
     try:
-        return "picture" if (folder_of(model) / "preprocessor_config.json").is_file() else "text"
-    except TopgraftError:
+        settings = parsed_json((folder_of(model) / "preprocessor_config.json").read_bytes())
+    except (TopgraftError, OSError, ValueError):
         return "text"
+    return "sound" if isinstance(settings, dict) and is_extractor(settings) else "picture"
 
 
 def _of_timm(cached: set[str]) -> Iterator[Listed]:

@@ -109,7 +109,7 @@ def example_of(preprocess: Preprocess) -> dict[str, Tensor]:
     if kind == "picture":
         noise = np.random.default_rng(0).integers(0, 256, (2, 320, 320, 3), dtype=np.uint8)
         return preprocess.batch([Image.fromarray(picture) for picture in noise])
-    if kind == "sound":
+    if kind in ("sound", "sound by extractor"):
         from topgraft.data.sounds import Sound
 
         samples = np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from topgraft.backbones.described import FILE, Described, at_least_one, plain
 from topgraft.backbones.picture_preprocess import PicturePreprocess
+from topgraft.backbones.sound_extractor import ExtractorPreprocess
 from topgraft.backbones.sound_preprocess import SoundPreprocess
 from topgraft.canonical import parsed_json
 from topgraft.errors import TopgraftError
@@ -154,11 +155,12 @@ class ArrayPreprocess(Described):
         return ["arrays: as they are, in 32-bit floats"]
 
 
-AnyPreprocess = PicturePreprocess | TextPreprocess | SoundPreprocess | ArrayPreprocess
+AnyPreprocess = PicturePreprocess | TextPreprocess | SoundPreprocess | ExtractorPreprocess | ArrayPreprocess
 KINDS: Mapping[str, type[AnyPreprocess]] = {
     "picture": PicturePreprocess,
     "text": TextPreprocess,
     "sound": SoundPreprocess,
+    "sound by extractor": ExtractorPreprocess,
     "array": ArrayPreprocess,
 }
 
