@@ -41,7 +41,8 @@ def write(folder: Path, kind: str) -> Any:
     if kind == "whisper":
         config = tf.WhisperConfig(
             d_model=16, encoder_layers=2, decoder_layers=1, encoder_attention_heads=2,
-            decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=20, max_source_positions=50, vocab_size=30,
+            decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, num_mel_bins=20,
+            max_source_positions=50, vocab_size=30,
             pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
             max_target_positions=10,
         )  # fmt: skip

@@ -105,7 +105,8 @@ class SoundPreprocess(Described):
         # only the windows' own spectra: memory does not grow with the length of the sound
         pieces = padded.unfold(0, self.length, self.hop)[spectra]
         power = torch.fft.rfft(pieces * torch.hann_window(self.length)).abs().square()
-        return power @ self._filters
+        mel: Tensor = power @ self._filters
+        return mel
 
     def starts(self, samples: int) -> list[int]:
         """The first spectrum of each window of a sound of so many samples.

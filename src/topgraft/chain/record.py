@@ -20,7 +20,7 @@ __all__ = ["Call", "Recording", "evaluating", "record"]
 def _recurrent_flops(given: Any, weight: Any, recurrent: Any, *_rest: Any, **_more: Any) -> int:
     """Of a recurrent layer in one direction, from the shapes of its input (steps, batch, …) and weights."""
     steps, batch = given[:2]
-    return 2 * steps * batch * (weight[0] * weight[1] + recurrent[0] * recurrent[1])
+    return int(2 * steps * batch * (weight[0] * weight[1] + recurrent[0] * recurrent[1]))
 
 
 _UNCOUNTED = {torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops}

@@ -222,7 +222,7 @@ def _hugging_face(source: Any) -> Table:
         elif isinstance(feature, datasets.Audio):
             source = source.cast_column(name, datasets.Audio(decode=False))
             kinds[name] = "sound"
-    columns = {name: Column(source, name) for name in source.column_names}
+    columns: dict[str, Sequence[Any]] = {name: Column(source, name) for name in source.column_names}
     return Table("the data set", columns, Path(), classes, [], kinds)
 
 

@@ -274,6 +274,6 @@ def _wav_is_cut_short(content: bytes) -> bool:
     while at + 8 <= len(content):
         name, size = struct.unpack_from("<4sI", content, at)
         if name == b"data":
-            return 0 < size < _UNKNOWN and at + 8 + size > len(content)
+            return bool(0 < size < _UNKNOWN and at + 8 + size > len(content))
         at += 8 + size + size % 2
     return True
