@@ -23,6 +23,7 @@ $(INSTALLED): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
 	  { echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 	$(BIN)/python -m pip install --editable '.[dev]'
+	$(BIN)/python -m pip install --no-deps Resemblyzer
 	@touch $@
 
 demo: install  ## the whole job on the packaged pictures, from reading them to a saved model

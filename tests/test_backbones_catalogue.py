@@ -25,11 +25,12 @@ def by_source(found: list[Listed]) -> dict[str, Listed]:
 @pytest.mark.usefixtures("cache")
 def test_without_a_word_there_is_what_is_packaged_first_and_the_short_list() -> None:
     found = backbones()
-    assert [one.source for one in found[:2]] == ["hf/all-MiniLM-L6-v2", "timm/tf_efficientnet_lite0"]
-    assert {one.at_hand for one in found[:2]} == {"packaged"}
-    assert {one.at_hand for one in found[2:]} == {"download"}
+    packaged = ["hf/all-MiniLM-L6-v2", "sound/resemblyzer", "timm/tf_efficientnet_lite0"]
+    assert [one.source for one in found[:3]] == packaged
+    assert {one.at_hand for one in found[:3]} == {"packaged"}
+    assert {one.at_hand for one in found[3:]} == {"download"}
     assert not any(one.source.startswith("torchvision/") for one in found)
-    assert {one.modality for one in found} == {"picture", "text"}
+    assert {one.modality for one in found} == {"picture", "text", "sound"}
 
 
 @pytest.mark.usefixtures("cache")

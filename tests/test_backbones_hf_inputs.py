@@ -113,16 +113,16 @@ def test_rows_of_positions_before_the_first_do_not_count(tmp_path):
 
 
 def test_a_network_that_reads_something_else_is_refused(tmp_path):
-    from transformers import Wav2Vec2Config, Wav2Vec2Model
+    from transformers import TimeSeriesTransformerConfig, TimeSeriesTransformerModel
 
-    config = Wav2Vec2Config(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, conv_dim=(4,),
-        conv_stride=(2,), conv_kernel=(3,), num_conv_pos_embeddings=2, num_conv_pos_embedding_groups=1,
+    config = TimeSeriesTransformerConfig(
+        prediction_length=2, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
+        decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8,
     )  # fmt: skip
     with pytest.raises(
-        TopgraftError, match="reads input_values; expected a network that reads texts or pictures"
+        TopgraftError, match="reads past_values; expected a network that reads texts, pictures or sounds"
     ):
-        inputs_of(tmp_path, Wav2Vec2Model(config))
+        inputs_of(tmp_path, TimeSeriesTransformerModel(config))
 
 
 def test_pictures_without_a_processor_are_refused(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from packaged_data import pictures_of
 
 from topgraft.data import read
-from topgraft.data.folders import Walk, natural, pictures_below
+from topgraft.data.folders import Walk, files_below, natural
 from topgraft.errors import TopgraftError
 
 
@@ -93,7 +93,7 @@ def test_many_links_to_each_other_are_walked_once(tmp_path: Path) -> None:
     for here in folders:
         for there in folders:
             (here / f"to-{there.name}").symlink_to(there)
-    assert len(list(pictures_below(folders[0], Walk()))) == 8
+    assert len(list(files_below(folders[0], Walk()))) == 8
 
 
 def test_a_link_to_nothing_counts_as_unreadable(tmp_path: Path) -> None:

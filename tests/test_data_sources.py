@@ -88,8 +88,8 @@ def test_options_that_do_not_fit_are_refused(photos: Path, glosses: Path) -> Non
         read(photos, modality="text")
     with pytest.raises(TopgraftError, match="which are not pictures"):
         read(glosses, text="text", modality="picture")
-    with pytest.raises(TopgraftError, match='modality="sound" is unknown'):
-        read(glosses, modality="sound")
+    with pytest.raises(TopgraftError, match='modality="film" is unknown'):
+        read(glosses, modality="film")
     with pytest.raises(TopgraftError, match="targets can't be given together with a path"):
         read(glosses, targets=[1, 2])
     with pytest.raises(TopgraftError, match="zero byte"):

@@ -32,14 +32,15 @@ def test_in_json_it_is_one_document() -> None:
     outcome = done("backbones", "--at-hand", "--json")
     assert [one["source"] for one in outcome.json["backbones"]] == [
         "hf/all-MiniLM-L6-v2",
+        "sound/resemblyzer",
         "timm/tf_efficientnet_lite0",
     ]
     assert json.loads(outcome.out) == outcome.json
-    assert outcome.json["backbones"][1]["parameters"] == 4_652_008
+    assert outcome.json["backbones"][2]["parameters"] == 4_652_008
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"), [(("resnt50",), "Nearest: resnet50"), (("--modality", "sound"), "picture, text")]
+    ("asked", "said"), [(("resnt50",), "Nearest: resnet50"), (("--modality", "film"), "picture, text, sound")]
 )
 def test_what_is_not_there_is_said_with_what_is(asked: tuple[str, ...], said: str) -> None:
     outcome = called("backbones", *asked)

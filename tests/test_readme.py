@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from made_sounds import write_sounds
 from packaged_data import glosses_of, pictures_of, write_table
 from PIL import Image
 
@@ -72,7 +73,8 @@ def layout(tmp_path: Path) -> Path:
 
     photos/CLASS/*.webp (16 in each of 3 classes), new/*.jpg (6, without classes), more-photos/CLASS/*.webp
     (6 in each class, others than in photos/), reviews.csv (40 texts for each of the stars 1 to 3, in the
-    columns text and stars).
+    columns text and stars), instruments/CLASS/* (12 sounds in each of 3 classes) and
+    new-instruments/CLASS/* (4 others in each).
     """
     for name in CLASSES:
         for folder, start, count in (("photos", 0, 16), ("more-photos", 16, 6)):
@@ -87,6 +89,8 @@ def layout(tmp_path: Path) -> Path:
     stars = {"food": "1", "person": "2", "animal": "3"}
     rows = [(text, stars[label]) for text, label in glosses_of(tuple(stars), 40)]
     write_table(tmp_path / "reviews.csv", [("text", "stars"), *rows])
+    write_sounds(tmp_path / "instruments", 12)
+    write_sounds(tmp_path / "new-instruments", 4, first=100)
     return tmp_path
 
 

@@ -1,4 +1,4 @@
-"""Topgraft: reuse a pretrained network for pictures, texts or arrays, its depth chosen on evidence.
+"""Topgraft: reuse a pretrained network for pictures, texts, sounds or arrays, its depth chosen on evidence.
 
 ``import topgraft`` loads nothing heavy: each public name is imported from its module when it is first
 used. ``_HOMES`` says where each name lives; the same names stand under ``TYPE_CHECKING`` for type

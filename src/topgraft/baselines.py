@@ -21,6 +21,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 NAMES = {
     "text": "TF-IDF and logistic regression",
     "picture": "colour histogram and logistic regression",
+    "sound": "mel bands and logistic regression",
     "array": "raw numbers and logistic regression",
 }
 
@@ -29,12 +30,14 @@ def raw_features(data: Data) -> Any:
     """What a baseline learns from, of every example: texts as they are, else ``(n, width)`` float64.
 
     Pictures give the joint histogram of their colours, four levels each, as square roots of the shares;
-    arrays their numbers.
+    sounds mean and spread of their mel bands; arrays their numbers.
     """
     if data.modality == "text":
         return np.array([str(data.inputs[i]) for i in range(len(data))], dtype=object)
     if data.modality == "array":
         return np.stack([np.asarray(data.inputs[i], dtype=np.float64).ravel() for i in range(len(data))])
+    if data.modality == "sound":
+        return np.stack([mel_statistics(data.decode(i)) for i in range(len(data))])
     return np.stack([colour_histogram(data.decode(i, at_least=SIDE)) for i in range(len(data))])
 
 
@@ -53,6 +56,22 @@ def colour_histogram(picture: Any) -> Array:
     place = (levels[:, 0] * LEVELS + levels[:, 1]) * LEVELS + levels[:, 2]
     share: Array = np.sqrt(np.bincount(place, minlength=LEVELS**3) / len(place))
     return share
+
+
+def mel_statistics(sound: Any) -> Array:
+    """Mean and standard deviation over time of 40 mel bands in decibels, 80 numbers.
+
+    Examples
+    --------
+    >>> from topgraft.data import Sound
+    >>> mel_statistics(Sound(np.zeros(16_000, dtype=np.float32), 16_000)).round(1)[[0, -1]].tolist()
+    [-100.0, 0.0]
+    """
+    from topgraft.backbones.sound_preprocess import SoundPreprocess
+
+    decibels = 10 * np.log10(np.maximum(SoundPreprocess(loudness=None).mel(sound).numpy(), 1e-10))
+    found: Array = np.concatenate([decibels.mean(axis=0), decibels.std(axis=0)]).astype(np.float64)
+    return found
 
 
 def fit_baseline(modality: str, features: Any, targets: Array, *, seed: int = 0) -> Any:

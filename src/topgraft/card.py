@@ -23,9 +23,11 @@ def model_card(result: dict[str, Any], backbone: Backbone, data: Data, *, comman
     """
     import topgraft
 
-    kind = {"picture": "image-classification", "text": "text-classification"}.get(
-        data.modality, "tabular-classification"
-    )
+    kind = {
+        "picture": "image-classification",
+        "text": "text-classification",
+        "sound": "audio-classification",
+    }.get(data.modality, "tabular-classification")
     score = result["score"]
     kept, frozen = result["blocks"]["kept"], result["blocks"]["frozen"]
     counts = "\n".join(f"- {plain_text(name)}: {n:,}" for name, n in data.counts.items())

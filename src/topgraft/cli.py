@@ -47,7 +47,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="topgraft",
     cls=Commands,
-    help="Reuse a pretrained network for your own pictures or texts, its depth chosen on evidence.",
+    help="Reuse a pretrained network for your own pictures, texts or sounds, its depth chosen on evidence.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

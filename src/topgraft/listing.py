@@ -18,7 +18,7 @@ _HERE = {"packaged": "packaged", "cached": "cached", "download": "to download"}
 
 def backbones(
     word: Annotated[str, typer.Argument(help="What names must contain, or a pattern: resnet*.")] = "",
-    modality: Annotated[str | None, typer.Option(help="picture or text.")] = None,
+    modality: Annotated[str | None, typer.Option(help="picture, text or sound.")] = None,
     *,
     at_hand: Annotated[bool, typer.Option("--at-hand", help="Only what needs no download.")] = False,
     json: options.Json = False,
@@ -48,14 +48,12 @@ def backbones(
         "accuracy",
         "licence",
         "where",
-        "languages",
+        "notes",
     ]
     used = [any(_row(one)[i] for one in found) for i in range(len(header))]
     rows = [[cell for cell, show in zip(_row(one), used, strict=True) if show] for one in found]
     shown = [name for name, show in zip(header, used, strict=True) if show]
-    left = [
-        i for i, name in enumerate(shown) if name in ("backbone", "reads", "licence", "where", "languages")
-    ]
+    left = [i for i, name in enumerate(shown) if name in ("backbone", "reads", "licence", "where", "notes")]
     console.table(shown, rows, left=left)
     console.text()
     if not word and not at_hand:

@@ -54,13 +54,13 @@ def untouched_json(data: Data, probabilities: Array) -> dict[str, Any]:
 
 
 def _shown(data: Data, index: int) -> dict[str, str]:
-    """The example itself: a text, or a picture small enough to be written into a page."""
+    """The example itself: a text, or a picture small enough to be written into a page; nothing of others."""
+    if data.modality in ("array", "sound"):
+        return {}
     example = data.decode(index, at_least=SIDE)
     if data.modality == "text":
         text = str(example)
         return {"text": text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"}
-    if data.modality == "array":
-        return {}
     picture: Any = example  # of this modality it is one
     picture = picture.copy()
     picture.thumbnail((SIDE, SIDE))

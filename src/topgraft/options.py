@@ -23,7 +23,7 @@ AllowMissing = Annotated[
 ]
 TextOption = Annotated[str | None, typer.Option(help="Column of texts.")]
 LabelOption = Annotated[str | None, typer.Option(help="Column of labels.")]
-PathOption = Annotated[str | None, typer.Option(help="Column of paths of pictures.")]
+PathOption = Annotated[str | None, typer.Option(help="Column of paths of pictures or sounds.")]
 GroupOption = Annotated[str | None, typer.Option(help="Column of groups that no split divides.")]
 Unreadable = Annotated[float, typer.Option(help="Share of the examples that may be unusable.")]
 TestOption = Annotated[str | None, typer.Option(help="A test set of its own, for the final score.")]

@@ -161,6 +161,10 @@ class Predictor:
             if content is None:
                 return as_rgb(value)
             return open_picture(content, at_least=at_least(self.model.preprocess))
+        if self.model.modality == "sound":
+            from topgraft.data.sounds import sound_of
+
+            return sound_of(value)
         return value if self.model.modality == "array" else str(value)
 
 
@@ -190,7 +194,8 @@ def predict(model: Model | str | Path, inputs: Any, *, column: str | None = None
     model
         An opened graft, or its folder.
     inputs
-        Paths, folders, a table, or ``-`` (as on the command line); or a list of texts, pictures or arrays.
+        Paths, folders, a table, or ``-`` (as on the command line); or a list of texts, pictures, sounds
+        or arrays.
         For a model of texts a path of a file that is there is a table, and any other ``str`` is a text.
     column
         Of a table.

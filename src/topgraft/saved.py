@@ -45,7 +45,7 @@ class Model:
     classes
         Names, in the order of the logits.
     modality
-        ``picture``, ``text`` or ``array``.
+        ``picture``, ``text``, ``sound`` or ``array``.
     columns
         Of the table that it was fitted on.
     engine, precision

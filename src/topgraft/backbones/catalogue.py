@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from topgraft.backbones.hub import cached_models
-from topgraft.backbones.packaged import DEFAULTS, HUB_NAMES, packaged_folder, packaged_timm
+from topgraft.backbones.packaged import DEFAULTS, HUB_NAMES, packaged_folder, packaged_sound, packaged_timm
+from topgraft.backbones.sound_extractor import is_extractor
+from topgraft.canonical import parsed_json
 from topgraft.errors import TopgraftError, did_you_mean
 
 AtHand = Literal["packaged", "cached", "download"]
@@ -27,7 +29,7 @@ class Listed:
     source
         As :func:`topgraft.load` and ``--backbone`` take it.
     modality
-        What it reads: ``picture`` or ``text``.
+        What it reads: ``picture``, ``text`` or ``sound``.
     at_hand
         ``packaged``, ``cached`` (in the hub's or torch's local cache), or ``download``.
     parameters
@@ -41,7 +43,7 @@ class Listed:
     accuracy
         As its library publishes it, with the data.
     note
-        Languages of a text encoder.
+        Languages of a text encoder; how to get weights that come as a package.
     """
 
     source: str
@@ -69,6 +71,9 @@ _CURATED = (
     ("google-bert/bert-base-chinese", "text", 102_300_000, "apache-2.0", "Chinese"),
     ("facebook/dinov2-small", "picture", 22_100_000, "apache-2.0", ""),
     ("google/vit-base-patch16-224", "picture", 86_600_000, "apache-2.0", ""),
+    ("facebook/wav2vec2-base", "sound", 95_000_000, "apache-2.0", "English speech"),
+    ("openai/whisper-tiny", "sound", 39_000_000, "apache-2.0", "99 languages"),
+    ("MIT/ast-finetuned-audioset-10-10-0.4593", "sound", 86_600_000, "bsd-3-clause", "sounds of all kinds"),
 )
 """Encoders of Transformers that people start with; parameters as their pages say, rounded."""
 
@@ -82,7 +87,7 @@ def backbones(word: str = "", *, modality: str | None = None, at_hand: bool = Fa
         What their names must contain, or a pattern (``resnet*``); letter case does not count. Without a word
         the registries of timm and torchvision are left out, but for what is at hand.
     modality
-        ``picture`` or ``text``; both by default.
+        ``picture``, ``text`` or ``sound``; all by default.
     at_hand
         Only what needs no download.
 
@@ -126,6 +131,14 @@ def _all() -> Iterator[Listed]:
             licence=licence,
             note=note,
         )
+    yield Listed(
+        DEFAULTS["sound"],
+        "sound",
+        "packaged" if packaged_sound() else "download",
+        parameters=1_423_616,
+        licence="apache-2.0",
+        note="" if packaged_sound() else "pip install --no-deps Resemblyzer",
+    )
     for name in sorted(cached - known):
         if not name.startswith("timm/"):
             yield Listed(f"hf/{name}", _modality_of(name), "cached")
@@ -138,9 +151,10 @@ def _modality_of(model: str) -> str:
     from topgraft.backbones.hub import folder_of
 
     try:
-        return "picture" if (folder_of(model) / "preprocessor_config.json").is_file() else "text"
-    except TopgraftError:
+        settings = parsed_json((folder_of(model) / "preprocessor_config.json").read_bytes())
+    except (TopgraftError, OSError, ValueError):
         return "text"
+    return "sound" if isinstance(settings, dict) and is_extractor(settings) else "picture"
 
 
 def _of_timm(cached: set[str]) -> Iterator[Listed]:

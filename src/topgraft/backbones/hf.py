@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from topgraft.backbones.hf_encoder import Encoder, encoder_of, has_decoder
+from topgraft.backbones.hf_encoder import encoder_alone, encoder_of, has_decoder
 from topgraft.backbones.hf_inputs import NETWORK_INPUTS, inputs_of
 from topgraft.backbones.hub import cached_models, file_of, folder_of, split_revision, weights_of, where
 from topgraft.backbones.packaged import HUB_NAMES, packaged_folder
@@ -90,7 +90,7 @@ def rebuild_hf(recipe: Mapping[str, Any]) -> nn.Module:
     options = {k: bool(v) for k, v in recipe["options"].items() if k == "add_pooling_layer"}
     config = config_of(recipe["config"])
     network = cls(config, **options)
-    return Encoder(network) if has_decoder(config) else network
+    return encoder_alone(network) if has_decoder(config) else network
 
 
 def config_of(settings: Mapping[str, Any]) -> PreTrainedConfig:

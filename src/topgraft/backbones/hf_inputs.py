@@ -1,4 +1,4 @@
-"""What a network of Transformers reads: texts by its tokenizer, pictures by its image processor."""
+"""What a network of Transformers reads: texts by its tokenizer, pictures and sounds by its processor."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from topgraft.backbones.described import Preprocess
 from topgraft.backbones.picture_preprocess import Mode, PicturePreprocess, crop_of
 from topgraft.backbones.preprocess import TextPreprocess
+from topgraft.backbones.sound_extractor import extractor_in
 from topgraft.backbones.types import Modality
 from topgraft.canonical import parsed_json
 from topgraft.errors import TopgraftError
@@ -43,14 +44,22 @@ def inputs_of(folder: Path, network: PreTrainedModel) -> tuple[Modality, Preproc
     Raises
     ------
     TopgraftError
-        If the network reads something other than texts or pictures, or its files do not say how.
+        If the network reads something other than texts, pictures or sounds, or its files do not say how.
     """
     takes = network.main_input_name
     if takes == "pixel_values":
         return "picture", _pictures(folder), []
+    if takes in ("input_values", "input_features"):
+        sounds = extractor_in(folder)
+        if sounds.key != takes:
+            raise TopgraftError(
+                f"{type(network).__name__} reads {takes}, and {sounds.extractor} gives {sounds.key}."
+            )
+        return "sound", sounds, []
     if takes != "input_ids":
         raise TopgraftError(
-            f"{type(network).__name__} reads {takes}; expected a network that reads texts or pictures."
+            f"{type(network).__name__} reads {takes}; "
+            "expected a network that reads texts, pictures or sounds."
         )
     return "text", _texts(folder, network), []
 

@@ -68,10 +68,16 @@ def load_backbone(
 def rebuild_network(recipe: Mapping[str, Any], *, module: nn.Module | None, trust_code: bool) -> nn.Module:
     """See :func:`topgraft.backbones.rebuild`."""
     from topgraft.backbones.hf import rebuild_hf
+    from topgraft.backbones.resemblyzer import rebuild_sound
     from topgraft.backbones.timm import rebuild_timm
     from topgraft.backbones.torchvision import rebuild_torchvision
 
-    makers = {"timm": rebuild_timm, "hf": rebuild_hf, "torchvision": rebuild_torchvision}
+    makers = {
+        "timm": rebuild_timm,
+        "hf": rebuild_hf,
+        "torchvision": rebuild_torchvision,
+        "sound": rebuild_sound,
+    }
     kind = recipe.get("kind")
     try:
         if kind == "own":
@@ -85,7 +91,7 @@ def rebuild_network(recipe: Mapping[str, Any], *, module: nn.Module | None, trus
 
 
 def example_of(preprocess: Preprocess) -> dict[str, Tensor]:
-    """A batch of two examples as the network will get them: noise, or two texts of different length.
+    """A batch of two examples as the network will get them: noise; texts and sounds of different length.
 
     Raises
     ------
@@ -103,6 +109,11 @@ def example_of(preprocess: Preprocess) -> dict[str, Tensor]:
     if kind == "picture":
         noise = np.random.default_rng(0).integers(0, 256, (2, 320, 320, 3), dtype=np.uint8)
         return preprocess.batch([Image.fromarray(picture) for picture in noise])
+    if kind in ("sound", "sound by extractor"):
+        from topgraft.data.sounds import Sound
+
+        samples = np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
+        return preprocess.batch([Sound(samples[:16_000], 16_000), Sound(samples, 16_000)])
     raise TopgraftError("A network for arrays needs an example: example=, a batch of at least two.")
 
 
@@ -183,6 +194,10 @@ def _found(
         from topgraft.backbones.torchvision import load_torchvision
 
         return load_torchvision(name, weights=weights)
+    if name and kind == "sound":
+        from topgraft.backbones.resemblyzer import load_sound
+
+        return load_sound(name, weights=weights)
     raise TopgraftError(_unknown(source))
 
 
@@ -190,13 +205,13 @@ def _unknown(source: str) -> str:
     import timm
 
     short = source.rpartition("/")[2]
-    known = [*(f"timm/{n}" for n in timm.list_models()), *(f"hf/{n}" for n in HUB_NAMES)]
+    known = [*(f"timm/{n}" for n in timm.list_models()), *(f"hf/{n}" for n in HUB_NAMES), DEFAULTS["sound"]]
     exact = [k for k in known if k.rpartition("/")[2] == short]
     near = f" Nearest: {', '.join(exact)}." if exact else did_you_mean(f"timm/{short}", known)
     folder = f" hf/{source} is a folder." if Path(source).is_dir() else ""
     return (
         f"There is no backbone {source!r}.{folder or near}\n"
-        "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME or package.module:function."
+        "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME or package.module:function."
     )
 
 
@@ -210,4 +225,4 @@ def _with(found: Source, preprocess: Preprocess) -> Source:
 
 
 def _plural(modality: Modality) -> str:
-    return {"picture": "pictures", "text": "texts", "array": "arrays"}[modality]
+    return {"picture": "pictures", "text": "texts", "sound": "sounds", "array": "arrays"}[modality]

@@ -17,6 +17,7 @@ from topgraft.backbones.described import Preprocess
 from topgraft.backbones.matching import fill
 from topgraft.backbones.picture_preprocess import PicturePreprocess
 from topgraft.backbones.preprocess import ArrayPreprocess, TextPreprocess
+from topgraft.backbones.sound_preprocess import SoundPreprocess
 from topgraft.backbones.types import Filled, Modality, Source
 from topgraft.backbones.weights import read_weights
 from topgraft.errors import TopgraftError, did_you_mean
@@ -185,6 +186,10 @@ def _usual(
         return "array", ArrayPreprocess(key), ()
     if modality == "text":
         raise TopgraftError("A network for texts needs its tokenizer: give preprocess=TextPreprocess(...).")
+    if modality == "sound":
+        raise TopgraftError(
+            "A network for sounds needs the settings of its spectra: give preprocess=SoundPreprocess(...)."
+        )
     size = (int(first.shape[2]), int(first.shape[3])) if first is not None else (224, 224)
     resize = (round(size[0] / 0.875), round(size[1] / 0.875))
     note = "preprocessing: ImageNet's usual one, as none came with the network"
@@ -195,14 +200,15 @@ def _modality_of(preprocess: Any) -> Modality:
     kinds: dict[type, Modality] = {
         PicturePreprocess: "picture",
         TextPreprocess: "text",
+        SoundPreprocess: "sound",
         ArrayPreprocess: "array",
     }
     for kind, modality in kinds.items():
         if isinstance(preprocess, kind):
             return modality
     raise TopgraftError(
-        f"The preprocessing is a {type(preprocess).__name__}; expected PicturePreprocess, TextPreprocess or "
-        "ArrayPreprocess, which can be saved without code."
+        f"The preprocessing is a {type(preprocess).__name__}; expected PicturePreprocess, TextPreprocess, "
+        "SoundPreprocess or ArrayPreprocess, which can be saved without code."
     )
 
 

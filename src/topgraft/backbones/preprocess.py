@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from topgraft.backbones.described import FILE, Described, at_least_one, plain
 from topgraft.backbones.picture_preprocess import PicturePreprocess
+from topgraft.backbones.sound_extractor import ExtractorPreprocess
+from topgraft.backbones.sound_preprocess import SoundPreprocess
 from topgraft.canonical import parsed_json
 from topgraft.errors import TopgraftError
 from topgraft.files import write_whole
@@ -153,14 +155,17 @@ class ArrayPreprocess(Described):
         return ["arrays: as they are, in 32-bit floats"]
 
 
-KINDS: Mapping[str, type[PicturePreprocess | TextPreprocess | ArrayPreprocess]] = {
+AnyPreprocess = PicturePreprocess | TextPreprocess | SoundPreprocess | ExtractorPreprocess | ArrayPreprocess
+KINDS: Mapping[str, type[AnyPreprocess]] = {
     "picture": PicturePreprocess,
     "text": TextPreprocess,
+    "sound": SoundPreprocess,
+    "sound by extractor": ExtractorPreprocess,
     "array": ArrayPreprocess,
 }
 
 
-def open_preprocess(folder: str | Path) -> PicturePreprocess | TextPreprocess | ArrayPreprocess:
+def open_preprocess(folder: str | Path) -> AnyPreprocess:
     """The preprocessing that :meth:`Preprocess.save` wrote; runs no code from the folder.
 
     Raises

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from topgraft.backbones.described import Preprocess
     from topgraft.chain import Chain
 
-Modality = Literal["picture", "text", "array"]
+Modality = Literal["picture", "text", "sound", "array"]
 Matched = Literal["name", "order and shape", "as given", "random"]
 
 
@@ -131,7 +131,7 @@ class Backbone:
     source
         As the user gave it, such as ``"timm/tf_efficientnet_lite0"``.
     modality
-        What it reads: ``"picture"``, ``"text"`` or ``"array"``.
+        What it reads: ``"picture"``, ``"text"``, ``"sound"`` or ``"array"``.
     chain
         The network, cut into blocks.
     preprocess

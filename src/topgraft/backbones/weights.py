@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PICKLE_ENDINGS = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl")
-CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "module", "teacher")
+CONTAINERS = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "module",
+    "teacher",
+)
 WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that data-parallel training and ``torch.compile`` put before every name."""
 

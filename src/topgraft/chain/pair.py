@@ -184,10 +184,15 @@ def _batch_and_length(inputs: Inputs) -> tuple[int, int]:
 
 
 def _grown(inputs: Inputs) -> dict[str, Tensor]:
-    """Twice the examples and one more, and three steps more where inputs are sequences of whole numbers."""
+    """Twice the examples and one more, and three steps more where inputs are sequences.
+
+    These are whole numbers (tokens), and floats that have as many steps as the mask beside them (spectra).
+    """
+    mask = inputs.get("attention_mask")
+    steps = mask.shape[1] if mask is not None and mask.ndim == 2 else None
     longer = {
         n: torch.cat([t, t[:, -1:].expand(-1, 3, *t.shape[2:])], 1)
-        if not t.is_floating_point() and t.ndim > 1
+        if t.ndim > 1 and (not t.is_floating_point() or (t.ndim == 3 and t.shape[1] == steps))
         else t
         for n, t in inputs.items()
     }

@@ -17,6 +17,16 @@ from topgraft.chain.nesting import Path, nested
 __all__ = ["Call", "Recording", "evaluating", "record"]
 
 
+def _recurrent_flops(given: Any, weight: Any, recurrent: Any, *_rest: Any, **_more: Any) -> int:
+    """Of a recurrent layer in one direction, from the shapes of its input (steps, batch, …) and weights."""
+    steps, batch = given[:2]
+    return int(2 * steps * batch * (weight[0] * weight[1] + recurrent[0] * recurrent[1]))
+
+
+_UNCOUNTED = {torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops}
+"""What torch's counter of operations has no formula for, and counts as nothing."""
+
+
 @dataclass
 class Call:
     """One call of one module, with the moments at which it began and ended (counts of events).
@@ -114,7 +124,7 @@ def record(network: nn.Module, inputs: Mapping[str, Tensor]) -> Recording:
     stack: list[Call] = []
     counts: dict[str, int] = {}
     finished: list[Call] = []
-    flops = FlopCounterMode(display=False)
+    flops = FlopCounterMode(display=False, custom_mapping=_UNCOUNTED)
 
     def tick() -> int:
         nonlocal clock

@@ -1,4 +1,4 @@
-"""Reading and decoding examples: pictures, texts, rows of numbers; folds and the held-out part.
+"""Reading and decoding examples: pictures, texts, sounds, rows of numbers; folds and the held-out part.
 
 The names are loaded when they are first asked for, so that importing this package costs nothing.
 """
@@ -9,7 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from topgraft.data.example import ExampleError
     from topgraft.data.pictures import MAX_PIXELS, PictureError, as_rgb, open_picture
+    from topgraft.data.sounds import MAX_SECONDS, Sound, SoundError, open_sound
     from topgraft.data.sources import read, read_test
     from topgraft.data.splits import assign_folds, hold_out
     from topgraft.data.types import Data, LeftOut
@@ -26,20 +28,30 @@ _HOME = {
     "as_rgb": "pictures",
     "PictureError": "pictures",
     "MAX_PIXELS": "pictures",
+    "ExampleError": "example",
+    "MAX_SECONDS": "sounds",
+    "Sound": "sounds",
+    "SoundError": "sounds",
+    "open_sound": "sounds",
     "Row": "unlabelled",
     "rows": "unlabelled",
 }
 
 __all__ = [
     "MAX_PIXELS",
+    "MAX_SECONDS",
     "Data",
+    "ExampleError",
     "LeftOut",
     "PictureError",
     "Row",
+    "Sound",
+    "SoundError",
     "as_rgb",
     "assign_folds",
     "hold_out",
     "open_picture",
+    "open_sound",
     "read",
     "read_test",
     "rows",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from topgraft.data import duplicates as dup
+from topgraft.data.example import ExampleError
 from topgraft.data.folders import natural
-from topgraft.data.notes import duplicate_notes, left_out_notes, listed, number
+from topgraft.data.notes import duplicate_notes, left_out_notes, listed, number, sound_notes
 from topgraft.data.pictures import PictureError, as_rgb, open_picture, read_bytes, thumbnail
+from topgraft.data.sounds import MAX_BYTES, Sound, SoundError, reader, sound_of
 from topgraft.data.types import Data, Found, Inputs, LeftOut
 from topgraft.errors import TopgraftError, did_you_mean
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Look = tuple[str, "NDArray[np.uint8]"]
+Seen = TypeVar("Seen")
+_THREADS = max(2, min(16, os.cpu_count() or 2))
 
 
 def assemble(
@@ -51,7 +55,7 @@ def assemble(
     reasons: dict[int, str] = {}
     if found.labels is not None:
         reasons.update({i: "no label" for i, label in enumerate(found.labels) if label is None})
-    digests, thumbnails = _inspect(found, reasons, max_pixels)
+    digests, thumbnails, seconds = _inspect(found, reasons, max_pixels)
     kept = [i for i in range(len(found.names)) if i not in reasons]
     left_out = [*found.left_out, *(LeftOut(found.names[i], reasons[i]) for i in sorted(reasons))]
     notes = [*found.notes]
@@ -61,6 +65,8 @@ def assemble(
     names = tuple(found.names[i] for i in kept)
     inputs = found.inputs[kept] if isinstance(found.inputs, np.ndarray) else _pick(found.inputs, kept)
     looks = np.stack([thumbnails[i] for i in kept]) if thumbnails else None
+    lengths = np.array([seconds[i] for i in kept]) if found.modality == "sound" else None
+    notes.extend([] if lengths is None else sound_notes(lengths))
     content = tuple(digests[i] for i in kept)
     exact, near, alike = _duplicates(found.modality, content, inputs, looks, near_duplicates=near_duplicates)
     sets = _sets(dup.united(len(kept), [*exact, *near]))
@@ -84,11 +90,12 @@ def assemble(
         notes=tuple(notes),
         max_pixels=max_pixels,
         thumbnails=looks,
+        seconds=lengths,
     )
 
 
 def digest_of(value: object) -> str:
-    """SHA-256, as hexadecimal, of a text, the bytes of a file, an array or a Pillow picture."""
+    """SHA-256, as hexadecimal, of a text, the bytes of a file, an array, a sound or a Pillow picture."""
     whole = hashlib.sha256()
     if isinstance(value, str):
         whole.update(value.encode("utf-8", "surrogatepass"))
@@ -97,6 +104,9 @@ def digest_of(value: object) -> str:
     elif isinstance(value, np.ndarray):
         whole.update(f"{value.dtype.str} {value.shape} ".encode())
         whole.update(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, Sound):
+        whole.update(f"{value.rate} {len(value.samples)} ".encode())
+        whole.update(np.ascontiguousarray(value.samples, dtype="<f4").tobytes())
     else:
         picture: Image.Image = as_rgb(value)  # type: ignore[arg-type]  # readers let nothing else through
         whole.update(f"{picture.mode} {picture.size} ".encode())
@@ -109,10 +119,10 @@ def look(value: Any, max_pixels: int) -> Look:
 
     Raises
     ------
-    PictureError
+    ExampleError
         If it can't be used.
     """
-    if isinstance(value, PictureError):
+    if isinstance(value, ExampleError):
         raise value
     if isinstance(value, (str, os.PathLike)):
         value = read_bytes(value)
@@ -124,29 +134,40 @@ def look(value: Any, max_pixels: int) -> Look:
     return digest_of(value), thumbnail(picture)
 
 
+def listen(value: Any) -> tuple[str, float]:
+    """Digest of a sound, and its seconds; it is decoded for it.
+
+    Raises
+    ------
+    SoundError
+        If it can't be used.
+    """
+    if isinstance(value, (str, os.PathLike)):
+        try:
+            value = read_bytes(value, limit=MAX_BYTES)
+        except PictureError as error:
+            raise SoundError(str(value), error.reason) from None
+    sound = sound_of(value)
+    return digest_of(value), sound.seconds
+
+
 def _inspect(
     found: Found, reasons: dict[int, str], max_pixels: int
-) -> tuple[dict[int, str], dict[int, NDArray[np.uint8]]]:
-    """Digests and thumbnails by index; ``reasons`` gets those that can't be used."""
+) -> tuple[dict[int, str], dict[int, NDArray[np.uint8]], dict[int, float]]:
+    """Digests, thumbnails and seconds by index; ``reasons`` gets those that can't be used."""
     digests: dict[int, str] = {}
     thumbnails: dict[int, NDArray[np.uint8]] = {}
+    seconds: dict[int, float] = {}
     wanted = [i for i in range(len(found.names)) if i not in reasons]
     if found.modality == "picture":
-
-        def one(i: int) -> Look | PictureError:
-            try:
-                return look(found.inputs[i], max_pixels)
-            except PictureError as error:
-                return error
-
-        with warnings.catch_warnings(), ThreadPoolExecutor(max(2, min(16, os.cpu_count() or 2))) as pool:
-            warnings.simplefilter("ignore")  # Pillow's, on what is refused or mended here anyway
-            for i, result in zip(wanted, pool.map(one, wanted), strict=True):
-                if isinstance(result, PictureError):
-                    reasons[i] = result.reason
-                else:
-                    digests[i], thumbnails[i] = result
-        return digests, thumbnails
+        for i, seen in _looked_at(found, reasons, wanted, lambda value: look(value, max_pixels), _THREADS):
+            digests[i], thumbnails[i] = seen
+        return digests, thumbnails, seconds
+    if found.modality == "sound":
+        reader()
+        for i, heard in _looked_at(found, reasons, wanted, listen, min(4, _THREADS)):
+            digests[i], seconds[i] = heard
+        return digests, thumbnails, seconds
     for i in wanted:
         value = found.inputs[i]
         if found.modality == "text" and not (isinstance(value, str) and value.strip()):
@@ -159,7 +180,27 @@ def _inspect(
             reasons[i] = "holds values that are not finite"
         else:
             digests[i] = digest_of(value)
-    return digests, thumbnails
+    return digests, thumbnails, seconds
+
+
+def _looked_at(
+    found: Found, reasons: dict[int, str], wanted: list[int], one: Callable[[Any], Seen], threads: int
+) -> Iterator[tuple[int, Seen]]:
+    """What ``one`` finds in each example that can be used; ``reasons`` gets the others."""
+
+    def tried(i: int) -> Seen | ExampleError:
+        try:
+            return one(found.inputs[i])
+        except ExampleError as error:
+            return error
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        warnings.simplefilter("ignore")  # Pillow's, on what is refused or mended here anyway
+        for i, result in zip(wanted, pool.map(tried, wanted), strict=True):
+            if isinstance(result, ExampleError):
+                reasons[i] = result.reason
+            else:
+                yield i, result
 
 
 def _classes(

@@ -1,4 +1,4 @@
-"""A folder with one folder a class, and walking through folders of pictures."""
+"""A folder with one folder a class, and walking through folders of pictures or sounds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from topgraft.data.kinds import Kind, kind_of, most_are
 from topgraft.data.notes import listed, number
-from topgraft.data.pictures import is_picture_name
 from topgraft.data.types import Found
 from topgraft.errors import TopgraftError, did_you_mean
 
@@ -19,9 +19,10 @@ PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "vali
 
 @dataclass
 class Walk:
-    """What was passed by on the way through folders, for the notes."""
+    """What is looked for in folders (``None``: pictures and sounds); what was passed by, for the notes."""
 
-    others: list[str] = field(default_factory=list)  # files that are not pictures
+    kind: Kind | None = "picture"
+    others: list[str] = field(default_factory=list)  # files that are of no such kind
     hidden: list[str] = field(default_factory=list)  # names that begin with a dot
     closed: list[str] = field(default_factory=list)  # folders that may not be read
     circles: list[str] = field(default_factory=list)  # links to a folder that was already visited
@@ -30,7 +31,8 @@ class Walk:
         """One sentence for each kind."""
         said = []
         if self.others:
-            are = number(len(self.others), "file is not a picture and was", "files are not pictures and were")
+            one = self.kind or "picture"
+            are = number(len(self.others), f"file is not a {one} and was", f"files are not {one}s and were")
             said.append(f"{are} skipped: {listed(self.others)}.")
         if self.hidden:
             were = number(len(self.hidden), "hidden file or folder was", "hidden files or folders were")
@@ -62,15 +64,15 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def pictures_below(folder: Path, walk: Walk, seen: set[tuple[int, int]] | None = None) -> Iterator[Path]:
-    """Picture files in a folder and everything below it, sorted; links are followed, circles end.
+def files_below(folder: Path, walk: Walk, seen: set[tuple[int, int]] | None = None) -> Iterator[Path]:
+    """Files of a kind in a folder and everything below it, sorted; links are followed, circles end.
 
     Parameters
     ----------
     folder
         Where to look.
     walk
-        Is told what was passed by.
+        Says what is looked for, and is told what was passed by.
     seen
         Device and inode of the folders that were already visited: none is visited twice.
     """
@@ -95,15 +97,20 @@ def pictures_below(folder: Path, walk: Walk, seen: set[tuple[int, int]] | None =
                 walk.hidden.append(printable(str(path)))
             elif _is_folder(path):
                 below.append(path)
-            elif is_picture_name(name) and _may_be_file(path):
+            elif is_wanted(name, walk.kind) and _may_be_file(path):
                 yield path
             else:
                 walk.others.append(printable(str(path)))
         waiting.extend(reversed(below))
 
 
-def read_folder(folder: Path, *, one_class: bool = False) -> Found:
-    """Pictures in a folder with one folder a class; deeper ones belong to the first folder's class.
+def is_wanted(name: str, kind: Kind | None) -> bool:
+    """Whether a file is of the kind by the ending of its name; without a kind, a picture or a sound."""
+    return kind_of(name) in (("picture", "sound") if kind is None else (kind,))
+
+
+def read_folder(folder: Path, *, one_class: bool = False, kind: Kind | None = None) -> Found:
+    """Pictures or sounds in a folder with one folder a class; deeper ones belong to the first folder's class.
 
     Parameters
     ----------
@@ -111,11 +118,13 @@ def read_folder(folder: Path, *, one_class: bool = False) -> Found:
         Where to look.
     one_class
         Whether one class is enough, as in a test set.
+    kind
+        What to read; where it is not given, what most of the files are. The others are skipped and told.
 
     Raises
     ------
     TopgraftError
-        If the folder is empty, may not be read, holds pictures but no class folders, or its only
+        If the folder is empty, may not be read, holds examples but no class folders, or its only
         folders are parts of a data set (``train``, ``test``).
     """
     origin = str(folder)
@@ -127,47 +136,45 @@ def read_folder(folder: Path, *, one_class: bool = False) -> Found:
         raise TopgraftError(f"{origin}: can't be read ({error.strerror}).") from None
     if not names:
         raise TopgraftError(
-            f"{origin} is an empty folder. Expected one folder of pictures for each class in it."
+            f"{origin} is an empty folder. Expected one folder of pictures (or sounds) for each class in it."
         )
-    walk = Walk(hidden=[printable(str(folder / n)) for n in names if n.startswith(".")])
+    walk = Walk(kind, hidden=[printable(str(folder / n)) for n in names if n.startswith(".")])
     shown = [n for n in names if not n.startswith(".")]
     classes = [n for n in shown if _is_folder(folder / n)]
     loose = [n for n in shown if n not in set(classes)]
-    loose_pictures = [n for n in loose if is_picture_name(n)]
-    walk.others.extend(printable(str(folder / n)) for n in loose if not is_picture_name(n))
+    walk.others.extend(printable(str(folder / n)) for n in loose if not is_wanted(n, kind))
+    loose = [n for n in loose if is_wanted(n, kind)]
     _no_parts(origin, classes)
     if not classes:
-        _no_classes(origin, loose, loose_pictures)
-    found = Found("picture", origin, [], [], labels=[])
+        _no_classes(origin, [n for n in shown if n not in loose], loose)
+    top = folder.stat()
+    inside = {name: list(files_below(folder / name, walk, {(top.st_dev, top.st_ino)})) for name in classes}
+    walk.kind = one = kind or most_are(path.name for paths in inside.values() for path in paths)
+    found = Found(one, origin, [], [], labels=[])
     paths: list[Path] = []
     labels: list[str | None] = []
-    empty = []
-    top = folder.stat()
-    for name in classes:
-        before = len(paths)
-        paths.extend(pictures_below(folder / name, walk, {(top.st_dev, top.st_ino)}))
-        labels.extend([printable(name)] * (len(paths) - before))
-        if len(paths) == before:
-            empty.append(name)
+    for name, files in inside.items():
+        mine = [path for path in files if is_wanted(path.name, one)]
+        walk.others.extend(printable(str(path)) for path in files if not is_wanted(path.name, one))
+        paths.extend(mine)
+        labels.extend([printable(name)] * len(mine))
     if not paths:
         raise TopgraftError(
-            f"{origin}: no pictures were found in its {number(len(classes), 'folder')} ({listed(classes)}). "
-            "Expected one folder of pictures for each class." + _tables_here(folder, loose)
+            f"{origin}: no {one}s were found in its {number(len(classes), 'folder')} ({listed(classes)}). "
+            f"Expected one folder of {one}s for each class." + _tables_here(folder, shown)
         )
-    if loose_pictures:
-        lie = number(len(loose_pictures), "picture lies", "pictures lie")
-        found.notes.append(
-            f"{lie} in {origin} itself, in no class folder, and skipped: {listed(loose_pictures)}."
-        )
-    if empty:
-        hold = number(len(empty), "folder holds no pictures and is", "folders hold no pictures and are")
+    if loose:
+        lie = number(len(loose), f"{one} lies", f"{one}s lie")
+        found.notes.append(f"{lie} in {origin} itself, in no class folder, and skipped: {listed(loose)}.")
+    if empty := [name for name in classes if printable(name) not in set(labels)]:
+        hold = number(len(empty), f"folder holds no {one}s and is", f"folders hold no {one}s and are")
         found.notes.append(f"{hold} no class: {listed(empty)}.")
     found.notes.extend(walk.notes())
     found.names = [printable(str(p)) for p in paths]
     found.inputs = paths
     found.labels = labels
     if not one_class:
-        _not_one_class(folder, labels)
+        _not_one_class(folder, labels, one)
     return found
 
 
@@ -183,16 +190,18 @@ def _no_parts(origin: str, classes: list[str]) -> None:
     raise TopgraftError(say + f"Give the part itself: {origin}/{classes[0]}")
 
 
-def _no_classes(origin: str, loose: list[str], loose_pictures: list[str]) -> None:
-    if loose_pictures:
+def _no_classes(origin: str, others: list[str], loose: list[str]) -> None:
+    one = most_are(loose)
+    if loose:
         raise TopgraftError(
-            f"{origin} holds {number(len(loose_pictures), 'picture')} but no class folders. "
-            "Expected one folder of pictures for each class, such as "
-            f"{origin}/cat/{loose_pictures[0]}; or a table with a column of paths and one of labels."
+            f"{origin} holds {number(len(loose), one)} but no class folders. "
+            f"Expected one folder of {one}s for each class, such as "
+            f"{origin}/cat/{loose[0]}; or a table with a column of paths and one of labels."
         )
     raise TopgraftError(
-        f"{origin} holds no pictures and no class folders (it holds {listed(loose) or 'hidden files only'}). "
-        "Expected one folder of pictures for each class." + _tables_here(Path(origin), loose)
+        f"{origin} holds no pictures and no class folders "
+        f"(it holds {listed(others) or 'hidden files only'}). "
+        "Expected one folder of pictures for each class, or of sounds." + _tables_here(Path(origin), others)
     )
 
 
@@ -201,7 +210,7 @@ def _tables_here(folder: Path, names: list[str]) -> str:
     return f" Did you mean the table {folder / tables[0]}?" if tables else ""
 
 
-def _not_one_class(folder: Path, labels: list[str | None]) -> None:
+def _not_one_class(folder: Path, labels: list[str | None], one: Kind) -> None:
     found = set(labels)
     if len(found) != 1:
         return
@@ -210,7 +219,7 @@ def _not_one_class(folder: Path, labels: list[str | None]) -> None:
     deeper = [n for n in _names_in(inside) if not n.startswith(".") and _is_folder(inside / n)]
     hint = f" Did you mean {inside}? It holds {number(len(deeper), 'folder')}." if len(deeper) > 1 else ""
     raise TopgraftError(
-        f'{folder}: only one class was found, "{only}" ({number(len(labels), "picture")}). '
+        f'{folder}: only one class was found, "{only}" ({number(len(labels), one)}). '
         f"Two or more are needed to learn to tell them apart.{hint}"
     )
 

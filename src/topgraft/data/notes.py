@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from topgraft.data.types import Found, LeftOut
 
-_NOUNS = {"picture": "picture", "text": "text", "array": "example"}
+_NOUNS = {"picture": "picture", "text": "text", "sound": "sound", "array": "example"}
 
 
 def listed(names: Sequence[str], *, limit: int = 3) -> str:
@@ -37,6 +37,25 @@ def number(count: int, one: str, several: str | None = None) -> str:
     ('1 picture', '1,200 pictures')
     """
     return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def sound_notes(seconds: NDArray[np.float64]) -> list[str]:
+    r"""How long sounds last, and what is not looked for in them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> print(*sound_notes(np.array([0.52, 3.0])), sep="\n")
+    They last 0.5 to 3.0 s, 3.5 s together.
+    Duplicates are found by the bytes of the files; near duplicates of sounds are not looked for.
+    """
+    if not len(seconds):
+        return []
+    last = f"{seconds.min():,.1f} to {seconds.max():,.1f} s, {seconds.sum():,.1f} s together"
+    return [
+        f"They last {last}.",
+        "Duplicates are found by the bytes of the files; near duplicates of sounds are not looked for.",
+    ]
 
 
 def left_out_notes(found: Found, left_out: Sequence[LeftOut], total: int, max_unreadable: float) -> list[str]:

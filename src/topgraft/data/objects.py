@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from topgraft.data.assemble import digest_of
+from topgraft.data.example import ExampleError
+from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.notes import number
-from topgraft.data.pictures import PictureError, is_picture_name
+from topgraft.data.sounds import Sound
 from topgraft.data.tables import Table, cell_text
 from topgraft.data.types import MODALITIES, Found, Modality
 from topgraft.errors import TopgraftError
@@ -67,24 +69,28 @@ def _names(count: int) -> list[str]:
 
 
 def _items(items: list[Any], modality: Modality | None) -> Found:
-    """A list of paths, texts, Pillow pictures or arrays."""
+    """A list of paths, texts, Pillow pictures, sounds or arrays."""
     from PIL import Image
 
     if not items:
         raise TopgraftError("The list holds no examples.")
     if all(isinstance(item, (str, os.PathLike)) for item in items):
         paths = any(isinstance(item, os.PathLike) for item in items)
-        if modality == "picture" or (
-            modality is None and (paths or all(is_picture_name(str(i)) for i in items))
-        ):
-            return Found("picture", "the list", [str(i) for i in items], [Path(i) for i in items])
+        names = [str(i) for i in items]
+        kind = as_kind(modality)
+        if modality is None and (paths or all(kind_of(name) == kind_of(names[0]) for name in names)):
+            kind = most_are(names) if paths else kind_of(names[0])
+        if kind is not None:
+            return Found(kind, "the list", names, [Path(i) for i in items])
         if paths or modality == "array":
             raise TopgraftError(f"A list of {type(items[0]).__name__} was given for {modality}s.")
         return Found("text", "the list", _names(len(items)), items)
     if modality == "text" and all(item is None or isinstance(item, str) for item in items):
         return Found("text", "the list", _names(len(items)), items)
+    if all(isinstance(item, Sound) for item in items) or modality == "sound":
+        return Found("sound", "the list", _names(len(items)), [_file(item, "sound") for item in items])
     if all(isinstance(item, (Image.Image, bytes)) for item in items) or modality == "picture":
-        return Found("picture", "the list", _names(len(items)), [_picture(item) for item in items])
+        return Found("picture", "the list", _names(len(items)), [_file(item, "picture") for item in items])
     if all(item is None or isinstance(item, str) for item in items):
         return Found("text", "the list", _names(len(items)), items)
     try:
@@ -93,7 +99,7 @@ def _items(items: list[Any], modality: Modality | None) -> Found:
         kinds = sorted({type(item).__name__ for item in items})
         raise TopgraftError(
             f"The list holds {', '.join(kinds)} of different shapes or kinds. "
-            "Expected paths, texts, pictures, or arrays of one shape."
+            "Expected paths, texts, pictures, sounds, or arrays of one shape."
         ) from None
     return _array(stacked, modality)
 
@@ -111,6 +117,11 @@ def _array(source: Any, modality: Modality | None) -> Found:
         raise TopgraftError(f"An array of {values.dtype} was given. Expected whole numbers or floats.")
     if modality == "text":
         raise TopgraftError("An array of numbers was given for texts. Expected a list of str.")
+    if modality == "sound":
+        raise TopgraftError(
+            "An array of numbers was given for sounds. Expected a list of paths or of topgraft.data.Sound, "
+            "which says how many samples there are in a second."
+        )
     as_pictures = values.dtype == np.uint8 and values.ndim == 4 and values.shape[3] in (1, 3, 4)
     if modality == "picture" or (modality is None and as_pictures):
         said = f"The array {values.shape} of uint8 was taken for pictures, height x width x channels."
@@ -136,30 +147,36 @@ def _numpy(value: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def _picture(value: Any) -> Any:
-    """What is decoded later: a path, bytes, a Pillow picture or an array; else an error for its row."""
+def _file(value: Any, kind: Kind) -> Any:
+    """What is decoded later: a path, bytes, or what is decoded already; else an error for its row."""
     if isinstance(value, dict) and ("bytes" in value or "path" in value):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str):
         return Path(value)
     if value is None:
-        return PictureError("", "no picture")
+        return ExampleError("", f"no {kind}")
+    if isinstance(value, (bytes, os.PathLike, ExampleError)):
+        return value
+    if kind == "sound":
+        return (
+            value if isinstance(value, Sound) else ExampleError("", f"a {type(value).__name__}, not a sound")
+        )
     if hasattr(value, "detach"):
         value = _numpy(value)
         if value.ndim == 3 and value.shape[0] in (1, 3, 4) and value.shape[2] not in (1, 3, 4):
             value = np.moveaxis(value, 0, 2)
-    if isinstance(value, (bytes, os.PathLike, np.ndarray)) or hasattr(value, "convert"):
+    if isinstance(value, np.ndarray) or hasattr(value, "convert"):
         return value
-    return PictureError("", f"a {type(value).__name__}, not a picture")
+    return ExampleError("", f"a {type(value).__name__}, not a picture")
 
 
-def picture_cell(cell: Any, folder: Path) -> Any:
-    """A table's cell as a picture: a path relative to the table, or bytes."""
+def file_cell(cell: Any, folder: Path, kind: Kind) -> Any:
+    """A table's cell as a picture or a sound: a path relative to the table, or bytes."""
     if isinstance(cell, str):
         if "://" in cell[:12]:
-            return PictureError(cell, "an address, not a file: download it first")
-        return folder / cell if cell.strip() and "\0" not in cell else PictureError("", "no path")
-    return _picture(cell)
+            return ExampleError(cell, "an address, not a file: download it first")
+        return folder / cell if cell.strip() and "\0" not in cell else ExampleError("", "no path")
+    return _file(cell, kind)
 
 
 def _is_frame(source: Any) -> bool:
@@ -194,15 +211,19 @@ def _hugging_face(source: Any) -> Table:
             f"{type(source).__name__} can't be read by number of row. Expected datasets.Dataset."
         )
     classes: dict[str, tuple[str, ...]] = {}
+    kinds: dict[str, Kind] = {}
     source = source.with_format(None)
     for name, feature in source.features.items():
         if isinstance(feature, datasets.ClassLabel):
             classes[name] = tuple(feature.names)
         elif isinstance(feature, datasets.Image):
             source = source.cast_column(name, datasets.Image(decode=False))
-    return Table(
-        "the data set", {name: Column(source, name) for name in source.column_names}, Path(), classes, []
-    )
+            kinds[name] = "picture"
+        elif isinstance(feature, datasets.Audio):
+            source = source.cast_column(name, datasets.Audio(decode=False))
+            kinds[name] = "sound"
+    columns: dict[str, Sequence[Any]] = {name: Column(source, name) for name in source.column_names}
+    return Table("the data set", columns, Path(), classes, [], kinds)
 
 
 def open_saved(folder: Path, origin: str) -> Table | None:
@@ -249,8 +270,8 @@ class Column(Sequence[Any]):
 class Items(Sequence[Any]):
     """The inputs of a torch Dataset, each read when it is asked for."""
 
-    def __init__(self, source: Any) -> None:
-        self.source = source
+    def __init__(self, source: Any, kind: Kind = "picture") -> None:
+        self.source, self.kind = source, kind
         self.lock = Lock()  # one's own Dataset need not bear several threads at once
 
     def __len__(self) -> int:
@@ -258,11 +279,11 @@ class Items(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         with self.lock:
-            return _picture(self.source[int(index)][0])
+            return _file(self.source[int(index)][0], self.kind)
 
 
 def _torch_dataset(source: Any, modality: Modality | None) -> Found:
-    """Items (input, label); pictures are read again when they are needed."""
+    """Items (input, label); pictures and sounds are read again when they are needed."""
     count = len(source)
     if count == 0:
         raise TopgraftError("The data set holds no examples.")
@@ -275,7 +296,7 @@ def _torch_dataset(source: Any, modality: Modality | None) -> Found:
         labels.append(cell_text(label))
         if i == 0:
             kind = modality or _kind(item[0])
-        if kind != "picture":
+        if as_kind(kind) is None:
             inputs.append(item[0])
     own = getattr(source, "classes", None)
     order = None
@@ -284,10 +305,10 @@ def _torch_dataset(source: Any, modality: Modality | None) -> Found:
     ):
         order = tuple(str(name) for name in own)
         labels = [None if n is None else order[int(n)] for n in labels]
-    if kind == "picture":
-        items = Items(source)
+    if (files := as_kind(kind)) is not None:
+        items = Items(source, files)
         _steady(items)
-        return Found("picture", "the data set", _names(count), items, labels=labels, order=order)
+        return Found(files, "the data set", _names(count), items, labels=labels, order=order)
     found = _items(inputs, kind)
     found.origin, found.labels, found.order = "the data set", labels, order
     return found
@@ -296,18 +317,20 @@ def _torch_dataset(source: Any, modality: Modality | None) -> Found:
 def _kind(value: Any) -> Modality:
     if isinstance(value, str):
         return "text"
+    if isinstance(value, Sound) or (isinstance(value, os.PathLike) and kind_of(str(value)) == "sound"):
+        return "sound"
     return "picture" if hasattr(value, "convert") or isinstance(value, (bytes, os.PathLike)) else "array"
 
 
 def _steady(items: Items) -> None:
-    """Refuse a data set that gives another picture each time, since what is stored would be another's."""
+    """Refuse a data set that gives another example each time, since what is stored would be another's."""
     for i in range(min(3, len(items))):
         first, again = items[i], items[i]
-        if isinstance(first, (PictureError, str, os.PathLike)):
+        if isinstance(first, (ExampleError, str, os.PathLike)):
             continue
         if digest_of(first) != digest_of(again):
             raise TopgraftError(
-                f"Item {i} of the data set was another picture when it was read again. "
+                f"Item {i} of the data set was another {items.kind} when it was read again. "
                 "Give the data set without random augmentation."
             )
 

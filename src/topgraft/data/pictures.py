@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, ImageFilter, ImageOps, UnidentifiedImageError
 
-from topgraft.errors import TopgraftError
+from topgraft.data.example import ExampleError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,12 +33,8 @@ SIDE = 32
 _NOT_PICTURES = {"EPS", "MPEG", "WMF", "HDF5", "GRIB", "BUFR", "FITS"}
 
 
-class PictureError(TopgraftError):
+class PictureError(ExampleError):
     """A picture that can't be used; ``reason`` says why in few words, without the name."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: {reason}" if name else reason)
-        self.reason = reason
 
 
 @lru_cache(maxsize=1)
@@ -66,14 +62,14 @@ def is_picture_name(name: str) -> bool:
     return Path(name).suffix.lower() in suffixes()
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
+def read_bytes(path: str | os.PathLike[str], *, limit: int = MAX_BYTES) -> bytes:
     """The bytes of a regular file.
 
     Raises
     ------
     PictureError
         If there is no such file, it is no regular file (a pipe would block), it is over
-        ``MAX_BYTES``, it is empty, or may not be read.
+        ``limit`` bytes, it is empty, or may not be read.
     """
     path = Path(path)
     name = str(path)
@@ -82,10 +78,10 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
             raise PictureError(name, f"{kind}, not a file")
-        if status.st_size > MAX_BYTES:
-            raise PictureError(name, f"{status.st_size:,} bytes, over the limit of {MAX_BYTES:,}")
+        if status.st_size > limit:
+            raise PictureError(name, f"{status.st_size:,} bytes, over the limit of {limit:,}")
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(limit + 1)
     except FileNotFoundError:
         kind = "a link to a file that is not there" if path.is_symlink() else "no such file"
         raise PictureError(name, kind) from None

@@ -12,9 +12,10 @@ import numpy as np
 from topgraft.data import duplicates as dup
 from topgraft.data.assemble import assemble
 from topgraft.data.folders import printable, read_folder, refuse_missing
+from topgraft.data.kinds import Kind, as_kind, kind_of
 from topgraft.data.notes import listed, number
-from topgraft.data.objects import open_saved, picture_cell, read_object, refuse_modality
-from topgraft.data.pictures import MAX_PIXELS, is_picture_name
+from topgraft.data.objects import file_cell, open_saved, read_object, refuse_modality
+from topgraft.data.pictures import MAX_PIXELS
 from topgraft.data.tables import ENDINGS, Table, choose_columns, is_table_name, read_table
 from topgraft.data.types import Data, Found, Modality
 from topgraft.errors import TopgraftError
@@ -39,15 +40,15 @@ def read(
     Parameters
     ----------
     source
-        A folder with one folder of pictures a class; a table (.csv, .tsv, .jsonl, .parquet) with a
+        A folder with one folder of pictures or sounds a class; a table (.csv, .tsv, .jsonl, .parquet) with a
         column of paths or texts; a folder that Hugging Face's ``save_to_disk`` wrote. From Python
-        also ``(X, y)``, an array (n, ...), lists of paths, texts or pictures (with ``targets``), a
+        also ``(X, y)``, an array (n, ...), lists of paths, texts, pictures or sounds (with ``targets``), a
         data frame, a torch ``Dataset`` of (input, label), or a Hugging Face ``Dataset``.
     text, path, label, group
         Columns of a table. Where they are not given, the obvious ones are taken, which a note says.
         Examples with the same value in the column ``group`` are kept on one side of every split.
     modality
-        ``"picture"``, ``"text"`` or ``"array"``, where it is not to be recognised.
+        ``"picture"``, ``"text"``, ``"sound"`` or ``"array"``, where it is not to be recognised.
     classes
         Names of the classes in the order to use; a label that is none of them is an error. Where
         not given, the labels found, sorted.
@@ -90,7 +91,7 @@ def read(
             raise TopgraftError(
                 "targets can't be given together with a path: the folder or table holds the labels."
             )
-        found = _read_path(os.fspath(source), one_class=classes is not None)
+        found = _read_path(os.fspath(source), one_class=classes is not None, kind=as_kind(modality))
     else:
         found = read_object(source, targets, modality)
     if isinstance(found, Table):
@@ -191,21 +192,22 @@ def _may_be_table(source: Any) -> bool:
     return hasattr(source, "columns") or hasattr(source, "column_names")
 
 
-def _read_path(given: str, *, one_class: bool) -> Found | Table:
+def _read_path(given: str, *, one_class: bool, kind: Kind | None) -> Found | Table:
     path = Path(given)
     if "\0" in given:
         raise TopgraftError("A path with a zero byte was given.")
     refuse_missing(path, printable(given))
     if path.is_dir():
         saved = open_saved(path, printable(given))
-        return saved if saved is not None else read_folder(path, one_class=one_class)
+        return saved if saved is not None else read_folder(path, one_class=one_class, kind=kind)
     if not path.is_file():
         raise TopgraftError(f"{given} is neither a file nor a folder.")
     if is_table_name(path.name):
         return read_table(path, printable(given))
-    what = "is one picture" if is_picture_name(path.name) else f'ends in "{path.suffix}"'
+    one = kind_of(path.name)
+    what = f"is one {one}" if one else f'ends in "{path.suffix}"'
     raise TopgraftError(
-        f"{given} {what}. Expected a folder with one folder of pictures a class, "
+        f"{given} {what}. Expected a folder with one folder of {one or 'picture'}s a class, "
         f"or a table ({', '.join(ENDINGS)})."
     )
 
@@ -222,28 +224,29 @@ def _of_table(
     if modality == "array":
         raise TopgraftError(f"{table.origin} is a table of texts or paths; arrays are given from Python.")
     columns = choose_columns(table, text=text, path=path, label=label, group=group, modality=modality)
-    if modality is not None and (modality == "picture") != ("path" in columns):
+    if modality is not None and (as_kind(modality) is not None) != ("path" in columns):
         raise TopgraftError(f"{table.origin} is read as {columns}, which are not {modality}s.")
     rows = [str(i) for i in range(len(table))]
     names = rows
     inputs: Sequence[Any]
-    if "path" in columns:
+    kind = (as_kind(modality) or table.kind(columns["path"])) if "path" in columns else None
+    if kind is not None:
         cells = table.column(columns["path"])
         folder = table.folder
         if isinstance(cells, list):
-            inputs = [picture_cell(cell, folder) for cell in cells]
+            inputs = [file_cell(cell, folder, kind) for cell in cells]
             names = [
                 printable(str(v)) if isinstance(v, Path) else row for v, row in zip(inputs, rows, strict=True)
             ]
         else:
-            inputs = _Pictures(cells, folder)
+            inputs = _Files(cells, folder, kind)
     else:
         inputs = [
             cell if cell is None or isinstance(cell, str) else _as_text(cell)
             for cell in table.column(columns["text"])[:]
         ]
     return Found(
-        "picture" if "path" in columns else "text",
+        kind or "text",
         table.origin,
         names,
         inputs,
@@ -262,14 +265,14 @@ def _as_text(cell: Any) -> Any:
     return str(cell) if isinstance(cell, (int, float)) else cell
 
 
-class _Pictures(Sequence[Any]):
-    """A column of pictures that are read when they are asked for."""
+class _Files(Sequence[Any]):
+    """A column of pictures or sounds that are read when they are asked for."""
 
-    def __init__(self, cells: Sequence[Any], folder: Path) -> None:
-        self.cells, self.folder = cells, folder
+    def __init__(self, cells: Sequence[Any], folder: Path, kind: Kind) -> None:
+        self.cells, self.folder, self.kind = cells, folder, kind
 
     def __len__(self) -> int:
         return len(self.cells)
 
     def __getitem__(self, index: Any) -> Any:
-        return picture_cell(self.cells[int(index)], self.folder)
+        return file_cell(self.cells[int(index)], self.folder, self.kind)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.notes import listed
-from topgraft.data.pictures import is_picture_name
 from topgraft.errors import TopgraftError, did_you_mean
 
 ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
@@ -19,7 +19,7 @@ ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
 TEXTS = ("text", "sentence", "content", "review", "comment", "message", "body", "document", "question",
          "description", "title")  # fmt: skip
 PATHS = ("path", "image", "picture", "file", "filename", "file_name", "filepath", "file_path", "image_path",
-         "img", "photo")  # fmt: skip
+         "img", "photo", "audio", "sound", "audio_path", "wav", "recording")  # fmt: skip
 LABELS = ("label", "class", "target", "category", "labels", "y")
 
 
@@ -39,6 +39,8 @@ class Table:
         Names of the classes of a column that holds their numbers (Hugging Face's ``ClassLabel``).
     notes
         What was decided while reading.
+    kinds
+        What a column of files holds, where the source itself says it (Hugging Face's ``Image``, ``Audio``).
     """
 
     origin: str
@@ -46,6 +48,7 @@ class Table:
     folder: Path
     classes: dict[str, tuple[str, ...]]
     notes: list[str]
+    kinds: dict[str, Kind] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -70,6 +73,12 @@ class Table:
         """The cells of a column as text, numbers of classes as their names; ``None`` where empty."""
         names = self.classes.get(name)
         return [cell_text(cell, names) for cell in self.column(name)[:]]
+
+    def kind(self, name: str) -> Kind:
+        """What a column of paths or files holds: what the source says, else what most of the first are."""
+        if name in self.kinds:
+            return self.kinds[name]
+        return most_are(_file_name(cell) for cell in self.column(name)[:50])
 
 
 def is_table_name(name: str) -> bool:
@@ -261,9 +270,8 @@ def choose_columns(
     if "text" not in chosen and "path" not in chosen:
         use, name = _inputs(table, chosen, modality)
         chosen[use] = name
-        guessed.insert(
-            0, f'{"texts" if use == "text" else "paths of pictures"} are read from the column "{name}"'
-        )
+        what = "texts" if use == "text" else f"paths of {as_kind(modality) or table.kind(name)}s"
+        guessed.insert(0, f'{what} are read from the column "{name}"')
     if "label" not in chosen and needs_label:
         left = _other(table, chosen)
         if left is None:
@@ -282,18 +290,18 @@ def choose_columns(
 
 
 def _inputs(table: Table, chosen: dict[str, str], modality: str | None) -> tuple[str, str]:
-    text = None if modality == "picture" else _obvious(table.columns, TEXTS, taken=chosen.values())
+    text = None if as_kind(modality) else _obvious(table.columns, TEXTS, taken=chosen.values())
     path = None if modality == "text" else _obvious(table.columns, PATHS, taken=chosen.values())
-    if path is not None and (text is None or _looks_like_pictures(table, path)):
+    if path is not None and (text is None or _looks_like_files(table, path)):
         return "path", path
     if text is not None:
         return "text", text
     name = _other(table, chosen) if "label" in chosen else None
     if name is not None:
-        return ("path" if modality == "picture" or _looks_like_pictures(table, name) else "text"), name
+        return ("path" if as_kind(modality) or _looks_like_files(table, name) else "text"), name
     raise TopgraftError(
-        f"Which column of {table.origin} holds the texts (--text) or the paths of pictures (--path)? "
-        f"Its columns: {listed(list(table.columns), limit=30)}."
+        f"Which column of {table.origin} holds the texts (--text) or the paths of pictures or sounds "
+        f"(--path)? Its columns: {listed(list(table.columns), limit=30)}."
     )
 
 
@@ -310,8 +318,15 @@ def _other(table: Table, chosen: dict[str, str]) -> str | None:
     return left[0] if len(left) == 1 else None
 
 
-def _looks_like_pictures(table: Table, name: str) -> bool:
+def _looks_like_files(table: Table, name: str) -> bool:
     some = [cell for cell in table.column(name)[:50] if cell is not None]
     return bool(some) and all(
-        isinstance(cell, (dict, bytes)) or (isinstance(cell, str) and is_picture_name(cell)) for cell in some
+        isinstance(cell, (dict, bytes)) or (isinstance(cell, str) and kind_of(cell) is not None)
+        for cell in some
     )
+
+
+def _file_name(cell: Any) -> str:
+    """The name of a cell's file, as far as it has one."""
+    name = cell.get("path") if isinstance(cell, dict) else cell
+    return name if isinstance(name, str) else ""

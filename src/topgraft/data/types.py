@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-Modality = Literal["picture", "text", "array"]
+    from topgraft.data.sounds import Sound
+
+Modality = Literal["picture", "text", "sound", "array"]
 
 
 @runtime_checkable
@@ -30,7 +32,7 @@ class Inputs(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-MODALITIES: tuple[Modality, ...] = ("picture", "text", "array")
+MODALITIES: tuple[Modality, ...] = ("picture", "text", "sound", "array")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Data:
     Parameters
     ----------
     modality
-        ``"picture"``, ``"text"`` or ``"array"``.
+        ``"picture"``, ``"text"``, ``"sound"`` or ``"array"``.
     origin
         Where they come from, as the user gave it.
     names
@@ -56,7 +58,8 @@ class Data:
         the first row of data.
     inputs
         Pictures: paths (from Python also Pillow pictures, arrays or the bytes of a file). Texts:
-        ``str``. Arrays: one float32 array (n, ...).
+        ``str``. Sounds: paths (from Python also the bytes of a file or
+        :class:`topgraft.data.sounds.Sound`). Arrays: one float32 array (n, ...).
     classes
         Names of the classes; empty when unlabelled.
     targets
@@ -81,6 +84,8 @@ class Data:
         Pixels of the largest picture that is decoded.
     thumbnails
         Pictures: (n, 32, 32, 3) uint8, what near duplicates were found by; else ``None``.
+    seconds
+        Sounds: (n,) float64, how long each lasts; else ``None``.
     """
 
     modality: Modality
@@ -98,6 +103,7 @@ class Data:
     notes: tuple[str, ...] = ()
     max_pixels: int = 89_478_485
     thumbnails: NDArray[np.uint8] | None = field(default=None, repr=False)
+    seconds: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -173,10 +179,11 @@ class Data:
             notes=self.notes,
             max_pixels=self.max_pixels,
             thumbnails=None if self.thumbnails is None else self.thumbnails[chosen],
+            seconds=None if self.seconds is None else self.seconds[chosen],
         )
 
-    def decode(self, index: int, *, at_least: int | None = None) -> Image | str | NDArray[np.float32]:
-        """One example, ready for preprocessing: an RGB picture, a text or a float32 array.
+    def decode(self, index: int, *, at_least: int | None = None) -> Image | str | Sound | NDArray[np.float32]:
+        """One example, ready for preprocessing: an RGB picture, a text, a sound or a float32 array.
 
         Parameters
         ----------
@@ -187,14 +194,18 @@ class Data:
 
         Raises
         ------
-        PictureError
-            If a picture can't be opened any more.
+        ExampleError
+            If a picture or a sound can't be opened any more.
         """
         value = self.inputs[index]
         if self.modality == "text":
             return str(value)
         if self.modality == "array":
             return np.asarray(value, dtype=np.float32)
+        if self.modality == "sound":
+            from topgraft.data.sounds import sound_of
+
+            return sound_of(value)
         from topgraft.data.pictures import as_rgb, content_of, open_picture
 
         content = content_of(value)

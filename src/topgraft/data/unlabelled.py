@@ -10,10 +10,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
-from topgraft.data.folders import Walk, pictures_below, printable, refuse_missing
+from topgraft.data.example import ExampleError
+from topgraft.data.folders import Walk, files_below, is_wanted, printable, refuse_missing
+from topgraft.data.kinds import as_kind
 from topgraft.data.notes import listed
-from topgraft.data.objects import open_saved, picture_cell
-from topgraft.data.pictures import PictureError, is_picture_name
+from topgraft.data.objects import file_cell, open_saved
+from topgraft.data.sounds import reader
 from topgraft.data.tables import PATHS, TEXTS, Table, is_table_name, read_table
 from topgraft.data.types import Modality
 from topgraft.errors import TopgraftError
@@ -28,7 +30,7 @@ class Row:
     name
         The path as given (folder + relative path), or the row number, ``"0"`` for the first.
     value
-        A path or the bytes of a picture, not decoded yet; a text; or an array. ``None`` at an error.
+        A path or the bytes of a picture or sound, not decoded yet; a text; or an array. ``None`` at an error.
     error
         Why there is nothing to predict, in few words, or ``None``.
     """
@@ -58,8 +60,8 @@ def rows(
     Raises
     ------
     TopgraftError
-        Before the first row: if a source does not exist, a folder holds no pictures, a table lacks
-        the column, or a source is of another modality.
+        Before the first row: if a source does not exist, a folder holds no pictures (or sounds), a table
+        lacks the column, a source is of another modality, or sounds can't be read here at all.
     """
     if not sources:
         raise TopgraftError(
@@ -67,6 +69,8 @@ def rows(
         )
     if modality == "array":
         raise TopgraftError("Arrays are predicted from Python, not from files.")
+    if modality == "sound":
+        reader()
     several = sum(is_table_name(s) or s == "-" for s in sources) > 1
     parts = [_rows_of(s, modality, column, f"{s}:" if several else "", stdin or sys.stdin) for s in sources]
     return chain.from_iterable(parts)
@@ -84,19 +88,20 @@ def _rows_of(
     if saved is not None or (is_table_name(path.name) and path.is_file()):
         table = saved if saved is not None else read_table(path, printable(source))
         return _of_table(table, _column(table, modality, column), modality, prefix)
-    if modality != "picture":
+    kind = as_kind(modality)
+    if kind is None:
         raise TopgraftError(
             f"{source}: this model takes texts. Expected a table with a column of texts, "
             "or - for one text a line."
         )
     if path.is_dir():
-        walk = Walk()
-        found = list(pictures_below(path, walk))
+        walk = Walk(kind)
+        found = list(files_below(path, walk))
         if not found:
-            raise TopgraftError(f"{source} holds no pictures. {' '.join(walk.notes())}".rstrip())
+            raise TopgraftError(f"{source} holds no {kind}s. {' '.join(walk.notes())}".rstrip())
         return (Row(printable(str(p)), p) for p in found)
-    if not is_picture_name(path.name) and path.is_file() and path.suffix:
-        return iter([Row(printable(source), None, f'not a picture (its name ends in "{path.suffix}")')])
+    if not is_wanted(path.name, kind) and path.is_file() and path.suffix:
+        return iter([Row(printable(source), None, f'not a {kind} (its name ends in "{path.suffix}")')])
     return iter([Row(printable(source), path)])
 
 
@@ -110,7 +115,7 @@ def _column(table: Table, modality: Modality, column: str | None) -> str:
     if name is None and len(table.columns) == 1:
         name = next(iter(table.columns))
     if name is None:
-        what = "texts (--text)" if modality == "text" else "paths of pictures (--path)"
+        what = "texts (--text)" if modality == "text" else f"paths of {modality}s (--path)"
         raise TopgraftError(
             f"Which column of {table.origin} holds the {what}? "
             f"Its columns: {listed(list(table.columns), limit=30)}."
@@ -146,8 +151,8 @@ def text_row(name: str, cell: Any) -> Row:
 def _row(name: str, cell: Any, modality: Modality, folder: Path) -> Row:
     if modality == "text":
         return text_row(name, cell)
-    value = picture_cell(cell, folder)
-    if isinstance(value, PictureError):
+    value = file_cell(cell, folder, as_kind(modality) or "picture")
+    if isinstance(value, ExampleError):
         return Row(name, None, value.reason)
     return Row(printable(str(value)) if isinstance(value, Path) else name, value)
 

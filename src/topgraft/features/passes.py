@@ -36,10 +36,13 @@ Made = TypeVar("Made")
 
 
 def batches(data: Data, indices: Sequence[int], *, batch_size: int) -> list[list[int]]:
-    """The examples of each batch; texts are sorted by length, so that little is padding."""
+    """The examples of each batch; texts and sounds are sorted by length, so that little is padding."""
     order = list(indices)
     if data.modality == "text":
         order.sort(key=lambda i: len(str(data.inputs[i])))
+    elif data.seconds is not None:
+        seconds = data.seconds
+        order.sort(key=lambda i: float(seconds[i]))
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
