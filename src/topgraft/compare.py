@@ -20,8 +20,9 @@ from topgraft.data import assign_folds
 from topgraft.data.splits import deal
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Features
-from topgraft.features.sources import LiveSource, standard_augmentation
+from topgraft.features.sources import LiveSource
 from topgraft.features.store import Store
+from topgraft.features.views import standard_augmentation
 from topgraft.files import canonical_json, read_json, write_json
 from topgraft.graft import Graft
 from topgraft.head import Head

@@ -219,7 +219,7 @@ def begin(
     **options: Any,
 ) -> Beginning:
     """Check what was told, read the data, load the backbone, and say what they are; see :func:`fit`."""
-    several = list(backbone) if isinstance(backbone, (list, tuple)) else [backbone]
+    several: list[Any] = list(backbone) if isinstance(backbone, (list, tuple)) else [backbone]
     first = several[0] if len(several) == 1 else None
     settings = Settings.of({**options, "backbone": first if isinstance(first, str) else None})
     given = Plan.read(Path(plan)) if plan is not None else None

@@ -66,10 +66,12 @@ def run_probe(
     dict
         The fixed form of ``probe --json``, or the forecast.
     """
-    store, names = Store(), list(backbones) or [settings.backbone]
-    if len(names) > 1:
+    store = Store()
+    if len(backbones) > 1:
         must_be_open(settings, None)
-    networks = [load_for(data, replace(settings, backbone=name)) for name in names]
+    networks = [load_for(data, replace(settings, backbone=name)) for name in backbones] or [
+        load_for(data, settings)
+    ]
     must_differ(networks)
     backbone = networks[0]
     ready = prepare(data, backbone, settings, test=test, allow_overlap=allow_overlap)

@@ -22,7 +22,7 @@ def decoded(preprocess: Preprocess, data: Data, rows: Sequence[int], *, view: in
 
     ``view`` is the number of a changed view of each picture, see :func:`topgraft.features.views.view_of`.
     """
-    found = [data.decode(int(i), at_least=at_least(preprocess)) for i in rows]
+    found: list[Any] = [data.decode(int(i), at_least=at_least(preprocess)) for i in rows]
     if view == 0:
         return found
     from topgraft.features.views import view_of
