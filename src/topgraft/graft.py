@@ -137,7 +137,8 @@ class Graft(nn.Module):
 
         Parameters stay the very same objects, so that an optimizer made before goes on. It does not know
         those that train only now: give it ``tg.parameter_groups(graft, ..., beside=optimizer)``. What is
-        frozen now has no gradient any more, so that no optimizer changes it.
+        frozen now has no gradient any more, so that no optimizer changes it. Gradients are not compared with
+        those of the whole network again, as ``tg.graft`` does it at the border that it makes.
 
         Parameters
         ----------

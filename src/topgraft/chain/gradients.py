@@ -118,8 +118,8 @@ def _set_modes(runs: nn.Module, network: nn.Module, resting: set[str], trained: 
 def _gradients(module: nn.Module, output: Tensor) -> dict[str, Tensor]:
     if not output.requires_grad:
         return {}
-    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
-    torch.autograd.backward((output * weights).sum())
+    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype, device=output.device)
+    torch.autograd.backward((output * weights.view(output.shape)).sum())
     found = {n: p.grad for n, p in module.named_parameters() if p.requires_grad and p.grad is not None}
     module.zero_grad(set_to_none=True)
     return found
