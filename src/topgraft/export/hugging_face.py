@@ -82,6 +82,7 @@ def _card(model: Model, name: str, result: Mapping[str, Any], body: str) -> str:
         )
         for score in result.get("scores", [])
     ]
+    licence = licence_fields(model.description["backbone"]["licence"])
     data = ModelCardData(
         library_name="topgraft",
         pipeline_tag=task,
@@ -90,7 +91,8 @@ def _card(model: Model, name: str, result: Mapping[str, Any], body: str) -> str:
         metrics=[score.metric_type for score in scores] or None,
         model_name=name if scores else None,
         eval_results=scores or None,
-        **licence_fields(model.description["backbone"]["licence"]),
+        license=licence.get("license"),
+        license_name=licence.get("license_name"),
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"
 
