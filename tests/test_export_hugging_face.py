@@ -71,8 +71,9 @@ def test_transformers_reads_the_same_tokens(tmp_path):
 def test_what_a_run_found_out_comes_along(tmp_path):
     run = saved(pictures(), tmp_path / "photos.topgraft")
     score = {"metric": "balanced accuracy", "value": 0.87512, "low": 0.7, "high": 0.95, "n": 40}
-    (run / "result.json").write_text(json.dumps({"scores": [score]}))
+    (run / "result.json").write_text(json.dumps({"scores": [score], "model": str(run)}))
     (run / "README.md").write_text("---\nlibrary_name: topgraft\n---\n\n# photos\n\nTold by the fit.\n")
+    (run / "chain.svg").write_text("<svg/>")
     export(run, "huggingface", tmp_path / "out")
     card = ModelCard.load(tmp_path / "out" / "README.md")
     (found,) = card.data.eval_results
@@ -81,7 +82,11 @@ def test_what_a_run_found_out_comes_along(tmp_path):
     assert "Told by the fit." in card.text
     assert "topgraft predict downloaded new/*.jpg" in card.text
     assert card.content.count("\n---\n") == 1
-    assert json.loads((tmp_path / "out" / "result.json").read_text()) == {"scores": [score]}
+    assert (tmp_path / "out" / "chain.svg").read_text() == "<svg/>"
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == {
+        "scores": [score],
+        "model": "photos.topgraft",
+    }
 
 
 def test_names_can_not_act_in_a_card_without_a_run(tmp_path):

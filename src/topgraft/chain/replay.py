@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -256,7 +256,7 @@ class Segment(nn.Module):
         return next(iter(inputs.values())).new_empty((), dtype=torch.get_default_dtype())
 
 
-def whole(size: int) -> int:
+def whole(size: int | torch.SymInt) -> int:
     """A size as a plain number; one that ``torch.export`` leaves open stays open.
 
     Examples
@@ -264,7 +264,7 @@ def whole(size: int) -> int:
     >>> whole(torch.zeros(3, 2).shape[0])
     3
     """
-    return size if isinstance(size, torch.SymInt) else int(size)
+    return cast("int", size) if isinstance(size, torch.SymInt) else int(size)
 
 
 def _length(carried: Inputs) -> int:

@@ -15,13 +15,12 @@ from topgraft.backbones.preprocess import TOKENIZER_FILE, TextPreprocess
 from topgraft.card import plain_text
 from topgraft.export.checking import measured
 from topgraft.export.job import Job, Written
-from topgraft.files import read_json, write_json, write_whole
+from topgraft.files import DamagedFile, read_json, write_json, write_whole
 from topgraft.saved import Model, open_model, save
 
-CARD = "README.md"
+CARD, RESULT, PICTURE = "README.md", "result.json", "chain.svg"
+"""What a run has beside its graft."""
 _TASKS = {"picture": "image-classification", "text": "text-classification"}
-_COPIED = ("labels.json", "result.json", "chain.svg")
-"""Files of a run that say more of the model."""
 _FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
@@ -29,17 +28,15 @@ def write(job: Job) -> Written:
     """Write the saved graft, its card and its tokenizer, and open it as ``predict`` does."""
     model, folder = job.model, job.folder
     save(folder, model.graft, model.preprocess, model.description)
-    result: Mapping[str, Any] = {}
-    if job.source is not None:
-        for name in _COPIED:
-            if (job.source / name).is_file():
-                write_whole(folder / name, (job.source / name).read_bytes())
-        if (job.source / "result.json").is_file():
-            result = read_json(job.source / "result.json")
+    name = job.source.resolve().name if job.source is not None else "graft"
+    result = _result(job.source)
+    if result:
+        write_json(folder / RESULT, {**result, "model": name})  # and not where it lay on somebody's disk
+    if job.source is not None and (job.source / PICTURE).is_file():
+        write_whole(folder / PICTURE, (job.source / PICTURE).read_bytes())
     write_json(folder / "labels.json", list(model.classes))
     if isinstance(model.preprocess, TextPreprocess):
         _write_tokenizer(folder, model.preprocess)
-    name = job.source.resolve().name if job.source is not None else "graft"
     write_whole(folder / CARD, _card(model, name, result, _body(job.source, model, name)).encode())
     opened = open_model(folder, module=job.module, trust_code=job.trust_code)
 
@@ -50,6 +47,16 @@ def write(job: Job) -> Written:
 
     difference = measured(run, model.graft, job.examples.checked)
     return Written("topgraft", difference, {})
+
+
+def _result(source: Path | None) -> dict[str, Any]:
+    """What the run found out; nothing where the graft comes without its run."""
+    if source is None or not (source / RESULT).is_file():
+        return {}
+    found = read_json(source / RESULT)
+    if not isinstance(found, dict):
+        raise DamagedFile(source / RESULT, "not the result of a run")
+    return found
 
 
 def _write_tokenizer(folder: Path, preprocess: TextPreprocess) -> None:
@@ -82,6 +89,7 @@ def _card(model: Model, name: str, result: Mapping[str, Any], body: str) -> str:
         )
         for score in result.get("scores", [])
     ]
+    licence = licence_fields(model.description["backbone"]["licence"])
     data = ModelCardData(
         library_name="topgraft",
         pipeline_tag=task,
@@ -90,7 +98,8 @@ def _card(model: Model, name: str, result: Mapping[str, Any], body: str) -> str:
         metrics=[score.metric_type for score in scores] or None,
         model_name=name if scores else None,
         eval_results=scores or None,
-        **licence_fields(model.description["backbone"]["licence"]),
+        license=licence.get("license"),
+        license_name=licence.get("license_name"),
     )
     return f"---\n{data.to_yaml()}\n---\n{body}"
 
