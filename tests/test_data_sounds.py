@@ -199,9 +199,14 @@ def test_a_folder_of_both_is_read_as_what_is_asked_for(folder: Path, tmp_path: P
     root = write_sounds(tmp_path, 1)
     for number, name in enumerate(("bell", "organ")):
         (root / name / "a.webp").write_bytes(pictures_of("food", number, 1)[0].read_bytes())
-    assert len(read(root)) == 3
+    (root / "cover.webp").write_bytes(pictures_of("food", 2, 1)[0].read_bytes())
+    sounds = read(root)
+    assert (sounds.modality, len(sounds)) == ("sound", 3)
+    assert any("3 files are not sounds and were skipped" in note for note in sounds.notes)
+    assert not any("lies in" in note for note in sounds.notes)
     pictures = read(root, modality="picture")
     assert (pictures.modality, len(pictures)) == ("picture", 2)
+    assert any("1 picture lies in" in note for note in pictures.notes)
     with pytest.raises(TopgraftError, match="holds sounds, not texts"):
         read(folder, modality="text")
 

@@ -150,6 +150,8 @@ def read_folder(folder: Path, *, one_class: bool = False, kind: Kind | None = No
     top = folder.stat()
     inside = {name: list(files_below(folder / name, walk, {(top.st_dev, top.st_ino)})) for name in classes}
     walk.kind = one = kind or most_are(path.name for paths in inside.values() for path in paths)
+    walk.others.extend(printable(str(folder / n)) for n in loose if not is_wanted(n, one))
+    loose = [n for n in loose if is_wanted(n, one)]
     found = Found(one, origin, [], [], labels=[])
     paths: list[Path] = []
     labels: list[str | None] = []
@@ -166,7 +168,8 @@ def read_folder(folder: Path, *, one_class: bool = False, kind: Kind | None = No
     if loose:
         lie = number(len(loose), f"{one} lies", f"{one}s lie")
         found.notes.append(f"{lie} in {origin} itself, in no class folder, and skipped: {listed(loose)}.")
-    if empty := [name for name in classes if printable(name) not in set(labels)]:
+    present = set(labels)
+    if empty := [name for name in classes if printable(name) not in present]:
         hold = number(len(empty), f"folder holds no {one}s and is", f"folders hold no {one}s and are")
         found.notes.append(f"{hold} no class: {listed(empty)}.")
     found.notes.extend(walk.notes())
