@@ -79,8 +79,8 @@ class Graft(nn.Module):
         self._owner = chain.owner_of()
         self.bare = chain.holding({})
         """The chain without weights, of which the parts can be made anew."""
-        self.register_load_state_dict_pre_hook(Graft._sort)
-        self.register_load_state_dict_post_hook(Graft._pass_over_counters)
+        nn.Module.register_load_state_dict_pre_hook(self, Graft._sort)
+        nn.Module.register_load_state_dict_post_hook(self, Graft._pass_over_counters)
         self.uphold()
         self.eval()
 
@@ -224,13 +224,15 @@ class Graft(nn.Module):
         """Per saved tensor of the blocks the parts that hold it."""
         places: dict[str, list[str]] = {}
         for part, segment in (("frozen", self.frozen), ("body", self.body)):
-            for name in segment.weights() if segment is not None else ():
-                places.setdefault(name, []).append(part)
+            if segment is not None:
+                for name in segment.weights():
+                    places.setdefault(name, []).append(part)
         return places
 
     def _sort(self, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
         """Sort what is to be loaded into the parts of now: it may have been saved with another ``freeze``."""
-        places, given = self._places(), {}
+        places = self._places()
+        given: dict[str, Tensor] = {}
         for part in ("body", "frozen"):
             start = f"{prefix}{part}.network."
             for key in [key for key in state_dict if key.startswith(start)]:
@@ -265,9 +267,9 @@ class Graft(nn.Module):
         tensors: dict[str, Tensor] = {}
         mine = (0, *range(self.freeze + 1, self.keep + 1))
         for part, owned in ((self.frozen, range(1, self.freeze + 1)), (self.body, mine)):
-            for name, tensor in named_tensors(part.network) if part is not None else ():
-                if self._owner.get(name) in owned:
-                    tensors[of_first.get(name, name)] = tensor
+            if part is not None:
+                named = [pair for pair in named_tensors(part.network) if self._owner.get(pair[0]) in owned]
+                tensors |= {of_first.get(name, name): tensor for name, tensor in named}
         return tensors
 
     def frozen_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

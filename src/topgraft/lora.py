@@ -17,7 +17,7 @@ _ADDED = ".lora_"
 
 
 def add_lora(
-    graft: Graft, *, rank: int = 8, alpha: float | None = None, targets: str | Sequence[str] | None = None
+    graft: Graft, *, rank: int = 8, alpha: int | None = None, targets: str | Sequence[str] | None = None
 ) -> None:
     """Train small matrices beside the layers of the blocks that are not frozen, in place of these layers.
 
@@ -66,8 +66,8 @@ def add_lora(
         )
     if has_lora(graft):
         raise TopgraftError("The graft has LoRA already; merge it first: tg.merge_lora.")
-    if rank < 1 or (alpha is not None and not alpha > 0):
-        raise TopgraftError(f"rank={rank}, alpha={alpha}: expected a rank of 1 or more, and an alpha over 0.")
+    if rank < 1 or (alpha is not None and alpha < 1):
+        raise TopgraftError(f"rank={rank}, alpha={alpha}: expected whole numbers of 1 or more.")
     names = _targets(graft, targets)
     chain = graft.bare.holding(graft.kept_tensors())
     config = LoraConfig(
@@ -156,4 +156,4 @@ def _targets(graft: Graft, wanted: str | Sequence[str] | None) -> list[str]:
 def _can_be_adapted(module: nn.Module) -> bool:
     """Whether a layer can be wrapped; attention of torch reads its layer's weights without calling it."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    return type(module) in kinds and (isinstance(module, nn.Linear) or module.groups == 1)
+    return type(module) in kinds and bool(getattr(module, "groups", 1) == 1)

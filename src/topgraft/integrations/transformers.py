@@ -79,7 +79,7 @@ class Labelled(nn.Module):
     def __init__(self, graft: Graft) -> None:
         super().__init__()
         self.graft = graft
-        self.register_state_dict_post_hook(_plain)
+        nn.Module.register_state_dict_post_hook(self, _plain)
 
     def forward(self, labels: Tensor | None = None, **inputs: Tensor) -> dict[str, Tensor]:
         """Logits ``(batch, classes)``; with labels, ``(batch,)`` int64, also their mean loss in nats."""
