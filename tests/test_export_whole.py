@@ -27,11 +27,10 @@ def test_the_whole_gives_what_the_graft_gives_and_leaves_it_as_it_was(freeze):
     assert not any(p.requires_grad for p in whole.parameters())
 
 
-def program(model: Model) -> nn.Module:
+def program(model: Model, *, module: nn.Module | None = None) -> nn.Module:
     longest = getattr(model.preprocess, "max_length", None)
-    made = program_of(
-        whole_of(model), input_shapes(model.description), examples_of(model).traced, longest=longest
-    )
+    whole = whole_of(model, module=module)
+    made = program_of(whole, input_shapes(model.description), examples_of(model).traced, longest=longest)
     return made.module()
 
 
@@ -42,6 +41,34 @@ def test_a_graph_takes_batches_and_lengths_that_it_was_not_traced_with(model):
         batch = fresh_batch(model(), count)
         logits, _ = run(*batch.values())
         torch.testing.assert_close(logits, expected(model(), batch), rtol=1e-5, atol=1e-5)
+
+
+class Between(nn.Module):
+    """A network whose states lie between modules, where its own code calls torch functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.fc = nn.Conv2d(2, 4, 1), nn.Linear(4, CLASSES)
+        self.blocks = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.stem(x))
+        for block in self.blocks:
+            x = x + torch.tanh(block(x))
+        return self.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("freeze", [0, 2, 3])
+def test_a_graph_ends_where_a_torch_function_gave_the_state(freeze):
+    backbone = backbone_of(Between(), example_maps())
+    model = model_of(backbone, 3, freeze)
+    places = [place for one in backbone.chain.points[2].places for place in one]
+    assert {place.when for place in places} == {"op"}
+    run = program(model, module=Between())
+    batch = fresh_batch(model, 6)
+    logits, _ = run(*batch.values())
+    torch.testing.assert_close(logits, expected(model, batch), rtol=1e-5, atol=1e-5)
 
 
 class CountsItsBatch(nn.Module):
