@@ -241,6 +241,20 @@ def test_lists_and_data_sets_from_python(folder: Path) -> None:
         read(np.zeros((4, 100)), targets=[0, 1, 0, 1], modality="sound")
 
 
+def test_columns_of_hugging_face_say_themselves_that_they_hold_sounds(folder: Path, tmp_path: Path) -> None:
+    import datasets
+
+    paths = sorted(folder.rglob("*.*"))
+    cells = [{"bytes": p.read_bytes(), "path": p.stem} for p in paths]
+    columns = {"audio": cells, "label": [p.parent.name for p in paths]}
+    source = datasets.Dataset.from_dict(columns).cast_column("audio", datasets.Audio(decode=False))
+    source.to_parquet(tmp_path / "sounds.parquet")
+    wanted = set(read(folder).digests)
+    for where in (source, tmp_path / "sounds.parquet"):
+        data = read(where)
+        assert (data.modality, set(data.digests)) == ("sound", wanted)
+
+
 def test_rows_for_prediction_are_files_and_folders_of_sounds(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("no sound")
     found = list(rows([str(folder), str(tmp_path / "a.txt")], modality="sound"))

@@ -209,6 +209,9 @@ def _read_json(path: Path, origin: str) -> Table:
     return Table(origin, dict(columns), path.parent, {}, [])
 
 
+_KINDS: dict[str, Kind] = {"Image": "picture", "Audio": "sound"}
+
+
 def _read_parquet(path: Path, origin: str) -> Table:
     import pyarrow as pa
     from pyarrow import parquet
@@ -218,15 +221,17 @@ def _read_parquet(path: Path, origin: str) -> Table:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise TopgraftError(f"{origin} is not a Parquet file that can be read: {error}") from None
     classes: dict[str, tuple[str, ...]] = {}
+    kinds: dict[str, Kind] = {}
     described = (table.schema.metadata or {}).get(b"huggingface")
     if described:
         try:
             features = json.loads(described)["info"]["features"]
             classes = {n: tuple(f["names"]) for n, f in features.items() if f.get("_type") == "ClassLabel"}
+            kinds = {n: _KINDS[f["_type"]] for n, f in features.items() if f.get("_type") in _KINDS}
         except (ValueError, KeyError, TypeError, AttributeError):
-            classes = {}  # a foreign note in the file: the numbers themselves are then the labels
+            classes, kinds = {}, {}  # a foreign note in the file: the numbers themselves are then the labels
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    return Table(origin, columns, path.parent, classes, [])
+    return Table(origin, columns, path.parent, classes, [], kinds)
 
 
 def choose_columns(
