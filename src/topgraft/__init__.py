@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from topgraft.data import read_test as read_test
     from topgraft.errors import RunningError as RunningError
     from topgraft.errors import TopgraftError as TopgraftError
-    from topgraft.estimators import TransferClassifier as TransferClassifier
+    from topgraft.estimators.classifier import TransferClassifier as TransferClassifier
+    from topgraft.estimators.features import TransferFeatures as TransferFeatures
     from topgraft.evidence import Evidence as Evidence
     from topgraft.evidence import Features as Features
     from topgraft.export import Export as Export
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from topgraft.saved import open_model as open_model
     from topgraft.settings import Settings as Settings
     from topgraft.stages import advise as advise
-    from topgraft.transformer import TransferFeatures as TransferFeatures
 
 __version__ = "0.1.0"
 
@@ -72,8 +72,8 @@ _HOMES = {
     "State": "chain",
     "Store": "features.store",
     "TopgraftError": "errors",
-    "TransferClassifier": "estimators",
-    "TransferFeatures": "transformer",
+    "TransferClassifier": "estimators.classifier",
+    "TransferFeatures": "estimators.features",
     "add_lora": "lora",
     "advise": "stages",
     "assign_folds": "data",

@@ -1,4 +1,4 @@
-"""TransferFeatures: pooled activations at a cut. (scikit-learn's own checks run in test_estimators.py.)"""
+"""TransferFeatures: pooled activations at a cut. (scikit-learn's own checks run in test_estimators_classifier.py.)"""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sklearn.pipeline import Pipeline
 from small_networks import backbone_of, data_of_maps, example_maps, maps
 
 from topgraft.errors import TopgraftError
+from topgraft.estimators.features import TransferFeatures
 from topgraft.features.passes import one_pass
 from topgraft.features.store import Store
-from topgraft.transformer import TransferFeatures
 
 
 @pytest.fixture(scope="module")

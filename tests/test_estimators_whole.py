@@ -11,11 +11,11 @@ from small_networks import backbone_of, data_of_maps, differing, example_maps, m
 import topgraft as tg
 from topgraft.data import read
 from topgraft.errors import TopgraftError
+from topgraft.estimators.whole import backbone_for, choose_depth, features_at, fit_whole, logits_of
 from topgraft.features.store import Store
 from topgraft.files import read_tensors
 from topgraft.probe import fit_head
 from topgraft.settings import Settings
-from topgraft.whole import backbone_for, choose_depth, features_at, fit_whole, logits_of
 
 PLAIN = {"engine": "torch", "precision": "fp32"}
 

@@ -18,16 +18,16 @@ from topgraft.backbones.types import Backbone
 from topgraft.calibration import log_softmax
 from topgraft.console import Console
 from topgraft.errors import TopgraftError
-from topgraft.estimator_base import Array, FitError, Transfer, must_be_one
+from topgraft.estimators.base import Array, FitError, Transfer, must_be_one
+from topgraft.estimators.given import names_of
+from topgraft.estimators.whole import fit_whole, head_logits, logits_of
 from topgraft.evidence import Evidence
 from topgraft.files import new_folder
-from topgraft.given import names_of
 from topgraft.head import Head
 from topgraft.probe import fit_head
 from topgraft.saved import Model, save
 from topgraft.search import balanced
 from topgraft.settings import Settings
-from topgraft.whole import fit_whole, head_logits, logits_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -173,7 +173,7 @@ class TransferClassifier(ClassifierMixin, Transfer):  # type: ignore[misc]  # sc
 
         Warns
         -----
-        topgraft.whole.NotMeasuredWarning
+        topgraft.estimators.whole.NotMeasuredWarning
             If a class has too few examples for folds: every block is then kept, or as many as asked for, and
             all of them are frozen.
         """

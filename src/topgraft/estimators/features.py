@@ -11,11 +11,11 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from topgraft.backbones.types import Backbone
 from topgraft.choices import resolve_keep
-from topgraft.estimator_base import Array, FitError, Transfer, must_be_one
-from topgraft.given import names_of
+from topgraft.estimators.base import Array, FitError, Transfer, must_be_one
+from topgraft.estimators.given import names_of
+from topgraft.estimators.whole import choose_depth, features_at
 from topgraft.pooling import width
 from topgraft.stages import engine_for
-from topgraft.whole import choose_depth, features_at
 
 if TYPE_CHECKING:
     from torch import nn

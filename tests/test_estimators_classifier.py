@@ -20,11 +20,11 @@ from small_networks import backbone_of, data_of_maps, differing, example_maps, k
 import topgraft as tg
 from topgraft.backbones.types import Backbone
 from topgraft.errors import TopgraftError
-from topgraft.estimator_base import FitError
-from topgraft.estimators import TransferClassifier
+from topgraft.estimators.base import FitError
+from topgraft.estimators.classifier import TransferClassifier
+from topgraft.estimators.features import TransferFeatures
+from topgraft.estimators.whole import NotMeasuredWarning
 from topgraft.probe import fit_head
-from topgraft.transformer import TransferFeatures
-from topgraft.whole import NotMeasuredWarning
 
 Array = np.ndarray
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from topgraft.errors import TopgraftError
-from topgraft.given import examples_in, read_examples
+from topgraft.estimators.given import examples_in, read_examples
 
 TEXTS = ["a grey bird", "a dry wine", "a kind person"]
 PICTURES = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)

@@ -21,10 +21,10 @@ from sklearn.utils.validation import (
 from topgraft.backbones.types import Backbone
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
+from topgraft.estimators.given import examples_in, read_examples
+from topgraft.estimators.whole import backbone_for
 from topgraft.features.store import Store
-from topgraft.given import examples_in, read_examples
 from topgraft.settings import Settings
-from topgraft.whole import backbone_for
 
 if TYPE_CHECKING:
     from torch import nn
