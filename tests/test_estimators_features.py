@@ -1,4 +1,4 @@
-"""TransferFeatures: pooled activations at a cut. (scikit-learn's own checks run in test_estimators_classifier.py.)"""
+"""TransferFeatures: pooled activations at a cut. (test_estimators_classifier.py runs scikit-learn's own checks.)"""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class TransferClassifier(ClassifierMixin, Transfer):  # type: ignore[misc]  # sc
     hidden, dropout
         Widths of hidden layers of the head, and its dropout.
     augment
-        ``auto`` (pictures where nothing is frozen), ``none`` or ``standard``.
+        Of pictures, see :class:`topgraft.settings.Settings`.
     class_weights
         ``none`` or ``balanced``.
     engine, precision
