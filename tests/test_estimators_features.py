@@ -1,4 +1,4 @@
-"""TransferFeatures: pooled activations at a cut. (test_estimators_classifier.py runs scikit-learn's own checks.)"""
+"""TransferFeatures. (test_estimators_classifier.py runs the checks of scikit-learn for both estimators.)"""
 
 from __future__ import annotations
 
