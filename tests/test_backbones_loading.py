@@ -63,8 +63,9 @@ def test_another_preprocessing_can_be_asked_for():
 def test_an_unknown_source_gets_the_nearest_and_the_kinds(source, says):
     with pytest.raises(TopgraftError, match=says) as caught:
         find(source)
-    assert "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME or package.module:function." in str(
-        caught.value
+    assert (
+        "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME or package.module:function."
+        in str(caught.value)
     )
 
 

@@ -63,12 +63,13 @@ def test_views_are_as_many_as_there_is_time_and_disk_for():
     one = COSTS.storing_views(2, 1)
     assert one.seconds == pytest.approx(COSTS.storing(2).seconds)
     assert one.disk == COSTS.storing(2).disk
-    fifth = one.seconds / 0.2
-    assert [COSTS.views(2, seconds) for seconds in (0.99 * fifth, 1.01 * fifth, 3.5 * fifth, 99 * fifth)] == [
-        *(0, 1, 3, 4)
-    ]
+    fifth, quick = one.seconds / 0.2, with_work(epochs=0)
+    times = (0.99 * fifth, 1.01 * fifth, 3.5 * fifth, 99 * fifth)
+    assert [quick.views(4, 2, seconds) for seconds in times] == [0, 1, 3, 4]
+    first = COSTS.storing(2).seconds + COSTS.training(4, 2, WORK.epochs) / 0.85
+    assert [COSTS.views(4, 2, first + n * one.seconds) for n in (0.9, 1.1, 2.1)] == [0, 1, 2]
     large = replace(COSTS, work=replace(WORK, distinct=int(3.5 * 4e9 * 480 / one.disk / 7)))
-    assert large.views(2, 1e12) == 1  # with the pictures themselves, two of half the disk each
+    assert large.views(4, 2, 1e12) == 1  # with the pictures themselves, two of half the disk each
     plain, more = (COSTS.candidate(4, 2, with_views=with_views) for with_views in (False, True))
     assert (plain.views, more.views) == (0, 4)
     assert more.stored == pytest.approx(5 * plain.stored)

@@ -63,6 +63,11 @@ def commands(code: str) -> list[str]:
     return [command for line in lines if (command := shlex.join(shlex.split(line, comments=True)))]
 
 
+def first_lines(count: int) -> str:
+    """The README's first lines."""
+    return "".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines(keepends=True)[:count])
+
+
 def documents() -> list[Path]:
     return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -198,3 +203,12 @@ def test_blocks_run_in_one_folder_in_order(layout: Path) -> None:
 def test_a_block_that_fails_or_hides_is_told(markdown: str, said: str, tmp_path: Path) -> None:
     (block,) = blocks(markdown)
     assert said in (problem(block, tmp_path) or "")
+
+
+@pytest.mark.parametrize(
+    ("language", "interface"),
+    [("sh", "topgraft fit"), ("python", "TransferClassifier"), ("python", "tg.graft(")],
+)
+def test_the_first_40_lines_have_a_block_that_runs_for_each_interface(language: str, interface: str) -> None:
+    found = blocks(first_lines(40))
+    assert any(b.language == language and interface in b.code and b.reason is None for b in found)

@@ -225,7 +225,7 @@ class Costs:
         is_stored = 0 < freeze < keep and not live
         trains = freeze < keep or self.work.head_trains
         storing = self.storing(freeze, stored) if is_stored else Stage(0.0, None, 0.0)
-        views = self.views(freeze, self._left()) if with_views and is_stored else 0
+        views = self.views(keep, freeze, self._left()) if with_views and is_stored else 0
         if views:
             more = self.storing_views(freeze, views)
             storing = Stage(storing.seconds + more.seconds, storing.memory, storing.disk + more.disk)
@@ -248,13 +248,16 @@ class Costs:
             views=views,
         )
 
-    def views(self, freeze: int, left: float) -> int:
+    def views(self, keep: int, freeze: int, left: float) -> int:
         """How many changed views of each picture are stored at a cut, with ``left`` seconds of time.
 
-        At most :data:`VIEWS`; none where they would take more than a share of that time, or of the disk.
+        At most :data:`VIEWS`; none where they would take more than a share of that time, or of the disk, or
+        the time for a whole training without them: a short one gains nothing from views.
         """
         one = self.storing_views(freeze, 1)
-        in_time = SPENT_ON_VIEWS * left / max(one.seconds, 1e-9)
+        training = self.training(keep, freeze, self.work.epochs) / SPARE
+        spare = left - self.storing(freeze).seconds - training
+        in_time = min(SPENT_ON_VIEWS * left, spare) / max(one.seconds, 1e-9)
         on_disk = DISK_FOR_VIEWS / max(one.disk, 1.0) - 1
         return max(0, min(VIEWS, math.floor(in_time), math.floor(on_disk)))
 

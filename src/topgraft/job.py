@@ -355,17 +355,21 @@ class Job(Underway):
         """What training reads; stored first where blocks are frozen and pictures don't change each time."""
         if not 0 < freeze < keep or search.augments(material, freeze):
             return search.source_at(material, keep, freeze)[0]
-        shelf = states_shelf(
-            self.ready.backbone,
-            self.store,
-            freeze,
-            engine=self.settings.engine,
-            precision=self.settings.precision,
-        )
         views, count = self.views(keep, freeze), len(material.targets)
+        shelves = [
+            states_shelf(
+                self.ready.backbone,
+                self.store,
+                freeze,
+                engine=self.settings.engine,
+                precision=self.settings.precision,
+                view=view,
+            )
+            for view in range(1 + views)
+        ]
         self.ledger.predict("storing", seconds=cost.storing, disk=cost.stored)
         with (
-            self.spending("storing", shelf),
+            self.spending("storing", *shelves),
             self.console.progress("Storing", count * (1 + views), f"at cut {freeze}") as advance,
         ):
             source, reused = search.source_at(material, keep, freeze, views=views, advance=advance)

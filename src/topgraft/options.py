@@ -11,7 +11,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing for people but errors.")]
 DataArgument = Annotated[str, typer.Argument(help="A folder with one folder a class, or a table.")]
-_BACKBONE = "timm/NAME, hf/NAME-or-folder, torchvision/NAME or package.module:function"
+_BACKBONE = "timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME or package.module:function"
 BackboneOption = Annotated[str | None, typer.Option(help=f"{_BACKBONE}.")]
 Backbones = Annotated[
     list[str] | None,

@@ -89,11 +89,11 @@ class Underway:
         return costs_for(self.ready, self.store, spent=spent, decisions=self.plan.decisions, storing=True)
 
     @contextmanager
-    def spending(self, stage: str, shelf: Shelf | None = None) -> Iterator[None]:
-        """Note the time that a stage takes, what the process held at most, and by how much a shelf grew."""
-        before, began = 0 if shelf is None else shelf.size(), time.monotonic()
+    def spending(self, stage: str, *shelves: Shelf) -> Iterator[None]:
+        """Note the time that a stage takes, what the process held at most, and by how much shelves grew."""
+        before, began = sum(shelf.size() for shelf in shelves), time.monotonic()
         yield
-        grown = {} if shelf is None else {"disk": float(shelf.size() - before)}
+        grown = {"disk": float(sum(shelf.size() for shelf in shelves) - before)} if shelves else {}
         most = memory_held()[1] or None
         self.ledger.spend(stage, seconds=time.monotonic() - began, memory=most, **grown)
 
@@ -109,6 +109,6 @@ class Underway:
         def choose() -> tuple[int, str]:
             each = duration(self.costs.storing_views(freeze, 1).seconds)
             told = f"storing one view of each picture takes about {each}, {duration(self.left)} left"
-            return self.costs.views(freeze, self.left), told
+            return self.costs.views(keep, freeze, self.left), told
 
         return self.plan.decide(f"views_at_{freeze}", choose)
