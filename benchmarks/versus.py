@@ -3,7 +3,7 @@
     python benchmarks/versus.py                                five seeds of both tasks; writes docs/versus.md
     python benchmarks/versus.py --tasks glosses --seeds 1 --budget 60
 
-What is done is kept in ``build/versus``, one file a task, seed and fifth: a killed run goes on where it was.
+What is done is kept in ``build/versus``, one file a task, seed and part: a killed run goes on where it was.
 The exit status is 1 if Topgraft does not hold its promise.
 """
 
@@ -29,9 +29,10 @@ from paired import Difference, Judged, compare, mean_score
 OURS, LOGISTIC, LOOP = "Topgraft", "logistic regression", "last block, plain loop"
 METHODS = (OURS, LOGISTIC, LOOP)
 TASKS = ("clipart", "glosses")
-FIFTHS = 5
-TURNS = {"clipart": FIFTHS, "glosses": 1}
-"""How many of the fifths are untouched in turn, for each seed."""
+PARTS = {"clipart": 2, "glosses": 5}
+"""Into how many the examples are dealt for each seed; one is untouched, the rest is for everything else."""
+TURNS = {"clipart": 2, "glosses": 1}
+"""How many of the parts are untouched in turn."""
 BUDGET = 300.0
 PACKAGES = ("topgraft", "torch", "timm", "transformers", "scikit-learn", "numpy")
 MARGIN = -1.0
@@ -39,10 +40,10 @@ MARGIN = -1.0
 INTRODUCTION = """\
 # Topgraft beside two peers
 
-Written by `make versus`. Accuracy in percent on untouched data. Each seed deals the examples into fifths,
-stratified, duplicates kept on one side; a fifth is untouched, the rest is for every choice and training, the
-same for every method. The pictures are few (one fifth shows no difference under 6 points), so there each
-fifth is untouched in turn, with everything done anew; of the texts it is one fifth a seed.
+Written by `make versus`. Accuracy in percent on untouched data. Each seed deals the examples into parts,
+stratified, duplicates kept on one side; one part is untouched, the rest is for every choice and training, the
+same for every method. The pictures are few (a fifth shows no difference under 6 points), so there it is
+halves, and each is untouched in turn, with everything done anew; of the texts it is one fifth a seed.
 """
 HOW = """\
 ## How it was done
@@ -161,16 +162,22 @@ def run_method(
 def measure(
     task: Task, seed: int, turn: int, budget: float, file: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Results of every method for one task, seed and fifth; read from ``file`` where they are there."""
+    """Results of every method for one task, seed and part; read from ``file`` where they are there."""
     from topgraft.data import assign_folds
 
-    made_from = {"data": task.data.fingerprint, "task": task.name, "seed": seed, "turn": turn}
+    made_from = {
+        "data": task.data.fingerprint,
+        "task": task.name,
+        "seed": seed,
+        "parts": PARTS[task.name],
+        "turn": turn,
+    }
     record: dict[str, Any] = {"made_from": made_from, "methods": {}}
     if file.is_file():
         found = json.loads(file.read_text(encoding="utf-8"))
         record = found if found["made_from"] == made_from else record
-    fifth_of, _, _ = assign_folds(task.data.targets, task.data.groups, folds=FIFTHS, seed=seed)
-    parts = (np.flatnonzero(fifth_of != turn), np.flatnonzero(fifth_of == turn))
+    part_of, _, _ = assign_folds(task.data.targets, task.data.groups, folds=PARTS[task.name], seed=seed)
+    parts = (np.flatnonzero(part_of != turn), np.flatnonzero(part_of == turn))
     record["groups"] = task.data.groups[parts[1]].tolist()
     for method in METHODS:
         code = code_digest("src/topgraft") if method == OURS else code_digest("benchmarks/peers.py")
@@ -196,7 +203,7 @@ def measure(
         new.write_text(json.dumps(record), encoding="utf-8")
         new.replace(file)
         right = f"{100 * correct.mean():.1f} % in {seconds:.0f} s"
-        say(f"{task.name} seed {seed}, fifth {turn + 1}: {method} {right}")
+        say(f"{task.name} seed {seed}, part {turn + 1}: {method} {right}")
     return record
 
 
@@ -260,7 +267,7 @@ def document(records: Mapping[str, Sequence[Mapping[str, Any]]], budget: float) 
 
 
 def _task_lines(some: Sequence[Mapping[str, Any]]) -> list[str]:
-    header = ["seed", "fifth", *METHODS, "keep, freeze, epochs", "untouched", *(f"s: {m}" for m in METHODS)]
+    header = ["seed", "part", *METHODS, "keep, freeze, epochs", "untouched", *(f"s: {m}" for m in METHODS)]
     rows = []
     for record in some:
         methods = record["methods"]
@@ -310,7 +317,7 @@ def all_of_one_version(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> bo
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, help="how many; 0 is the first")
-    parser.add_argument("--turns", type=int, default=FIFTHS, help="fifths a seed at most")
+    parser.add_argument("--turns", type=int, default=max(TURNS.values()), help="parts a seed at most")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for each of Topgraft's fits")
     parser.add_argument(
