@@ -17,6 +17,7 @@ from topgraft.chain import Chain
 from topgraft.data import Sound
 from topgraft.errors import TopgraftError
 from topgraft.features.engine import engine_of
+from topgraft.features.openvino import apart
 from topgraft.pooling import pool
 
 # Resemblyzer 0.1.4: VoiceEncoder("cpu").embed_utterance(normalize_volume(harmonics(s), -30, True)),
@@ -174,11 +175,15 @@ def test_a_network_of_ones_own_takes_sounds_by_its_preprocessing() -> None:
         load(network, modality="sound")
 
 
-def test_openvino_which_fixes_lengths_is_refused_and_not_believed(backbone: Backbone) -> None:
-    sounds = [Sound(tone("bell", i, seconds=s), 16_000) for i, s in enumerate((1.0, 3.0))]
-    runner = engine_of(backbone.chain[:3], name="openvino")
-    with pytest.raises(TopgraftError, match="Take --engine torch"):
-        runner.pooled(backbone.preprocess.batch(sounds), {b.index: b.layout for b in backbone.chain})
+def test_openvino_gives_the_same_for_other_numbers_and_lengths_than_it_was_traced_with(
+    backbone: Backbone,
+) -> None:
+    layouts = {block.index: block.layout for block in backbone.chain}
+    engines = [engine_of(backbone.chain[:4], name=name) for name in ("openvino", "torch")]
+    for lengths in ((1.0, 3.0), (5.0, 0.7, 1.1), (1.0,)):
+        sounds = [Sound(tone("bell", i, seconds=s), 16_000) for i, s in enumerate(lengths)]
+        found, wanted = (e.pooled(backbone.preprocess.batch(sounds), layouts) for e in engines)
+        assert all(apart(found[cut], wanted[cut]) < 1e-5 for cut in layouts)
 
 
 def test_silence_and_a_click_give_finite_vectors(backbone: Backbone) -> None:
