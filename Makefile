@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check quick lint types format mutants versus ways coverage bench
+.PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,10 @@ check: lint types install  ## format, lint, types, all tests, the examples in do
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 quick: install  ## the tests without the slow ones
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m 'not slow'
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m 'not slow and not exhaustive'
+
+exhaustive: install  ## the tests of which `make test` runs a sample only: every guide, every export of real weights
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m exhaustive
 
 lint: install  ## format and lint, changing nothing
 	$(BIN)/ruff format --check

@@ -42,7 +42,7 @@ def test_predict_takes_the_folder_as_it_is(model, tmp_path):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("modality", "task", "base"),
     [

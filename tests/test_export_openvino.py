@@ -40,7 +40,7 @@ def test_openvino_opens_it_and_gives_the_same(model, tmp_path):
     check(model(), tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("modality", ["picture", "text"])
 def test_so_it_does_for_the_packaged_backbones(modality, tmp_path):
     check(real(modality), tmp_path / "out")

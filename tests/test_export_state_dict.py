@@ -57,7 +57,7 @@ def test_the_library_takes_the_weights_under_its_own_names(model, tmp_path):
     check(model(), tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("modality", ["picture", "text"])
 def test_so_it_does_for_the_packaged_backbones(modality, tmp_path):
     check(real(modality), tmp_path / "out")

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_sounds import write_sounds
@@ -33,6 +34,8 @@ MAY_BE_LEFT_OUT = re.compile(
     r"(python3? -m )?pip install|pre-commit|(\.venv/bin/)?(python -m )?(mypy|pre-commit|pytest|ruff))( |$)"
 )
 LANGUAGE = re.compile(r"^[ >]*(?:`{3,}|~{3,}) *([^\s`]+)", re.MULTILINE)
+MINUTES = {"export.md", "pytorch.md", "scikit-learn.md", "serve.md", "sounds.md"}
+"""Guides to parts that have tests of their own; the README shows the first steps of each."""
 NOT_CODE = {"csv", "html", "json", "text", "toml", "yaml"}
 
 
@@ -132,7 +135,19 @@ def problem(block: Block, folder: Path) -> str | None:
     return f"may not be left out: {'; '.join(wrong)}" if wrong else None
 
 
-@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def parametrized() -> list[Any]:
+    """Every document; the guides that take minutes are left to `make exhaustive`."""
+    return [
+        pytest.param(
+            path,
+            id=str(path.relative_to(ROOT)),
+            marks=[pytest.mark.exhaustive] if path.name in MINUTES else [],
+        )
+        for path in documents()
+    ]
+
+
+@pytest.mark.parametrize("path", parametrized())
 @pytest.mark.usefixtures("cache")
 def test_every_block_of_the_documents_runs(path: Path, layout: Path) -> None:
     document = path.read_text(encoding="utf-8")
@@ -165,6 +180,7 @@ make demo
 
 ```python
 from pathlib import Path
+from typing import Any
 assert Path("copy.webp").is_file()
 ```
 ```

@@ -181,7 +181,7 @@ def test_where_the_extra_is_missing_it_is_named(missing: str):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_hundred_clients_lose_nothing_and_get_the_rows_of_predict(texts: Served, texts_model: Path):
     some = [
         Row(str(i), text)
