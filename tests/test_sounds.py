@@ -186,6 +186,19 @@ def test_probe_and_layers_and_backbones_know_sounds(place: Path, tmp_path: Path)
     assert all(name.startswith("hf/") for name, _ in others)
 
 
+@pytest.mark.parametrize(
+    "command", [("serve",), ("export", "--to", "onnx"), ("export", "--to", "state-dict")]
+)
+def test_what_is_not_there_for_sounds_yet_is_said(fitted, tmp_path: Path, command: tuple[str, ...]) -> None:
+    folder, _ = fitted
+    name, *options = command
+    out = ["-o", tmp_path / "out"] if name == "export" else ["--port", "0"]
+    outcome = called(name, folder, *options, *out)
+    assert outcome.status == 2
+    assert "takes sounds" in outcome.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_mel_baseline_tells_instruments_apart(place: Path) -> None:
     from topgraft.baselines import answers, fit_baseline, raw_features
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from topgraft import demo
 from topgraft.chain.point import Shape
+from topgraft.errors import TopgraftError
 from topgraft.features.reading import at_least
 from topgraft.saved import Model, input_shapes
 
@@ -48,7 +49,18 @@ class Examples:
 
 
 def examples_of(model: Model) -> Examples:
-    """Packaged pictures or texts, preprocessed as the model does it; random numbers for arrays."""
+    """Packaged pictures or texts, preprocessed as the model does it; random numbers for arrays.
+
+    Raises
+    ------
+    TopgraftError
+        For a model of sounds, of which none are packaged.
+    """
+    if model.modality == "sound":
+        raise TopgraftError(
+            "This model takes sounds, and there are none in the package to check an export on: models of "
+            "sounds are not exported yet. The saved folder itself opens wherever Topgraft is installed."
+        )
     if model.modality == "array":
         shapes, numbers = input_shapes(model.description), torch.Generator().manual_seed(0)
         sizes = zip((TRACED, *CHECKED), _LENGTHS, strict=True)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from topgraft.saved import Model
     from topgraft.serve.app import Service
 
+SERVED = ("picture", "text", "array")
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 BACKLOG = 1024
 """Connections that may wait to be taken, and connections at the same time."""
@@ -58,7 +59,8 @@ def run_serve(
     Raises
     ------
     TopgraftError
-        If the extra ``serve`` is not installed, the model can't be opened, or the port can't be had.
+        If the extra ``serve`` is not installed, the model can't be opened or takes sounds, or the port can't
+        be had.
     """
     _must_be_installed()
     from topgraft.predict import Predictor
@@ -67,7 +69,13 @@ def run_serve(
     from topgraft.side_by_side import single_threaded
 
     with _listening(host, port) as listener:
-        predictor = Predictor(open_model(folder, trust_code=trust_code))
+        model = open_model(folder, trust_code=trust_code)
+        if model.modality not in SERVED:
+            raise TopgraftError(
+                f"{folder} takes {model.modality}s; served are pictures, texts and arrays so far. "
+                f"`topgraft predict {folder} ...` takes {model.modality}s."
+            )
+        predictor = Predictor(model)
         warm_up(predictor)
         name, score = folder.resolve().name, score_of(folder)
         with single_threaded() as cores:
