@@ -174,6 +174,9 @@ def test_a_text_is_asked_by_keyboard_alone(page: Any, texts: str):
 
 
 def test_a_file_is_chosen_by_keyboard_alone(page: Any, pictures: str):
+    page.on(
+        "filechooser", lambda _: None
+    )  # from now on the browser asks us: set up by then, not while we press
     page.goto(pictures)
     page.wait_for_selector("#files:visible")
     page.keyboard.press("Tab")
