@@ -37,7 +37,7 @@ check: lint types install  ## format, lint, types, all tests, the examples in do
 quick: install  ## the tests without the slow ones
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m 'not slow and not exhaustive'
 
-exhaustive: install  ## the tests of which `make test` runs a sample only: every guide, every export of real weights
+exhaustive: install  ## the tests of which `make test` runs a sample only: every guide, network and export
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m exhaustive
 
 lint: install  ## format and lint, changing nothing

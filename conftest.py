@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 
+import pytest
 from hypothesis import settings
 
 # The networks of tests are so small that threads inside an operation only wait for one another: on busy
@@ -31,3 +32,8 @@ settings.load_profile("topgraft")
 
 def pytest_unconfigure() -> None:
     _STORE.cleanup()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The README's commands come first: they take minutes one after another, and others run beside them."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
