@@ -29,6 +29,19 @@ def glosses(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_table(tmp_path_factory.mktemp("data") / "glosses.csv", rows)
 
 
+@pytest.fixture(scope="module")
+def own_store_one_thread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One store for the commands that a module's tests run, and one thread an operation."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOPGRAFT_CACHE", str(tmp_path_factory.mktemp("store")))
+        yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new, empty store for this test and for the programs that it starts."""

@@ -23,7 +23,7 @@ from topgraft.errors import TopgraftError
 from topgraft.estimators.base import FitError
 from topgraft.estimators.classifier import TransferClassifier
 from topgraft.estimators.features import TransferFeatures
-from topgraft.estimators.whole import NotMeasuredWarning
+from topgraft.estimators.on_all import NotMeasuredWarning
 from topgraft.probe import fit_head
 
 Array = np.ndarray

@@ -2,29 +2,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from command_line import Job, Watching, interrupting, tiny_job
 
+pytestmark = pytest.mark.usefixtures("own_store_one_thread")
 DEEP = ("--keep", "3")
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return tiny_job(tmp_path_factory.mktemp("job") / "here")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOPGRAFT_CACHE", str(tmp_path_factory.mktemp("store")))
-        yield
-    torch.set_num_threads(before)
 
 
 def slow() -> Watching:

@@ -2,29 +2,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from command_line import Job, interrupting, tiny_job
 from hypothesis import given
 from hypothesis import strategies as st
 
 from topgraft.rungs import EPOCHS, LONGEST, choices, shorts
 
+pytestmark = pytest.mark.usefixtures("own_store_one_thread")
 DEEP = ("--keep", "3", "--epochs", "2")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _settled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TOPGRAFT_CACHE", str(tmp_path_factory.mktemp("store")))
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from topgraft.rivals import (
 from topgraft.run import RunFolder
 from topgraft.settings import REPEATED, Settings, agree
 from topgraft.show import backbone_lines, data_lines
-from topgraft.stages import Prepared, load_for, prepare
+from topgraft.stages import Prepared, keep_evidence, load_for, prepare
 
 DEFAULT_SUFFIX = ".topgraft"
 RIVALS = "backbones.json"
@@ -268,6 +268,10 @@ def settle_backbone(
         rivals = measure_rivals(ready, start.rivals, store, console, deadline=deadline)
         advice = advise_backbone(rivals, prefer=prefer, seed=seed)
         rivals_table(console, rivals, advice)
+        taken = next(r for r in rivals if r.backbone.source == advice.backbone)
+        if taken.features is not None and taken.evidence is not None:
+            place = run.path / "evidence.json"
+            keep_evidence(place, taken.evidence, taken.features, ready.development, ready.fold_of)
         write_json(run.path / RIVALS, {"backbones": rivals_json(rivals), "advice": advice.to_json()})
         plan.decide(
             "keep", lambda: (advice.keep, advice.reason)

@@ -217,7 +217,7 @@ def probe_all(
         And whether it was there already.
     """
     assert development.targets is not None
-    made_from = {"features": features.key, "data": development.fingerprint, "folds": fold_of.tolist()}
+    made_from = _made_from(features, development, fold_of)
     if path is not None and path.is_file():
         document = read_json(path)
         if isinstance(document, dict) and document.get("made_from") == made_from:
@@ -231,8 +231,21 @@ def probe_all(
         done=advance,
     )
     if path is not None:
-        write_json(path, {"made_from": made_from, "evidence": evidence.to_json()})
+        keep_evidence(path, evidence, features, development, fold_of)
     return evidence, False
+
+
+def keep_evidence(
+    path: Path, evidence: Evidence, features: Features, development: Data, fold_of: Array
+) -> None:
+    """Write evidence where :func:`probe_all` finds it, with what it was made from."""
+    write_json(
+        path, {"made_from": _made_from(features, development, fold_of), "evidence": evidence.to_json()}
+    )
+
+
+def _made_from(features: Features, development: Data, fold_of: Array) -> dict[str, Any]:
+    return {"features": features.key, "data": development.fingerprint, "folds": fold_of.tolist()}
 
 
 def cost_of_cuts(chain: Chain, prefer: str = "small") -> dict[int, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -39,12 +40,12 @@ class Preprocess(Protocol):
         """Write what :func:`topgraft.backbones.open_preprocess` needs into an existing folder."""
 
 
-class Described:
+class Described(ABC):
     """What the kinds share: their fingerprint and their file."""
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Every setting, as JSON values; each kind has its own."""
-        raise NotImplementedError
 
     @cached_property
     def fingerprint(self) -> str:

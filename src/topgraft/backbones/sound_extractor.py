@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from topgraft.backbones.described import Described, at_least_one
-from topgraft.backbones.sound_preprocess import resampled
+from topgraft.backbones.described import Described
+from topgraft.backbones.sound_preprocess import must_be_sounds, resampled
 from topgraft.errors import TopgraftError, did_you_mean
 
 if TYPE_CHECKING:
@@ -78,12 +78,7 @@ class ExtractorPreprocess(Described):
         """
         import torch
 
-        from topgraft.data.sounds import Sound
-
-        at_least_one(raw)
-        for sound in raw:
-            if not isinstance(sound, Sound):
-                raise TopgraftError(f"Expected a sound, got {type(sound).__name__}: {sound!r:.80}.")
+        must_be_sounds(raw)
         features = [self.features(sound) for sound in raw]
         if len(shapes := {tuple(f.shape) for f in features}) > 1:
             raise TopgraftError(

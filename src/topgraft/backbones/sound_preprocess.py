@@ -78,12 +78,7 @@ class SoundPreprocess(Described):
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
-        from topgraft.data.sounds import Sound
-
-        at_least_one(raw)
-        for sound in raw:
-            if not isinstance(sound, Sound):
-                raise TopgraftError(f"Expected a sound, got {type(sound).__name__}: {sound!r:.80}.")
+        must_be_sounds(raw)
         mels = [self.mel(sound) for sound in raw]
         real = [torch.ones(len(mel), dtype=torch.int64) for mel in mels]
         return {
@@ -166,6 +161,22 @@ class SoundPreprocess(Described):
             f"sounds: one channel, {self.rate:,} samples a second{raised}; {self.bands} mel bands",
             f"{windows}; of sounds longer than {longest:.0f} s {self.most} windows, spread evenly",
         ]
+
+
+def must_be_sounds(raw: Sequence[Any]) -> None:
+    """Refuse an empty batch, and examples that are no decoded sounds.
+
+    Raises
+    ------
+    TopgraftError
+        With what it is instead.
+    """
+    from topgraft.data.sounds import Sound
+
+    at_least_one(raw)
+    for sound in raw:
+        if not isinstance(sound, Sound):
+            raise TopgraftError(f"Expected a sound, got {type(sound).__name__}: {sound!r:.80}.")
 
 
 def resampled(sound: Sound, rate: int) -> NDArray[np.float32]:

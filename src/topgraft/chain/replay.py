@@ -199,7 +199,7 @@ class Segment(nn.Module):
         if not isinstance(given, State):
             given = by_names(given, self.input_shapes)
             carried = {n: t for n, t in given.items() if not t.is_floating_point()}
-            batch, like = whole(next(iter(given.values())).shape[0]), self._like(given)
+            batch, like = open_size(next(iter(given.values())).shape[0]), self._like(given)
             run = Run(
                 self.start,
                 self._last,
@@ -256,19 +256,19 @@ class Segment(nn.Module):
         return next(iter(inputs.values())).new_empty((), dtype=torch.get_default_dtype())
 
 
-def whole(size: int | torch.SymInt) -> int:
+def open_size(size: int | torch.SymInt) -> int:
     """A size as a plain number; one that ``torch.export`` leaves open stays open.
 
     Examples
     --------
-    >>> whole(torch.zeros(3, 2).shape[0])
+    >>> open_size(torch.zeros(3, 2).shape[0])
     3
     """
     return cast("int", size) if isinstance(size, torch.SymInt) else int(size)
 
 
 def _length(carried: Inputs) -> int:
-    return next((whole(t.shape[1]) for t in carried.values() if t.ndim > 1), 1)
+    return next((open_size(t.shape[1]) for t in carried.values() if t.ndim > 1), 1)
 
 
 def first_tensor(output: Any) -> Tensor:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -19,10 +19,10 @@ from sklearn.utils.validation import (
 )
 
 from topgraft.backbones.types import Backbone
-from topgraft.data.types import Data
+from topgraft.data.types import Data, Modality
 from topgraft.errors import TopgraftError
 from topgraft.estimators.given import examples_in, read_examples
-from topgraft.estimators.whole import backbone_for
+from topgraft.estimators.on_all import backbone_for
 from topgraft.features.store import Store
 from topgraft.settings import Settings
 
@@ -39,7 +39,7 @@ class FitError(TopgraftError, ValueError):
     """Labels or choices that can't be fitted; a ``ValueError`` too, as callers of scikit-learn expect."""
 
 
-class Transfer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class Transfer(BaseEstimator):
     """What both estimators share: reading X, the backbone, the store.
 
     After a fit ``modality_`` says what X was: ``"numbers"`` (without a backbone), or what the backbone reads.
@@ -48,7 +48,7 @@ class Transfer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
     backbone: str | nn.Module | Backbone | None
     store: str | Path | bool | None
     random_state: int | np.random.RandomState | None
-    modality_: str
+    modality_: Modality | Literal["numbers"]
 
     def _settings(self, *names: str) -> Settings:
         """What a fit of the pipeline would be told by these parameters."""
@@ -116,7 +116,8 @@ class Transfer(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no type
             raise TopgraftError(
                 f"X is a table of numbers; this {type(self).__name__} was fitted on {self.modality_}s."
             )
-        return read_examples(examples, self.modality_)  # type: ignore[arg-type]  # what a backbone reads
+        assert self.modality_ != "numbers", "a fit on numbers has noted their columns"
+        return read_examples(examples, self.modality_)
 
     def _is_on_numbers(self) -> bool:
         """Whether there is no network: the identity chain, one block that gives the numbers themselves."""

@@ -20,7 +20,7 @@ from topgraft.console import Console
 from topgraft.errors import TopgraftError
 from topgraft.estimators.base import Array, FitError, Transfer, must_be_one
 from topgraft.estimators.given import names_of
-from topgraft.estimators.whole import fit_whole, head_logits, logits_of
+from topgraft.estimators.on_all import fit_on_all, head_logits, logits_of
 from topgraft.evidence import Evidence
 from topgraft.files import new_folder
 from topgraft.head import Head
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class TransferClassifier(ClassifierMixin, Transfer):  # type: ignore[misc]  # scikit-learn has no types
+class TransferClassifier(ClassifierMixin, Transfer):
     """A pretrained network, cut and partly frozen, with a new head, as a classifier of scikit-learn.
 
     Every example that :meth:`fit` is given trains: no untouched part is held out, since scikit-learn's
@@ -173,7 +173,7 @@ class TransferClassifier(ClassifierMixin, Transfer):  # type: ignore[misc]  # sc
 
         Warns
         -----
-        topgraft.estimators.whole.NotMeasuredWarning
+        topgraft.estimators.on_all.NotMeasuredWarning
             If a class has too few examples for folds: every block is then kept, or as many as asked for, and
             all of them are frozen.
         """
@@ -219,11 +219,11 @@ class TransferClassifier(ClassifierMixin, Transfer):  # type: ignore[misc]  # sc
         data, backbone = self._examined(taken, settings, codes, names)
         console = Console(sys.stdout, sys.stderr) if self.verbose else None
         with self._store_for_fit() as store:
-            whole = fit_whole(data, backbone, settings, store, console=console)
-        self.model_ = whole.model(backbone, names)
+            fitted = fit_on_all(data, backbone, settings, store, console=console)
+        self.model_ = fitted.model(backbone, names)
         self.modality_ = backbone.modality
-        self.keep_, self.freeze_ = whole.graft.keep, whole.graft.freeze
-        self.evidence_, self.advice_, self.reasons_ = whole.evidence, whole.advice, whole.reasons
+        self.keep_, self.freeze_ = fitted.graft.keep, fitted.graft.freeze
+        self.evidence_, self.advice_, self.reasons_ = fitted.evidence, fitted.advice, fitted.reasons
         self._backbone = backbone
 
     def _logits(self, X: Any) -> Array:

@@ -13,7 +13,7 @@ from topgraft.backbones.types import Backbone
 from topgraft.choices import resolve_keep
 from topgraft.estimators.base import Array, FitError, Transfer, must_be_one
 from topgraft.estimators.given import names_of
-from topgraft.estimators.whole import choose_depth, features_at
+from topgraft.estimators.on_all import choose_depth, features_at
 from topgraft.pooling import width
 from topgraft.stages import engine_for
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transfer):  # type: ignore[misc]  # no types
+class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transfer):
     """The pooled activations of a pretrained network at a cut, as a transformer of scikit-learn.
 
     Parameters

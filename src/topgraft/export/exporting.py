@@ -12,7 +12,7 @@ from topgraft.console import Console, counted, size
 from topgraft.errors import TopgraftError, did_you_mean
 from topgraft.export.checking import TOLERANCE, Difference, measured, must_hold
 from topgraft.export.examples import Examples, examples_of
-from topgraft.export.job import Job, Written, inputs_json, outputs_json
+from topgraft.export.job import ExportJob, Written, inputs_json, outputs_json
 from topgraft.export.place import DOCUMENT, check, export_folder
 from topgraft.files import write_json
 from topgraft.saved import PREPROCESSING, Model, open_model
@@ -117,11 +117,11 @@ def export(
     if hasattr(writer, "must_be_installed"):
         writer.must_be_installed()
     opened = model if isinstance(model, Model) else open_model(model, module=module, trust_code=trust_code)
-    write: Callable[[Job], Written] = writer.write
+    write: Callable[[ExportJob], Written] = writer.write
     console = console or Console()
     examples = examples_of(opened)
     with export_folder(path, overwrite=overwrite) as folder:
-        written = write(Job(opened, source, folder, examples, module, trust_code))
+        written = write(ExportJob(opened, source, folder, examples, module, trust_code))
         must_hold(written.difference, written.runtime)
         document = _document(opened, to, written, examples)
         if to != "huggingface":

@@ -14,7 +14,7 @@ from topgraft.backbones.packaged import HUB_NAMES
 from topgraft.backbones.preprocess import TOKENIZER_FILE, TextPreprocess
 from topgraft.card import plain_text
 from topgraft.export.checking import measured
-from topgraft.export.job import Job, Written
+from topgraft.export.job import ExportJob, Written
 from topgraft.files import DamagedFile, read_json, write_json, write_whole
 from topgraft.saved import Model, open_model, save
 
@@ -24,7 +24,7 @@ _TASKS = {"picture": "image-classification", "text": "text-classification"}
 _FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
-def write(job: Job) -> Written:
+def write(job: ExportJob) -> Written:
     """Write the saved graft, its card and its tokenizer, and open it as ``predict`` does."""
     model, folder = job.model, job.folder
     save(folder, model.graft, model.preprocess, model.description)

@@ -13,15 +13,16 @@ from torch import Tensor
 
 from topgraft.errors import TopgraftError
 from topgraft.export.checking import Run, measured
-from topgraft.export.job import Job, Written
+from topgraft.export.job import ExportJob, Written
 from topgraft.export.whole import OUTPUTS, open_shape
+from topgraft.files import told
 from topgraft.saved import input_shapes
 
 FILE = "model.onnx"
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 
 
-def write(job: Job) -> Written:
+def write(job: ExportJob) -> Written:
     """Write the model, and open it in ONNX Runtime.
 
     Raises
@@ -47,16 +48,17 @@ def write(job: Job) -> Written:
                 output_names=list(OUTPUTS),
                 verbose=False,
             )
-            made.save(path)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [repr(error)])[0]
         raise TopgraftError(
             f"PyTorch can't write this network as ONNX ({type(error).__name__}: {reason}). Take --to torch."
         ) from error
-    document = onnx.load(str(path), load_external_data=False)
-    _name_sizes(document, shapes)
-    onnx.helper.set_model_props(document, job.notes())
-    onnx.save(document, str(path))
+    with told(path):
+        made.save(path)
+        document = onnx.load(str(path), load_external_data=False)
+        _name_sizes(document, shapes)
+        onnx.helper.set_model_props(document, job.notes())
+        onnx.save(document, str(path))
     onnx.checker.check_model(str(path))
     difference = measured(runner(path), job.model.graft, job.examples.checked)
     more = {"opset": int(document.opset_import[0].version), "onnxscript": str(onnxscript.__version__)}

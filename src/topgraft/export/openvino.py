@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from topgraft.errors import TopgraftError
+from topgraft.errors import RunningError, TopgraftError
 from topgraft.export.checking import Run, measured
-from topgraft.export.job import Job, Written
+from topgraft.export.job import ExportJob, Written
 from topgraft.export.whole import OUTPUTS, open_shape
 from topgraft.features.openvino import is_installed, version
 from topgraft.saved import input_shapes
@@ -20,13 +20,15 @@ from topgraft.saved import input_shapes
 FILE = "model.xml"
 
 
-def write(job: Job) -> Written:
+def write(job: ExportJob) -> Written:
     """Write the model in fp32, and open it in OpenVINO.
 
     Raises
     ------
     TopgraftError
         If the optional extra is not installed, or OpenVINO can't convert the network.
+    RunningError
+        If the files can't be written.
     """
     must_be_installed()
     import openvino
@@ -48,12 +50,15 @@ def write(job: Job) -> Written:
         converted.reshape(sizes)
         for name, text in job.notes().items():
             converted.set_rt_info(text, ["model_info", name.replace(".", "_")])
-        openvino.save_model(converted, str(path), compress_to_fp16=False)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [repr(error)])[-1]
         raise TopgraftError(
             f"OpenVINO can't convert this network ({type(error).__name__}: {reason}). Take --to onnx."
         ) from error
+    try:
+        openvino.save_model(converted, str(path), compress_to_fp16=False)
+    except (OSError, RuntimeError) as error:  # OpenVINO tells a full disk by the latter
+        raise RunningError(f"{path} could not be written: {error}") from error
     difference = measured(runner(path), job.model.graft, job.examples.checked)
     return Written(f"OpenVINO {version()}", difference, {})
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from topgraft.export.checking import measured
-from topgraft.export.job import Job, Written
+from topgraft.export.job import ExportJob, Written
 
 FILE = "model.pt2"
 
 
-def write(job: Job) -> Written:
+def write(job: ExportJob) -> Written:
     """Write the program, and open it again."""
     path = job.folder / FILE
     names = list(job.examples.traced)

@@ -11,7 +11,7 @@ from torch import Tensor
 from topgraft.backbones import rebuild
 from topgraft.errors import RunningError
 from topgraft.export.checking import measured
-from topgraft.export.job import Job, Written
+from topgraft.export.job import ExportJob, Written
 from topgraft.files import read_tensors, write_tensors
 from topgraft.saved import built_from
 from topgraft.versions import versions
@@ -21,7 +21,7 @@ LIBRARIES = {"timm": "timm", "hf": "transformers", "torchvision": "torchvision"}
 """Kind of a recipe -> the package that builds its network."""
 
 
-def write(job: Job) -> Written:
+def write(job: ExportJob) -> Written:
     """Write both files, and load them into a network that is built afresh.
 
     Raises

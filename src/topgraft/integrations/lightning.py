@@ -36,8 +36,8 @@ class FreezeContract(Callback):
 
     def on_fit_end(
         self,
-        trainer: Trainer,  # noqa: ARG002 (the signature is that of Lightning)
-        pl_module: LightningModule,  # noqa: ARG002
+        trainer: Trainer,
+        pl_module: LightningModule,
     ) -> None:
         """Compare, after all other callbacks have ended the training."""
         if self._contract is not None:
@@ -45,9 +45,9 @@ class FreezeContract(Callback):
 
     def on_exception(
         self,
-        trainer: Trainer,  # noqa: ARG002
-        pl_module: LightningModule,  # noqa: ARG002
-        exception: BaseException,  # noqa: ARG002
+        trainer: Trainer,
+        pl_module: LightningModule,
+        exception: BaseException,
     ) -> None:
         """Stop listening; the training did not end."""
         if self._contract is not None:

@@ -28,9 +28,9 @@ class FreezeContract(TrainerCallback):
 
     def on_train_begin(
         self,
-        args: TrainingArguments,  # noqa: ARG002 (the signature is that of Transformers)
-        state: TrainerState,  # noqa: ARG002
-        control: TrainerControl,  # noqa: ARG002
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
         **kwargs: Any,
     ) -> None:
         """Check the optimizer and note what is frozen."""
@@ -42,10 +42,10 @@ class FreezeContract(TrainerCallback):
 
     def on_train_end(
         self,
-        args: TrainingArguments,  # noqa: ARG002
-        state: TrainerState,  # noqa: ARG002
-        control: TrainerControl,  # noqa: ARG002
-        **kwargs: Any,  # noqa: ARG002
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
     ) -> None:
         """Compare."""
         if self._contract is not None:

@@ -50,7 +50,7 @@ class NotMeasuredWarning(TopgraftWarning):
 
 
 @dataclass(frozen=True)
-class Whole:
+class FittedOnAll:
     """What a fit on every example gives.
 
     Parameters
@@ -150,9 +150,9 @@ def _folds(data: Data, settings: Settings) -> tuple[Array, int, tuple[str, ...]]
     )
 
 
-def fit_whole(
+def fit_on_all(
     data: Data, backbone: Backbone, settings: Settings, store: Store, *, console: Console | None = None
-) -> Whole:
+) -> FittedOnAll:
     """Measure, advise and train as :func:`topgraft.fit` does, on all the examples: no part is held out.
 
     Where keep and freeze are given and nothing but the head is new, nothing is probed either.
@@ -214,7 +214,7 @@ def fit_whole(
         graft, _, _ = job.settle(material, kept, evidence)
     graft.head.cool(job.calibration.temperature)
     reasons = {name: plan.reason(name) for name in plan.decisions}
-    return Whole(graft.eval(), evidence, advice, job.calibration, settings, reasons)
+    return FittedOnAll(graft.eval(), evidence, advice, job.calibration, settings, reasons)
 
 
 def _material(ready: Prepared, store: Store, features: Features) -> search.Material:
@@ -239,12 +239,12 @@ def _frozen(
     keep: int,
     *,
     reason: str,
-) -> Whole:
+) -> FittedOnAll:
     """The probe's head on every example, without anything measured on folds."""
     nobody = Prepared(settings, backbone, data, data, data.subset([]), np.ones(len(data), dtype=np.int64), ())
     graft = search.frozen_graft(_material(nobody, store, features), keep)
     reasons = {"keep": reason, "freeze": f"{reason}, so that only the head is new"}
-    return Whole(graft.eval(), None, None, NOT_CALIBRATED, settings, reasons)
+    return FittedOnAll(graft.eval(), None, None, NOT_CALIBRATED, settings, reasons)
 
 
 def logits_of(
@@ -255,7 +255,7 @@ def logits_of(
     Parameters
     ----------
     model
-        What :meth:`Whole.model` gave.
+        What :meth:`FittedOnAll.model` gave.
     data
         Of the same kind as those that it was fitted on.
     backbone, store

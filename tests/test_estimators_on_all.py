@@ -11,7 +11,7 @@ from small_networks import backbone_of, data_of_maps, differing, example_maps, m
 import topgraft as tg
 from topgraft.data import read
 from topgraft.errors import TopgraftError
-from topgraft.estimators.whole import backbone_for, choose_depth, features_at, fit_whole, logits_of
+from topgraft.estimators.on_all import backbone_for, choose_depth, features_at, fit_on_all, logits_of
 from topgraft.features.store import Store
 from topgraft.files import read_tensors
 from topgraft.probe import fit_head
@@ -34,21 +34,21 @@ def test_it_gives_the_bits_of_a_fit_whose_test_set_stands_apart(backbone, tmp_pa
     run = tg.fit(
         data, tmp_path / "run", test=test, backbone=backbone, store=Store(tmp_path / "a"), **PLAIN, **options
     )
-    whole = fit_whole(data, backbone, Settings.of(PLAIN | options), Store(tmp_path / "b"))
-    assert (whole.graft.keep, whole.graft.freeze) == (run.keep, run.freeze)
+    fitted = fit_on_all(data, backbone, Settings.of(PLAIN | options), Store(tmp_path / "b"))
+    assert (fitted.graft.keep, fitted.graft.freeze) == (run.keep, run.freeze)
     saved, _ = read_tensors(run.folder / "model.safetensors")
-    made = {f"backbone.{name}": tensor for name, tensor in whole.graft.kept_weights().items()}
-    made |= {f"head.{name}": tensor for name, tensor in whole.graft.head.state_dict().items()}
+    made = {f"backbone.{name}": tensor for name, tensor in fitted.graft.kept_weights().items()}
+    made |= {f"head.{name}": tensor for name, tensor in fitted.graft.head.state_dict().items()}
     assert differing(made, saved) == set()
 
 
 def test_the_head_on_frozen_blocks_is_the_probes_and_nothing_is_probed(backbone, tmp_path):
     data, store = data_of_maps(30), Store(tmp_path)
-    whole = fit_whole(data, backbone, Settings.of(PLAIN | {"keep": 2, "freeze": "all"}), store)
+    fitted = fit_on_all(data, backbone, Settings.of(PLAIN | {"keep": 2, "freeze": "all"}), store)
     features = torch.from_numpy(features_at(backbone, 2, data, store, **PLAIN))
     fit = fit_head(features, torch.from_numpy(data.targets), 3)
-    assert (whole.evidence, whole.advice) == (None, None)
-    model = whole.model(backbone, data.classes)
+    assert (fitted.evidence, fitted.advice) == (None, None)
+    model = fitted.model(backbone, data.classes)
     found = logits_of(model, data, backbone=backbone, store=store)
     np.testing.assert_allclose(found, fit.logits(features).numpy(), atol=1e-5)
     np.testing.assert_allclose(found, logits_of(model, data), atol=1e-5)
@@ -57,9 +57,9 @@ def test_the_head_on_frozen_blocks_is_the_probes_and_nothing_is_probed(backbone,
 def test_choose_depth_and_a_fit_agree(backbone, tmp_path):
     data, settings = data_of_maps(36), Settings.of(PLAIN | {"freeze": "all"})
     evidence, advice = choose_depth(data, backbone, settings, Store(tmp_path))
-    whole = fit_whole(data, backbone, settings, Store(tmp_path))
-    assert advice == whole.advice
-    assert [cut.losses.tolist() for cut in evidence.cuts] == [c.losses.tolist() for c in whole.evidence.cuts]
+    fitted = fit_on_all(data, backbone, settings, Store(tmp_path))
+    assert advice == fitted.advice
+    assert [cut.losses.tolist() for cut in evidence.cuts] == [c.losses.tolist() for c in fitted.evidence.cuts]
 
 
 def test_out_of_range_is_said_before_anything_runs(backbone, tmp_path):
@@ -68,7 +68,7 @@ def test_out_of_range_is_said_before_anything_runs(backbone, tmp_path):
         ({"keep": 2, "freeze": 3}, "freeze=3 is more"),
     ):
         with pytest.raises(TopgraftError, match=said):
-            fit_whole(data_of_maps(12), backbone, Settings.of(options), Store(tmp_path / "none"))
+            fit_on_all(data_of_maps(12), backbone, Settings.of(options), Store(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 
 
