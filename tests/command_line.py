@@ -11,6 +11,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hub_cache import tiny_bert
 from packaged_data import write_table
 
@@ -92,11 +94,17 @@ class Job:
     table: Path
     backbone: str
 
+    def arguments(self, out: Path, *more: str | Path) -> tuple[str | Path, ...]:
+        """Those of ``topgraft fit`` on it."""
+        return ("fit", self.table, "-o", out, "--backbone", self.backbone, "--seed", "1", *more)
+
     def fit(self, out: Path, *more: str | Path, err: io.StringIO | None = None) -> Outcome:
         """``topgraft fit`` on it."""
-        return called(
-            "fit", self.table, "-o", out, "--backbone", self.backbone, "--seed", "1", *more, err=err
-        )
+        return called(*self.arguments(out, *more), err=err)
+
+    def interrupted(self, word: str, out: Path, *more: str | Path) -> Outcome:
+        """``topgraft fit`` on it, with Ctrl-C when it writes ``word``."""
+        return interrupted(word, *self.arguments(out, *more))
 
 
 def tiny_job(folder: Path) -> Job:
@@ -120,9 +128,36 @@ class Watching(io.StringIO):
         return super().write(text)
 
 
-def interrupting(word: str) -> Watching:
-    """A stream that has this process interrupted, as Ctrl-C does, when a word is written to it."""
-    return Watching(word, lambda: os.kill(os.getpid(), signal.SIGINT))
+def interrupted(word: str, *arguments: str | Path) -> Outcome:
+    """Run a command in a process of its own, which gets what Ctrl-C sends when it writes ``word``.
+
+    Not in this process: what other tests have loaded may have changed how it takes signals.
+    """
+    threads = str(torch.get_num_threads())
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, word, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": threads},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        # a background job of a shell starts with interrupts ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+INTERRUPTED = """
+import os, signal, sys
+from command_line import Watching
+from topgraft.cli import main
+
+word, *arguments = sys.argv[1:]
+sys.stderr = Watching(word, lambda: os.kill(os.getpid(), signal.SIGINT))
+try:
+    main(arguments)
+finally:
+    sys.__stderr__.write(sys.stderr.getvalue())
+"""
 
 
 def content(folder: Path) -> dict[str, bytes]:

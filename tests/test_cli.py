@@ -15,7 +15,7 @@ from command_line import (
     called,
     content,
     done,
-    interrupting,
+    interrupted,
     table_of,
     tiny_job,
     word_texts,
@@ -339,7 +339,7 @@ def test_debug_shows_where_an_error_arose(job: Job) -> None:
 
 def test_a_stopped_fit_says_that_it_goes_on_and_does(job: Job, tmp_path: Path) -> None:
     arguments = ("fit", job.table, "-o", tmp_path / "model", "--backbone", job.backbone, *TRAINED)
-    stopped = called(*arguments, err=interrupting("Refit"))
+    stopped = interrupted("Refit", *arguments)
     assert stopped.status == 130
     assert stopped.err.endswith("Stopped. The same command goes on where it was.\n")
     assert "Score" not in stopped.out
@@ -349,7 +349,7 @@ def test_a_stopped_fit_says_that_it_goes_on_and_does(job: Job, tmp_path: Path) -
 
 
 def test_another_stopped_command_does_not_say_that_it_goes_on(job: Job) -> None:
-    stopped = called("probe", job.table, "--backbone", job.backbone, err=interrupting("One pass"))
+    stopped = interrupted("One pass", "probe", job.table, "--backbone", job.backbone)
     assert stopped.status == 130
     assert stopped.err.endswith("Stopped.\n")
 

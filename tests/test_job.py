@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import Job, Watching, interrupting, tiny_job
+from command_line import Job, Watching, tiny_job
 
 pytestmark = pytest.mark.usefixtures("own_store_one_thread")
 DEEP = ("--keep", "3")
@@ -69,7 +69,7 @@ def test_every_decision_stands_in_the_plan_with_its_reason(job: Job, tmp_path: P
 
 def test_going_on_keeps_to_the_epochs_that_were_done_when_time_had_run_out(job: Job, tmp_path: Path) -> None:
     options = (*DEEP, "--freeze", "1", "--epochs", "3")
-    assert job.fit(tmp_path / "model", *options, err=interrupting("Refit")).status == 130
+    assert job.interrupted("Refit", tmp_path / "model", *options).status == 130
     plan = json.loads((tmp_path / "model" / "plan.json").read_text())
     assert plan["decisions"]["epochs_done_at_1"]["value"] == 3
     # As if the budget had ended the training after 3 of 9 epochs.

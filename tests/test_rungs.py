@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Job, interrupting, tiny_job
+from command_line import Job, tiny_job
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,7 +64,7 @@ def test_each_rung_keeps_the_better_half_by_loss(fitted: Path) -> None:
 
 
 def test_a_killed_search_trains_nothing_twice(job: Job, fitted: Path, tmp_path: Path) -> None:
-    assert job.fit(tmp_path / "model", *DEEP, err=interrupting("Training")).status == 130
+    assert job.interrupted("Training", tmp_path / "model", *DEEP).status == 130
     before = shorts(plan_of(tmp_path / "model"))
     assert len(before) > 2
     assert job.fit(tmp_path / "model", *DEEP).status == 0
