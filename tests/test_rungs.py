@@ -10,7 +10,8 @@ from command_line import Job, tiny_job
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topgraft.rungs import EPOCHS, LONGEST, choices, shorts
+from topgraft.cost import Candidate
+from topgraft.rungs import EPOCHS, LONGEST, affordable, choices, shorts
 
 pytestmark = pytest.mark.usefixtures("own_store_one_thread")
 DEEP = ("--keep", "3", "--epochs", "2")
@@ -85,3 +86,32 @@ def test_a_plan_repeats_what_was_chosen_without_a_search(job: Job, fitted: Path,
     assert "freeze  epochs" not in outcome.out
     weights = [(folder / "model.safetensors").read_bytes() for folder in (fitted, tmp_path / "again")]
     assert weights[0] == weights[1]
+
+
+def costs_of(epochs: dict[int, float], storing: float = 10.0) -> list[Candidate]:
+    """Choices of freeze with the seconds of an epoch each; what nothing is frozen in stores nothing."""
+    rest = {"keep": 18, "asked": False, "stored": 0.0, "training": 0.0, "epochs": 10, "affordable": 10}
+    rest |= {"trained_parameters": 1, "optimizer": 0.0, "model": 0.0}
+    return [
+        Candidate(freeze=freeze, epoch=epoch, storing=storing if freeze else 0.0, **rest)
+        for freeze, epoch in epochs.items()
+    ]
+
+
+COSTS = costs_of({16: 1.0, 14: 2.0, 12: 4.0, 4: 15.0, 0: 30.0})
+
+
+@pytest.mark.parametrize(
+    ("left", "tried"),
+    [
+        (10_000, [12, 16, 14, 4, 0]),
+        (300, [12, 16, 14]),  # an epoch of all blocks takes 30 s: it could win, and then not train
+        (60, [16]),  # the usual one has no time for six epochs and the refit
+        (20, []),
+    ],
+)
+def test_what_is_tried_could_also_train(left: float, tried: list[int]) -> None:
+    field = affordable(COSTS, 12, left)
+    assert [one.freeze for one in field] == tried
+    assert sum(one.storing + 2 * one.epoch for one in field) <= left / 2
+    assert all(6 * 2 * one.epoch <= left for one in field)

@@ -252,12 +252,13 @@ def test_a_damaged_store_of_states_is_made_again(tmp_path):
         ([1] * 10, [1] * 10, False),
         ([0] * 5 + [1] * 5, [1] * 10, True),
         ([1] * 10, [0] * 5 + [1] * 5, False),
-        ([1, 0, 1, 0, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1, 1, 0], False),
+        ([1, 0, 1, 0, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1, 1, 0], True),
+        ([1, 0, 1, 0, 1, 0, 1, 1], [0, 1, 0, 1, 0, 1, 1, 0], True),
         ([1, 0, 1, 0, 1, 0, 1, 0], [0, 1, 0, 1, 0, 1, 1, 1], True),
         ([0] + [1] * 20, [1] * 21, True),
     ],
 )
-def test_a_training_is_taken_only_for_a_gain(frozen, trained, better):
+def test_a_training_is_taken_unless_it_is_measurably_worse(frozen, trained, better):
     n = len(frozen)
 
     class Cut:

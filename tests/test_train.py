@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,20 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not():
         trained.append(kept(graft))
     assert differing(trained[0], trained[1]) == set()
     assert differing(trained[0], trained[2])
+
+
+def test_mixtures_are_trained_on_and_their_bits_repeat_and_go_on(tmp_path):
+    chain = backbone().chain
+    recipe = Recipe(epochs=3, batch_size=10, rate=0.02, patience=50, mixup=1.0)
+    plain, a, b = (graft_of(chain, CUTS, 2) for _ in range(3))
+    fitted(plain, Held(chain, 2), recipe=replace(recipe, mixup=0.0))
+    fitted(a, Held(chain, 2), recipe=recipe)
+    with pytest.raises(Interrupted):
+        fitted(b, Held(chain, 2), recipe=recipe, checkpoint=tmp_path / "c", advance=interrupt_after(2))
+    b = graft_of(chain, CUTS, 2)
+    fitted(b, Held(chain, 2), recipe=recipe, checkpoint=tmp_path / "c")
+    assert differing(kept(a), kept(plain))
+    assert differing(kept(a), kept(b)) == set()
 
 
 # what is kept, and when it ends

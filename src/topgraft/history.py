@@ -38,6 +38,8 @@ class Recipe:
         Per class how much an example of it counts; empty for 1.
     precision
         ``no`` or ``bf16``: mixed precision of the trainable part.
+    mixup
+        ``alpha`` of the mixtures that are trained on, see :func:`topgraft.mixup.mixed`; 0 for none.
     """
 
     epochs: int = 10
@@ -51,6 +53,7 @@ class Recipe:
     seed: int = 0
     class_weights: tuple[float, ...] = ()
     precision: str = "no"
+    mixup: float = 0.0
 
 
 @dataclass

@@ -23,6 +23,7 @@ from topgraft.features.trial import Choice
 from topgraft.finish import finish
 from topgraft.graft import Graft
 from topgraft.history import History
+from topgraft.mixup import alpha_for
 from topgraft.rehearsal import candidate, candidates, is_live
 from topgraft.show import evidence_table
 from topgraft.show_cost import pass_line
@@ -339,6 +340,8 @@ class Job(Underway):
         changed = "; pictures are changed at random (--augment)" if search.augments(material, freeze) else ""
         if views:
             changed = f": each picture and {counted(views, 'changed view')} of it (--augment)"
+        if alpha_for(self.settings.mixup, material.data.modality):
+            changed += "; steps mix them in pairs (--mixup)"
         bytes_stored = search.bytes_of_states(material, freeze) * (1 + views) if 0 < freeze < keep else 0
         stored = f" and {size(bytes_stored)} stored" if bytes_stored else ""
         blocks = f"block {keep}" if freeze + 1 == keep else f"blocks {freeze + 1} to {keep}"

@@ -56,6 +56,10 @@ Dropout = Annotated[float, typer.Option(help="In the head.")]
 Augment = Annotated[
     str, typer.Option(help="Pictures: auto (a few stored views where a part is frozen), none or standard.")
 ]
+Mixup = Annotated[
+    float | None,
+    typer.Option(help="Train on mixtures of two examples: alpha, 0 for none; by default 1 for pictures."),
+]
 ClassWeights = Annotated[str, typer.Option(help="none or balanced.")]
 Prefer = Annotated[str, typer.Option(help="Of depths as good as the best: small, fast or accuracy.")]
 TuneNorms = Annotated[bool, typer.Option(help="Let batch norms of trainable blocks renew statistics.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,12 +15,14 @@ from topgraft.errors import RunningError
 from topgraft.rehearsal import candidate
 from topgraft.underway import Underway
 
-SHARES = (0.75, 0.5, 0.25, 0.0)
+SHARES = (0.875, 0.75, 0.5, 0.25, 0.0)
 """Of the kept blocks, that are frozen in what is tried beside the right-most third trained."""
 EPOCHS = 2
 """Of the first rung; each further one has twice as many."""
 SPENT = 0.35
 """Share of the time left that all short trainings together may take."""
+WORTH = 6
+"""Epochs for which a winner must have time: what would win and then not train is not tried."""
 LONGEST = 8
 """Epochs of a short training at most: the winner then trains for real."""
 
@@ -53,7 +56,7 @@ def choices(keep: int) -> list[int]:
     Examples
     --------
     >>> choices(18), choices(7), choices(2), choices(1)
-    ([14, 12, 9, 4, 0], [5, 4, 2, 0], [1, 0], [0])
+    ([16, 14, 12, 9, 4, 0], [6, 5, 4, 2, 0], [1, 0], [0])
     """
     found = {search.right_most_third(keep), *(round(share * keep) for share in SHARES)}
     return sorted(found - {keep}, reverse=True)
@@ -64,7 +67,8 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
 
     Each choice trains for :data:`EPOCHS` epochs from the activations stored at its cut, those with the lower
     loss on the validation part for twice as many, until one is left. Loss decides, since among a hundred
-    examples it tells apart what accuracy can't. Where there is no time for two, it is the right-most third.
+    examples it tells apart what accuracy can't. Where there is no time for two, it is the one that there is
+    time for; where there is none, the right-most third.
 
     Parameters
     ----------
@@ -83,12 +87,14 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
     if "candidate" in at.plan.decisions:
         return int(at.plan.decisions["candidate"]["value"])
     began, allowed = time.monotonic(), SPENT * at.left
-    field, left_out = _affordable(at, keep, allowed)
+    costs = [candidate(at.costs, at.ready, at.store, keep, freeze) for freeze in choices(keep)]
+    field = affordable(costs, usual, at.left)
+    left_out = [one.freeze for one in costs if one not in field]
     if field and left_out:
         names = ", ".join(str(freeze) for freeze in left_out)
         at.skipped.append(f"short trainings of freeze {names}: no time")
     if len(field) < 2:
-        return usual
+        return field[0].freeze if field else usual
     at.ledger.predict("search", seconds=sum(map(_seconds, field)))
     tried: list[Short] = []
     epochs, remaining = EPOCHS, [one.freeze for one in field]
@@ -108,19 +114,25 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
     return at.plan.decide("candidate", lambda: (winner, told))
 
 
-def _affordable(at: Underway, keep: int, allowed: float) -> tuple[list[Candidate], list[int]]:
-    """The choices that there is time to try, the usual one first, then the cheapest; and the others."""
-    usual = search.right_most_third(keep)
-    costs = {n: candidate(at.costs, at.ready, at.store, keep, n) for n in choices(keep)}
-    order = sorted(costs.values(), key=lambda one: (one.freeze != usual, _seconds(one)))
+def affordable(costs: Sequence[Candidate], usual: int, left: float) -> list[Candidate]:
+    """The choices that there is time to try and, were they to win, to train.
+
+    Parameters
+    ----------
+    costs
+        Of each choice.
+    usual
+        The choice that comes first; then those with the shortest epochs.
+    left
+        Seconds until the budget's end.
+    """
+    allowed = SPENT * left
     field: list[Candidate] = []
-    spent = 0.0
-    for one in order:
-        spent += _seconds(one)
-        if spent > allowed:
-            break
-        field.append(one)
-    return field, sorted(costs.keys() - {one.freeze for one in field}, reverse=True)
+    for one in sorted(costs, key=lambda one: (one.freeze != usual, one.epoch)):
+        fits = sum(map(_seconds, [*field, one])) <= allowed
+        if fits and search.affordable_epochs(left - allowed, one.epoch, 1, refit=True) >= WORTH:
+            field.append(one)
+    return field
 
 
 def _seconds(one: Candidate) -> float:

@@ -16,6 +16,7 @@ PRECISION_CHOICES = ("auto", "fp32", "bf16")
 REPEATED = (
     *("backbone", "weights", "allow_missing", "folds", "held_out", "hidden", "dropout", "augment"),
     *("class_weights", "prefer", "tune_norms", "refit", "refit_all", "rate", "clip", "warmup", "batch_size"),
+    "mixup",
 )
 """What a plan repeats as it was told, beside what was decided on the way; seed and budget are free."""
 
@@ -46,6 +47,8 @@ class Settings:
         Pictures: ``none``; ``standard``, each changed at random whenever it is read, for which the frozen
         part runs again; ``auto``: so where nothing is frozen, and where a part is, a few changed views of
         each picture are stored at the cut, as many as there is time for.
+    mixup
+        ``alpha`` of the mixtures of two examples that are trained on, 0 for none; not given, 1 for pictures.
     class_weights
         ``none`` or ``balanced``.
     prefer
@@ -82,6 +85,7 @@ class Settings:
     hidden: tuple[int, ...] = ()
     dropout: float = 0.0
     augment: str = "auto"
+    mixup: float | None = None
     class_weights: str = "none"
     prefer: str = "small"
     tune_norms: bool = False
@@ -113,6 +117,8 @@ class Settings:
         _between("warmup", self.warmup, 0, 1)
         if self.rate is not None:
             _between("rate", self.rate, 1e-8, 10)
+        if self.mixup is not None:
+            _between("mixup", self.mixup, 0, 100)
         if self.epochs is not None:
             _between("epochs", self.epochs, 1, 10_000)
         for width in self.hidden:

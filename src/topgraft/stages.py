@@ -27,6 +27,7 @@ from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
 from topgraft.features.trial import Choice, choose_engine
 from topgraft.files import read_json, write_json
+from topgraft.mixup import alpha_for
 from topgraft.probe import probe
 from topgraft.settings import Settings
 
@@ -103,6 +104,7 @@ def prepare(
     data: Data, backbone: Backbone, settings: Settings, *, test: Any = None, allow_overlap: bool = False
 ) -> Prepared:
     """Split what is untouched from what choices are made on, and give the latter its folds."""
+    alpha_for(settings.mixup, data.modality)
     if data.targets is None:
         raise TopgraftError(
             f"{data.origin} has no labels. Name their column (--label), or one folder a class."

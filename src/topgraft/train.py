@@ -18,6 +18,7 @@ from topgraft.errors import RunningError
 from topgraft.features.sources import Source
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History, Recipe
+from topgraft.mixup import mixed, mixed_loss
 from topgraft.watching import SAMPLES, Watch
 
 RAN_AWAY = 10.0
@@ -286,11 +287,13 @@ class _Loop:
             start = (step - first) * recipe.batch_size
             chosen = order[start : start + recipe.batch_size]
             batch = _to(self.source.batch(chosen, training=True), device)
+            wanted, partner, own = self.targets[chosen].to(device), torch.arange(len(chosen)), 1.0
+            if recipe.mixup:
+                batch, partner, own = mixed(batch, recipe.mixup)
             read = self.watch.wants(step)
             with self.accelerator.autocast(), self.watch.listen() if read else contextlib.nullcontext():
                 logits = self.model(batch)
-            wanted = self.targets[chosen].to(device)
-            loss = nn.functional.cross_entropy(logits.float(), wanted, weight=self.weights)
+            loss = mixed_loss(logits.float(), wanted, partner, own, self.weights)
             finite = bool(torch.isfinite(loss))
             optimizer.zero_grad()
             self.accelerator.backward(loss)

@@ -68,8 +68,8 @@ class TransferClassifier(ClassifierMixin, Transfer):
         nothing but the head trains, or where ``epochs`` is given and the budget is enough for them.
     hidden, dropout
         Widths of hidden layers of the head, and its dropout.
-    augment
-        Of pictures, see :class:`topgraft.settings.Settings`.
+    augment, mixup
+        See :class:`topgraft.settings.Settings`.
     class_weights
         ``none`` or ``balanced``.
     engine, precision
@@ -129,6 +129,7 @@ class TransferClassifier(ClassifierMixin, Transfer):
         hidden: Sequence[int] = (),
         dropout: float = 0.0,
         augment: str = "auto",
+        mixup: float | None = None,
         class_weights: str = "none",
         engine: str = "torch",
         precision: str = "fp32",
@@ -147,6 +148,7 @@ class TransferClassifier(ClassifierMixin, Transfer):
         self.hidden = hidden
         self.dropout = dropout
         self.augment = augment
+        self.mixup = mixup
         self.class_weights = class_weights
         self.engine = engine
         self.precision = precision
@@ -190,7 +192,7 @@ class TransferClassifier(ClassifierMixin, Transfer):
             )
         settings = self._settings(
             *("keep", "freeze", "weights", "prefer", "folds", "budget", "epochs", "hidden", "dropout"),
-            *("augment", "class_weights", "engine", "precision"),
+            *("augment", "mixup", "class_weights", "engine", "precision"),
         )
         if self._is_on_numbers():
             self._fit_numbers(taken, codes, settings)
