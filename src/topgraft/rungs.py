@@ -68,7 +68,7 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
     Each choice trains for :data:`EPOCHS` epochs from the activations stored at its cut, those with the lower
     loss on the validation part for twice as many, until one is left. Loss decides, since among a hundred
     examples it tells apart what accuracy can't. Where there is no time for two, it is the one that there is
-    time for; where there is none, the right-most third.
+    time for; where there is none, the one with the shortest epochs.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
         names = ", ".join(str(freeze) for freeze in left_out)
         at.skipped.append(f"short trainings of freeze {names}: no time")
     if len(field) < 2:
-        return field[0].freeze if field else usual
+        return min(field or costs, key=lambda one: one.epoch).freeze
     at.ledger.predict("search", seconds=sum(map(_seconds, field)))
     tried: list[Short] = []
     epochs, remaining = EPOCHS, [one.freeze for one in field]
