@@ -33,7 +33,7 @@ def pictures(build: Path, given: Path | None = None) -> Path:
     if done.is_dir():
         return done
     with tempfile.TemporaryDirectory(dir=build) as folder:
-        source = given or _fetched(Path(folder))
+        source = given or fetched(Path(folder))
         new = Path(folder) / "new"
         for category in CATEGORIES:
             files = sorted((source / category).rglob("*.png"))
@@ -41,7 +41,7 @@ def pictures(build: Path, given: Path | None = None) -> Path:
             made: list[Path] = []
             for file in files:
                 out = new / "all" / category / f"{len(made):04}.jpg"
-                if len(made) < MOST and _shrunk(file, out):
+                if len(made) < MOST and shrunk(file, out):
                     made.append(out)
             for number, file in enumerate(made):
                 part = "test" if number < TEST * len(made) else "train"
@@ -52,14 +52,15 @@ def pictures(build: Path, given: Path | None = None) -> Path:
     return done
 
 
-def _fetched(folder: Path) -> Path:
+def fetched(folder: Path) -> Path:
+    """Debian's package, unpacked below ``folder``: where its categories lie."""
     subprocess.run(["apt-get", "download", PACKAGE], cwd=folder, check=True, capture_output=True)
     (archive,) = folder.glob("*.deb")
     subprocess.run(["dpkg-deb", "-x", archive, folder / "unpacked"], check=True)
     return folder / "unpacked" / "usr" / "share" / "openclipart" / "png"
 
 
-def _shrunk(file: Path, out: Path) -> bool:
+def shrunk(file: Path, out: Path) -> bool:
     """Write the picture on white as JPEG; whether it could be read and is of an ordinary size."""
     import warnings
 

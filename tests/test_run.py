@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from child_process import in_child, limit_file_size, small_disk
-from command_line import content
+from child_process import in_child, killed, limit_file_size, small_disk
+from command_line import content, tiny_job
 
 from topgraft.errors import TopgraftError
-from topgraft.run import RunFolder
+from topgraft.run import RunFolder, alone
 
+TRAINED = ("--keep", "3", "--freeze", "1", "--epochs", "2")
 COMMAND: dict[str, Any] = {"settings": {"keep": "auto"}, "data": "abc"}
 
 
@@ -110,3 +113,44 @@ def test_a_start_that_fails_leaves_what_it_found(tmp_path: Path, was_there: bool
 def test_a_read_only_disk_is_the_users_to_mend(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 8_192, "ro") as disk, pytest.raises(TopgraftError, match="read-only"):
         claim(disk / "run")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_that_another_process_is_at_is_left_alone(tmp_path: Path, overwrite: bool) -> None:
+    (claim(tmp_path / "run").work / "state").write_text("half")
+    before = content(tmp_path)
+
+    def task() -> str:
+        with pytest.raises(TopgraftError) as refused:
+            claim(tmp_path / "run", overwrite=overwrite)
+        return str(refused.value)
+
+    with alone(tmp_path / "run"):
+        assert in_child(task).startswith(f"Another process is at work in {tmp_path / 'run'}.")
+        assert content(tmp_path) == before
+    assert (claim(tmp_path / "run").work / "state").read_text() == "half"
+
+
+def test_who_was_killed_is_at_no_run_any_more(tmp_path: Path) -> None:
+    claim(tmp_path / "run")
+
+    def task() -> None:
+        with alone(tmp_path / "run"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    killed(task)
+    with alone(claim(tmp_path / "run").path):
+        pass
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_second_fit_beside_the_first_is_refused(tmp_path: Path) -> None:
+    job = tiny_job(tmp_path / "job")
+    assert job.interrupted("Refit", tmp_path / "model", *TRAINED).status == 130
+    before = content(tmp_path / "model")
+    with alone(tmp_path / "model"):
+        second = job.fit(tmp_path / "model", *TRAINED)
+    assert second.status == 2
+    assert "Another process is at work in" in second.err
+    assert content(tmp_path / "model") == before
+    assert job.fit(tmp_path / "model", *TRAINED).status == 0

@@ -29,7 +29,7 @@ from topgraft.rivals import (
     rivals_json,
     rivals_table,
 )
-from topgraft.run import RunFolder
+from topgraft.run import RunFolder, alone
 from topgraft.settings import REPEATED, Settings, agree
 from topgraft.show import backbone_lines, data_lines
 from topgraft.stages import Prepared, keep_evidence, load_for, prepare
@@ -171,15 +171,16 @@ def fit(
         "plan": given,
     }
     run = RunFolder.claim(folder, command, overwrite=overwrite)
-    decided = Plan(run.path / "plan.json", given)
-    if (run.path / "plan.json").exists():
-        decided.decisions = Plan.read(run.path / "plan.json")
-    store = store or Store()
-    if start.rivals:
-        ready = settle_backbone(start, run, decided, store, console, began)
-        settings = ready.settings
-    decided.tell({name: settings.to_json()[name] for name in REPEATED})
-    result = Job(ready, run, decided, store, console, began).go()
+    with alone(run.path):
+        decided = Plan(run.path / "plan.json", given)
+        if (run.path / "plan.json").exists():
+            decided.decisions = Plan.read(run.path / "plan.json")
+        store = store or Store()
+        if start.rivals:
+            ready = settle_backbone(start, run, decided, store, console, began)
+            settings = ready.settings
+        decided.tell({name: settings.to_json()[name] for name in REPEATED})
+        result = Job(ready, run, decided, store, console, began).go()
     return Run(run.path, result)
 
 

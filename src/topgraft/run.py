@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from topgraft.errors import TopgraftError
 from topgraft.files import canonical_json, read_json, sweep, told, write_json
+
+if sys.platform != "win32":  # there, two of the same command at once are not noticed
+    import fcntl
 
 FORM = 1
 STATUS = "run.json"
@@ -38,8 +44,11 @@ class RunFolder:
         Raises
         ------
         TopgraftError
-            If something else is there; it is left alone.
+            If something else is there, or another process is at work there; it is left alone.
         """
+        if path.is_dir():
+            with alone(path):
+                pass
         key = hashlib.sha256(canonical_json(command)).hexdigest()
         fresh = {"form": FORM, "status": "unfinished", "key": key, "command": dict(command)}
         status = cls.check(path, overwrite=overwrite)
@@ -109,3 +118,34 @@ class RunFolder:
         shutil.rmtree(self.path / WORK, ignore_errors=True)
         self.document = {**self.document, "status": "finished"}
         write_json(self.path / STATUS, self.document)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Nobody else works in a run's folder meanwhile; however this process ends, the next one can go on.
+
+    Raises
+    ------
+    TopgraftError
+        If another process is at work there.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    with told(path, reading=True):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # no locks on this disk
+            _lock(descriptor, path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TopgraftError(
+            f"Another process is at work in {path}. Wait until it has ended, or give another -o."
+        ) from None

@@ -1,0 +1,148 @@
+"""Recipes of training side by side, on clip art of six kinds that are not packaged: to choose defaults by.
+
+    python benchmarks/recipes.py                                     the default beside none of its mixtures
+    python benchmarks/recipes.py freeze=16,mixup=0.4 rate=1e-3 --splits 6
+
+A recipe names what differs from the default: ``freeze``, ``views``, ``epochs``, ``rate``, ``decay``,
+``weight_decay``, ``mixup``, ``batch_size``, ``clip``. Each trains for all its epochs on one half of the
+pictures and is scored on the other, at its start (the probe's solution) and at its end. The comparison of
+``make versus`` is on other pictures, so that no default is chosen on what it is judged by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench_data import fetched, shrunk
+from machine import ROOT, markdown_table
+
+CATEGORIES = ("computer", "geography", "office", "people", "recreation", "signs_and_symbols")
+MOST = 120
+"""Pictures of a category, as many as the packaged ones have at most."""
+DEFAULT = {"freeze": 14, "views": 4, "epochs": 12}
+
+
+def pictures(build: Path, given: Path | None) -> Path:
+    """A folder with one folder a category, made once; Debian's package is fetched where none is given."""
+    done = build / "recipes"
+    if done.is_dir():
+        return done
+    build.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=build) as folder:
+        source, new = given or fetched(Path(folder)), Path(folder) / "new"
+        for category in CATEGORIES:
+            files = sorted((source / category).rglob("*.png"))
+            random.Random(1).shuffle(files)
+            made = 0
+            for file in files:
+                if made < MOST and shrunk(file, new / category / f"{made:03}.jpg"):
+                    made += 1
+        new.rename(done)
+    return done
+
+
+def recipe_of(text: str) -> dict[str, float]:
+    """``freeze=16,rate=3e-4`` as numbers by name.
+
+    Raises
+    ------
+    SystemExit
+        If a name is not one of a recipe.
+    """
+    from topgraft.history import Recipe
+
+    known = {*DEFAULT, *(f.name for f in fields(Recipe))}
+    found: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if name not in known or not value:
+            raise SystemExit(f"{part!r} is no NAME=NUMBER of a recipe: {', '.join(sorted(known))}")
+        found[name] = float(value) if set(value) & set(".e") else int(value)
+    return found
+
+
+class Bench:
+    """The pictures, the network and one pass over them, for all recipes and splits."""
+
+    def __init__(self, folder: Path, build: Path) -> None:
+        import topgraft as tg
+        from topgraft.features.store import Store
+        from topgraft.settings import Settings
+
+        self.data, self.backbone = tg.read(folder), tg.load(None, modality="picture")
+        self.store = Store(build / "recipes-store")
+        self.settings = Settings(engine="openvino", precision="bf16")
+        self.features, _ = tg.one_pass(
+            self.backbone,
+            self.data,
+            self.store,
+            engine=self.settings.engine,
+            precision=self.settings.precision,
+        )
+
+    def halves(self, split: int) -> tuple[list[int], list[int]]:
+        """Rows to train on and to score, stratified, duplicates on one side."""
+        from topgraft.data import hold_out
+
+        kept, away = hold_out(self.data, share=0.5, seed=split)
+        return np.asarray(kept).tolist(), np.asarray(away).tolist()
+
+    def run(self, told: dict[str, float], split: int) -> tuple[float, float, float, float, float]:
+        """Score and loss at the start and at the end, and the seconds of the training."""
+        import torch
+
+        from topgraft import search
+        from topgraft.train import evaluate, train
+
+        rows, away = self.halves(split)
+        settings = replace(self.settings, seed=split)
+        targets = torch.as_tensor(self.data.targets)
+        material = search.Material(
+            self.backbone, self.data, self.store, settings, self.features, targets, rows, away
+        )
+        given: dict[str, Any] = {**DEFAULT, **told}
+        keep, freeze, views = len(self.backbone.chain), int(given.pop("freeze")), int(given.pop("views"))
+        source, _ = search.source_at(material, keep, freeze, views=views)
+        graft = search.new_graft(material, keep, freeze, rows)
+        recipe = replace(search.recipe_for(material, keep, int(given["epochs"]), rows), **given)
+        loss, score, _ = evaluate(graft, source, targets, away)
+        began = time.monotonic()
+        train(graft, source, targets, rows, recipe=recipe)
+        seconds = time.monotonic() - began
+        loss_after, score_after, _ = evaluate(graft, source, targets, away)
+        return score, loss, score_after, loss_after, seconds
+
+
+def main() -> int:
+    """Run the recipes and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("recipes", nargs="*", default=["", "mixup=0"], type=str)
+    parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--pictures", type=Path, help="a folder with one folder a category")
+    parser.add_argument("--build", type=Path, default=ROOT / "build")
+    asked = parser.parse_args()
+    recipes = {text or "the default": recipe_of(text) for text in asked.recipes}
+    bench = Bench(pictures(asked.build, asked.pictures), asked.build)
+    rows = []
+    for name, told in recipes.items():
+        each = np.array([bench.run(told, split) for split in range(asked.splits)])
+        score, loss, score_after, loss_after, seconds = each.mean(0)
+        error = (each[:, 2] - each[:, 0]).std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else float("nan")
+        gain = f"{100 * (score_after - score):+.1f} ± {100 * error:.1f}"
+        cells = [f"{100 * score:.1f}", f"{100 * score_after:.1f}", gain, f"{loss:.3f}", f"{loss_after:.3f}"]
+        rows.append([name, *cells, f"{seconds:.0f}"])
+        print(" | ".join(rows[-1]), flush=True)
+    header = ["recipe", "score before", "after", "gain over splits", "loss before", "after", "seconds"]
+    print("\n".join(markdown_table(header, rows)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
