@@ -296,8 +296,8 @@ def is_better(trial: Trial, evidence: Evidence, validation: Sequence[int]) -> tu
     """Whether a training beats the frozen probe on the same validation examples, and why in words.
 
     It counts as better unless it is measurably worse, by more than the error of the difference: the time is
-    spent by then, and training these blocks gained on average in every trial that was made (3.4 points on six
-    splits of the packaged pictures, 1.5 on three of other clip art), which a hundred validation examples
+    spent by then, and training the right-most third gained on average on untouched examples (3.4 points on
+    six splits of the packaged pictures, 1.6 on three of other clip art), which a hundred validation examples
     can't show. That was with epochs enough; after fewer than :data:`SETTLED` the gain must exceed its error:
     on the packaged pictures one epoch gained a point of validation and lost 7 untouched ones. A training
     that changed no prediction is not better.
