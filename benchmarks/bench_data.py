@@ -36,13 +36,7 @@ def pictures(build: Path, given: Path | None = None) -> Path:
         source = given or fetched(Path(folder))
         new = Path(folder) / "new"
         for category in CATEGORIES:
-            files = sorted((source / category).rglob("*.png"))
-            random.Random(0).shuffle(files)
-            made: list[Path] = []
-            for file in files:
-                out = new / "all" / category / f"{len(made):04}.jpg"
-                if len(made) < MOST and shrunk(file, out):
-                    made.append(out)
+            made = sampled(source / category, new / "all" / category, most=MOST, seed=0)
             for number, file in enumerate(made):
                 part = "test" if number < TEST * len(made) else "train"
                 (new / part / category).mkdir(parents=True, exist_ok=True)
@@ -60,7 +54,19 @@ def fetched(folder: Path) -> Path:
     return folder / "unpacked" / "usr" / "share" / "openclipart" / "png"
 
 
-def shrunk(file: Path, out: Path) -> bool:
+def sampled(source: Path, out: Path, *, most: int, seed: int) -> list[Path]:
+    """At most so many pictures of a category, at random, shrunk into a folder; their new paths."""
+    files = sorted(source.rglob("*.png"))
+    random.Random(seed).shuffle(files)
+    made: list[Path] = []
+    for file in files:
+        new = out / f"{len(made):04}.jpg"
+        if len(made) < most and _shrunk(file, new):
+            made.append(new)
+    return made
+
+
+def _shrunk(file: Path, out: Path) -> bool:
     """Write the picture on white as JPEG; whether it could be read and is of an ordinary size."""
     import warnings
 

@@ -12,7 +12,6 @@ pictures and is scored on the other, at its start (the probe's solution) and at 
 from __future__ import annotations
 
 import argparse
-import random
 import tempfile
 import time
 from dataclasses import fields, replace
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_data import fetched, shrunk
+from bench_data import fetched, sampled
 from machine import ROOT, markdown_table
 
 CATEGORIES = ("computer", "geography", "office", "people", "recreation", "signs_and_symbols")
@@ -38,12 +37,7 @@ def pictures(build: Path, given: Path | None) -> Path:
     with tempfile.TemporaryDirectory(dir=build) as folder:
         source, new = given or fetched(Path(folder)), Path(folder) / "new"
         for category in CATEGORIES:
-            files = sorted((source / category).rglob("*.png"))
-            random.Random(1).shuffle(files)
-            made = 0
-            for file in files:
-                if made < MOST and shrunk(file, new / category / f"{made:03}.jpg"):
-                    made += 1
+            sampled(source / category, new / category, most=MOST, seed=1)
         new.rename(done)
     return done
 

@@ -21,6 +21,7 @@ def test_each_example_is_mixed_with_its_partner_in_the_share_told(
     maps, vectors = torch.randn(count, 2, 3, 3), torch.randn(count, 4)
     mixture, partner, share = mixed(State((maps, vectors)), alpha)
     assert 0 <= share <= 1
+    assert partner is not None
     assert sorted(partner.tolist()) == list(range(count))
     for before, after in zip((maps, vectors), mixture.tensors, strict=True):
         for i in range(count):
@@ -48,6 +49,17 @@ def test_every_form_of_batch_keeps_its_form_and_the_same_seed_gives_the_same_bit
     assert again().dtype == torch.bfloat16
     assert torch.equal(again(), again())
     assert not torch.equal(again(), tensor)
+
+
+def test_without_mixtures_the_batch_is_the_same_and_nothing_is_drawn() -> None:
+    batch = torch.randn(4, 2)
+    before = torch.get_rng_state()
+    mixture, partner, share = mixed(batch, 0.0)
+    assert mixture is batch
+    assert (partner, share) == (None, 1.0)
+    assert torch.equal(torch.get_rng_state(), before)
+    logits, wanted = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    assert torch.equal(mixed_loss(logits, wanted, None, 1.0), nn.functional.cross_entropy(logits, wanted))
 
 
 def test_whole_numbers_are_left_as_they_are() -> None:

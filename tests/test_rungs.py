@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topgraft.cost import Candidate
-from topgraft.rungs import EPOCHS, LONGEST, affordable, choices, shorts
+from topgraft.rungs import EPOCHS, LONGEST, choices, shorts, worth_trying
 
 pytestmark = pytest.mark.usefixtures("own_store_one_thread")
 DEEP = ("--keep", "3", "--epochs", "2")
@@ -111,7 +111,7 @@ COSTS = costs_of({16: 1.0, 14: 2.0, 12: 4.0, 4: 15.0, 0: 30.0})
     ],
 )
 def test_what_is_tried_could_also_train(left: float, tried: list[int]) -> None:
-    field = affordable(COSTS, 12, left)
+    field = worth_trying(COSTS, 12, left)
     assert [one.freeze for one in field] == tried
     assert sum(one.storing + 2 * one.epoch for one in field) <= left / 2
     assert all(6 * 2 * one.epoch <= left for one in field)

@@ -38,7 +38,7 @@ def alpha_for(asked: float | None, modality: str) -> float:
     return asked
 
 
-def mixed(batch: Any, alpha: float) -> tuple[Any, Tensor, float]:
+def mixed(batch: Any, alpha: float) -> tuple[Any, Tensor | None, float]:
     """A batch, each example mixed with another one of it, in one random share.
 
     Drawn from PyTorch's global random state. On inputs it is the method of Zhang et al. (2018), on
@@ -51,18 +51,20 @@ def mixed(batch: Any, alpha: float) -> tuple[Any, Tensor, float]:
         A tensor, a mapping or a :class:`~topgraft.chain.State`; every tensor of it has the examples first,
         all of one shape.
     alpha
-        Of the beta distribution that the share is drawn from, above 0; 1 makes all shares as likely, small
-        values make mixtures that are nearly one of the two.
+        Of the beta distribution that the share is drawn from; 1 makes all shares as likely, small values make
+        mixtures that are nearly one of the two, 0 leaves the batch as it is and draws nothing.
 
     Returns
     -------
     mixture
         Of the form, shapes and dtypes of ``batch``.
     partner
-        ``(n,)`` int64: which example of the batch each was mixed with.
+        ``(n,)`` int64: which example of the batch each was mixed with; ``None`` where nothing was mixed.
     share
         Of the example itself, 0 to 1; the partner has the rest.
     """
+    if not alpha:
+        return batch, None, 1.0
     first = _first(batch)
     partner = torch.randperm(len(first)).to(first.device)
     share = float(torch.distributions.Beta(alpha, alpha).sample())
@@ -78,7 +80,7 @@ def mixed(batch: Any, alpha: float) -> tuple[Any, Tensor, float]:
 
 
 def mixed_loss(
-    logits: Tensor, wanted: Tensor, partner: Tensor, share: float, weight: Tensor | None = None
+    logits: Tensor, wanted: Tensor, partner: Tensor | None, share: float, weight: Tensor | None = None
 ) -> Tensor:
     """Cross-entropy, in nats, of mixtures: that of either label, by its share.
 
@@ -94,6 +96,8 @@ def mixed_loss(
         ``(classes,)``, or ``None`` for 1.
     """
     own = nn.functional.cross_entropy(logits, wanted, weight=weight)
+    if partner is None:
+        return own
     other = nn.functional.cross_entropy(logits, wanted[partner], weight=weight)
     return share * own + (1 - share) * other
 

@@ -47,7 +47,7 @@ class RunFolder:
             If something else is there, or another process is at work there; it is left alone.
         """
         if path.is_dir():
-            with alone(path):
+            with alone(path):  # before anything is swept or replaced; the caller then holds what it claimed
                 pass
         key = hashlib.sha256(canonical_json(command)).hexdigest()
         fresh = {"form": FORM, "status": "unfinished", "key": key, "command": dict(command)}

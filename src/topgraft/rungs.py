@@ -88,7 +88,7 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
         return int(at.plan.decisions["candidate"]["value"])
     began, allowed = time.monotonic(), SPENT * at.left
     costs = [candidate(at.costs, at.ready, at.store, keep, freeze) for freeze in choices(keep)]
-    field = affordable(costs, usual, at.left)
+    field = worth_trying(costs, usual, at.left)
     left_out = [one.freeze for one in costs if one not in field]
     if field and left_out:
         names = ", ".join(str(freeze) for freeze in left_out)
@@ -114,7 +114,7 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
     return at.plan.decide("candidate", lambda: (winner, told))
 
 
-def affordable(costs: Sequence[Candidate], usual: int, left: float) -> list[Candidate]:
+def worth_trying(costs: Sequence[Candidate], usual: int, left: float) -> list[Candidate]:
     """The choices that there is time to try and, were they to win, to train.
 
     Parameters

@@ -38,7 +38,7 @@ MOST_EPOCHS, MOST_WITH_VIEWS = 10, 20
 """Epochs of a training at most; more where pictures are changed, since it then learns them by heart later."""
 LEAST_EPOCHS = 2
 SETTLED = 3
-"""Epochs from which on any gain on the validation part counts."""
+"""Epochs from which on a training is taken unless it is measurably worse."""
 RATES = {"tokens": 1e-4, "map": 3e-4, "map_last": 3e-4, "vector": 1e-3}
 """Peak rates that suit transformers, convolutional networks and plain layers, chosen in trials."""
 
@@ -293,7 +293,7 @@ def run_trial(
 
 
 def is_better(trial: Trial, evidence: Evidence, validation: Sequence[int]) -> tuple[bool, str]:
-    """Whether a training beats the frozen probe on the same validation examples, and why in words.
+    """Whether a training is taken, not the frozen probe, by the same validation examples; and why, in words.
 
     It counts as better unless it is measurably worse, by more than the error of the difference: the time is
     spent by then, and training the right-most third gained on average on untouched examples (3.4 points on
@@ -309,11 +309,10 @@ def is_better(trial: Trial, evidence: Evidence, validation: Sequence[int]) -> tu
     error = float(gain.std(ddof=1)) / math.sqrt(len(gain)) if len(gain) > 1 else float("inf")
     said = f"{100 * frozen.mean():.1f} % frozen, {100 * trained.mean():.1f} % trained on {len(gain)} examples"
     gained = f"a gain of {100 * mean:.1f} ± {100 * error:.1f} points"
-    if mean > 0 and (trial.history.best >= SETTLED or mean > error):
-        return True, f"{said}: {gained}"
+    taken = mean > -error and bool(gain.any()) if trial.history.best >= SETTLED else mean > error
     if mean > 0:
-        return False, f"{said}: {gained}, too little after so short a training"
-    if gain.any() and mean > -error and trial.history.best >= SETTLED:
+        return taken, f"{said}: {gained}{'' if taken else ', too little after so short a training'}"
+    if taken:
         return True, f"{said}: not measurably worse ({100 * mean:.1f} ± {100 * error:.1f} points)"
     return False, f"{said}: no gain"
 

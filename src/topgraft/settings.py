@@ -15,8 +15,8 @@ ENGINE_CHOICES = ("auto", "torch", "openvino")
 PRECISION_CHOICES = ("auto", "fp32", "bf16")
 REPEATED = (
     *("backbone", "weights", "allow_missing", "folds", "held_out", "hidden", "dropout", "augment"),
-    *("class_weights", "prefer", "tune_norms", "refit", "refit_all", "rate", "clip", "warmup", "batch_size"),
-    "mixup",
+    *("mixup", "class_weights", "prefer", "tune_norms", "refit", "refit_all", "rate", "clip", "warmup"),
+    "batch_size",
 )
 """What a plan repeats as it was told, beside what was decided on the way; seed and budget are free."""
 

@@ -104,7 +104,7 @@ def prepare(
     data: Data, backbone: Backbone, settings: Settings, *, test: Any = None, allow_overlap: bool = False
 ) -> Prepared:
     """Split what is untouched from what choices are made on, and give the latter its folds."""
-    alpha_for(settings.mixup, data.modality)
+    alpha_for(settings.mixup, data.modality)  # refused before anything is measured
     if data.targets is None:
         raise TopgraftError(
             f"{data.origin} has no labels. Name their column (--label), or one folder a class."

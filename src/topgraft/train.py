@@ -287,9 +287,8 @@ class _Loop:
             start = (step - first) * recipe.batch_size
             chosen = order[start : start + recipe.batch_size]
             batch = _to(self.source.batch(chosen, training=True), device)
-            wanted, partner, own = self.targets[chosen].to(device), torch.arange(len(chosen)), 1.0
-            if recipe.mixup:
-                batch, partner, own = mixed(batch, recipe.mixup)
+            batch, partner, own = mixed(batch, recipe.mixup)
+            wanted = self.targets[chosen].to(device)
             read = self.watch.wants(step)
             with self.accelerator.autocast(), self.watch.listen() if read else contextlib.nullcontext():
                 logits = self.model(batch)
