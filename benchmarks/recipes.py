@@ -4,7 +4,7 @@
     python benchmarks/recipes.py freeze=16,mixup=0.4 rate=1e-3 --splits 6
 
 A recipe names what differs from the default: ``freeze``, ``views``, ``epochs``, ``rate``, ``decay``,
-``weight_decay``, ``mixup``, ``batch_size``, ``clip``. Each trains for all its epochs on one half of the
+``weight_decay``, ``mixup``, ``batch_size``, ``clip``, and ``taps`` (1: the usual ones, 0: none). Each trains for all its epochs on one half of the
 pictures and is scored on the other, at its start (the probe's solution) and at its end. The comparison of
 ``make versus`` is on other pictures, so that no default is chosen on what it is judged by.
 """
@@ -25,7 +25,7 @@ from machine import ROOT, markdown_table
 CATEGORIES = ("computer", "geography", "office", "people", "recreation", "signs_and_symbols")
 MOST = 120
 """Pictures of a category, as many as the packaged ones have at most."""
-DEFAULT = {"freeze": 14, "views": 4, "epochs": 12}
+DEFAULT = {"freeze": 14, "views": 4, "epochs": 12, "taps": 1}
 
 
 def pictures(build: Path, given: Path | None) -> Path:
@@ -93,16 +93,25 @@ class Bench:
         import torch
 
         from topgraft import search
+        from topgraft.taps import side_by_side, usual_taps, with_taps
         from topgraft.train import evaluate, train
 
         rows, away = self.halves(split)
         settings = replace(self.settings, seed=split)
         targets = torch.as_tensor(self.data.targets)
-        material = search.Material(
-            self.backbone, self.data, self.store, settings, self.features, targets, rows, away
-        )
         given: dict[str, Any] = {**DEFAULT, **told}
         keep, freeze, views = len(self.backbone.chain), int(given.pop("freeze")), int(given.pop("views"))
+        cuts = usual_taps(keep) if given.pop("taps") else ()
+        material = search.Material(
+            with_taps(self.backbone, cuts),
+            self.data,
+            self.store,
+            settings,
+            side_by_side(self.features, keep, cuts),
+            targets,
+            rows,
+            away,
+        )
         source, _ = search.source_at(material, keep, freeze, views=views)
         graft = search.new_graft(material, keep, freeze, rows)
         recipe = replace(search.recipe_for(material, keep, int(given["epochs"]), rows), **given)

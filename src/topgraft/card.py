@@ -44,7 +44,7 @@ Made by Topgraft {topgraft.__version__} from {plain_text(backbone.source)}
 
 - keeps {result["keep"]} of {len(result["blocks"]["all"])} blocks, to `{kept[-1]}`
 - of these {result["freeze"]} never changed{f", to `{frozen[-1]}`" if frozen else ""}
-- {result["trained_parameters"]:,} parameters were trained
+- {_reads(result["taps"])}{result["trained_parameters"]:,} parameters were trained
 
 ## Score
 
@@ -63,6 +63,11 @@ Made by Topgraft {topgraft.__version__} from {plain_text(backbone.source)}
 Scores hold for data like those above. Probabilities are not calibrated after fine-tuning. The classes
 are the only answers that it knows: what belongs to none of them gets one all the same.
 """
+
+
+def _reads(taps: list[int]) -> str:
+    """The line on earlier cuts that the head reads, where it does."""
+    return f"the head also reads what comes out of blocks {', '.join(map(str, taps))}\n- " if taps else ""
 
 
 def plain_text(text: str) -> str:

@@ -30,6 +30,7 @@ from topgraft.settings import REPEATED
 from topgraft.show import calibration_line, optimism_line, score_json, score_lines
 from topgraft.show_cost import compared_lines
 from topgraft.stages import Prepared, measure
+from topgraft.taps import side_by_side, with_taps
 from topgraft.underway import Underway
 from topgraft.versions import versions
 
@@ -94,6 +95,7 @@ def finish(
         {
             "keep": keep,
             "freeze": freeze,
+            "taps": [cut for cut in chain.taps if cut < keep],
             "blocks": {
                 "all": [b.name for b in chain],
                 "kept": [b.name for b in chain.blocks[:keep]],
@@ -175,7 +177,9 @@ def refit_on_all(
     """Fit on everything, the untouched part included, with the same choices; the score stays as it was."""
     ready = at.ready
     whole = _together(ready.development, ready.untouched)
-    features, _ = measure(ready.backbone, whole, at.store, at.settings, Console())
+    taps = ready.backbone.chain.taps
+    features, _ = measure(with_taps(ready.backbone, ()), whole, at.store, at.settings, Console())
+    features = side_by_side(features, graft.keep, taps)
     everything = replace(
         material,
         data=whole,

@@ -33,6 +33,7 @@ from topgraft.run import RunFolder, alone
 from topgraft.settings import REPEATED, Settings, agree
 from topgraft.show import backbone_lines, data_lines
 from topgraft.stages import Prepared, keep_evidence, load_for, prepare
+from topgraft.taps import resolve_taps
 
 DEFAULT_SUFFIX = ".topgraft"
 RIVALS = "backbones.json"
@@ -299,5 +300,8 @@ def _check_depth(settings: Settings, given: dict[str, Any], backbone: Backbone) 
         freeze = resolve_freeze(settings.freeze, chain, source, keep or len(chain))
     if "freeze" in given and keep is not None:
         agree("freeze", freeze, resolve_freeze(given["freeze"]["value"], chain, source, keep))
+    taps = resolve_taps(settings.taps, chain, source, keep or len(chain))
+    if taps is not None and "taps" in given:
+        agree("taps", list(taps), given["taps"]["value"])
     if "epochs" in given:
         agree("epochs", settings.epochs, given["epochs"]["value"])

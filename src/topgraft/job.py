@@ -36,6 +36,7 @@ from topgraft.stages import (
     planned,
     probe_all,
 )
+from topgraft.tapping import settle_taps
 from topgraft.train import seconds_an_example
 from topgraft.underway import Underway
 
@@ -70,10 +71,12 @@ class Job(Underway):
                 ready.backbone, ready.development, self.store, self.settings, console, begun=begun
             )
         self.note_reuse("pass", told["items_reused"], told["items_reused"] * self._rate_of_pass(told))
+        probing = time.monotonic()
         with self.spending("probes"):
             evidence, was_there = probe_all(
                 features, ready.development, ready.fold_of, path=self.run.path / "evidence.json"
             )
+        probing = time.monotonic() - probing
         if was_there:
             self.note_reuse("probe", len(evidence.cuts), 0.0)
             self.ledger.forget("probes")
@@ -96,6 +99,7 @@ class Job(Underway):
             rows=np.flatnonzero(ready.fold_of != 0).tolist(),
             validation=np.flatnonzero(ready.fold_of == 0).tolist(),
         )
+        material, evidence = settle_taps(self, material, keep, evidence, probing=probing)
         self.calibration = Calibration.of_losses(evidence[keep].losses)
         self.searched = evidence[keep].score, len(evidence.targets)
         graft, history, freeze = self.settle(material, keep, evidence)

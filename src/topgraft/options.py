@@ -60,6 +60,10 @@ Mixup = Annotated[
     float | None,
     typer.Option(help="Train on mixtures of two examples: alpha, 0 for none; by default 1 for pictures."),
 ]
+Taps = Annotated[
+    str,
+    typer.Option(help="Earlier cuts that the head reads, too: auto, none, or counts and names, as in 4,9."),
+]
 ClassWeights = Annotated[str, typer.Option(help="none or balanced.")]
 Prefer = Annotated[str, typer.Option(help="Of depths as good as the best: small, fast or accuracy.")]
 TuneNorms = Annotated[bool, typer.Option(help="Let batch norms of trainable blocks renew statistics.")]

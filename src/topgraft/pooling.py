@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -58,6 +60,17 @@ def _pool(x: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     if all(x.shape[d] == 1 for d in places):
         return x.flatten(1)
     return torch.cat([x.mean(places), x.amax(places)], 1)
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """:func:`pool` of states of one layout."""
+
+    layout: str
+
+    def __call__(self, state: State) -> Tensor:
+        """``(batch, width)`` float32."""
+        return pool(state, self.layout)
 
 
 def width(block: Block) -> int:

@@ -24,6 +24,7 @@ from topgraft.files import DamagedFile, new_folder, read_json, read_tensors, wri
 from topgraft.graft import Graft
 from topgraft.head import Head
 from topgraft.pooling import width
+from topgraft.taps import tapped
 
 FORM = 1
 DESCRIPTION, WEIGHTS, PREPROCESSING = "graft.json", "model.safetensors", "preprocessing"
@@ -127,6 +128,7 @@ def describe(
         "freeze": graft.freeze,
         "kept": names[: graft.keep],
         "frozen": names[: graft.freeze],
+        "taps": [cut for cut in graft.bare.taps if cut < graft.keep],
         "head": {
             "layout": graft.head.layout,
             "width": graft.head.linear.in_features,
@@ -263,6 +265,7 @@ def _empty(document: Mapping[str, Any], freeze: int, *, module: nn.Module | None
         output_layer=backbone["output_layer"],
         points=points,
     )
+    chain = tapped(chain, [int(cut) for cut in document.get("taps", [])])
     shape, block = document["head"], chain.blocks[int(document["keep"]) - 1]
     if (shape["layout"], shape["width"]) != (block.layout, width(block)):
         raise ValueError(f"the head does not fit what comes out of {block.name}")

@@ -32,6 +32,7 @@ from topgraft.mixup import alpha_for
 from topgraft.pooling import width
 from topgraft.probe import fit_head
 from topgraft.settings import Settings
+from topgraft.taps import emphasis
 from topgraft.train import predict_logits, train
 
 MOST_EPOCHS, MOST_WITH_VIEWS = 10, 20
@@ -113,6 +114,7 @@ def new_graft(
         material.targets[list(rows)],
         classes,
         class_weights=class_weights,
+        emphasis=emphasis(material.backbone.chain, keep),
     )
     settings = material.settings
     with torch.random.fork_rng(devices=[]):

@@ -49,6 +49,9 @@ class Settings:
         each picture are stored at the cut, as many as there is time for.
     mixup
         ``alpha`` of the mixtures of two examples that are trained on, 0 for none; not given, 1 for pictures.
+    taps
+        Earlier cuts that the head reads, too: ``auto``, ``none``, or counts and names of blocks with commas
+        between them, see :mod:`topgraft.taps`.
     class_weights
         ``none`` or ``balanced``.
     prefer
@@ -86,6 +89,7 @@ class Settings:
     dropout: float = 0.0
     augment: str = "auto"
     mixup: float | None = None
+    taps: str = "auto"
     class_weights: str = "none"
     prefer: str = "small"
     tune_norms: bool = False
@@ -178,6 +182,9 @@ class Settings:
         for name in ("keep", "freeze"):
             if name in clean:
                 clean[name] = str(clean[name])
+        if "taps" in clean and not isinstance(clean["taps"], str):
+            several = clean["taps"] if isinstance(clean["taps"], tuple) else (clean["taps"],)
+            clean["taps"] = ",".join(map(str, several)) or "none"
         return replace(cls(), **clean)
 
 

@@ -4,6 +4,6 @@ from topgraft.chain.block import Block, Refused
 from topgraft.chain.chain import Chain
 from topgraft.chain.point import Point
 from topgraft.chain.replay import Segment
-from topgraft.chain.state import Inputs, State
+from topgraft.chain.state import Inputs, Pool, State
 
-__all__ = ["Block", "Chain", "Inputs", "Point", "Refused", "Segment", "State"]
+__all__ = ["Block", "Chain", "Inputs", "Point", "Pool", "Refused", "Segment", "State"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 from torch import nn
@@ -15,6 +15,7 @@ from topgraft.chain.point import Point, Shape
 from topgraft.chain.pruning import Skip, pruned
 from topgraft.chain.record import Call
 from topgraft.chain.replay import Segment
+from topgraft.chain.state import Pool
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class Anatomy:
         Per block the point of its end.
     output
         The point just before the old output layer, if there is one.
+    taps
+        By cut what states at later cuts carry of it, see :class:`topgraft.chain.Segment`.
     """
 
     count: int
@@ -88,6 +91,7 @@ class Anatomy:
     inputs: Mapping[str, Shape]
     points: tuple[Point, ...]
     output: Point | None
+    taps: Mapping[int, Pool] = field(default_factory=dict)
 
     def segment(self, network: nn.Module, start: int, stop: int | None, *, whole: bool = False) -> Segment:
         """The part from cut ``start`` to cut ``stop``; with ``whole`` through the old output layer."""
@@ -113,6 +117,7 @@ class Anatomy:
             stop,
             input_shapes=self.inputs,
             output=None if whole else self.output,
+            taps={cut: pool for cut, pool in self.taps.items() if cut < last},
         )
 
 

@@ -148,6 +148,11 @@ class Chain:
         return tuple(self.anatomy.inputs)
 
     @property
+    def taps(self) -> tuple[int, ...]:
+        """Cuts whose pooled activations later states carry, see :func:`topgraft.taps.tapped`."""
+        return tuple(sorted(self.anatomy.taps))
+
+    @property
     def points(self) -> tuple[Point, ...]:
         """Where the cuts lie."""
         return self.anatomy.points

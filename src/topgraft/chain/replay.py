@@ -23,7 +23,7 @@ from topgraft.chain.nesting import by_names, nested, tensors_in
 from topgraft.chain.point import Place, Point, Shape
 from topgraft.chain.pruning import is_skipped, is_sometimes_skipped
 from topgraft.chain.running import RUN, Run, Stop, Tap
-from topgraft.chain.state import Inputs, State
+from topgraft.chain.state import Inputs, Pool, State
 
 
 @dataclass
@@ -100,6 +100,9 @@ class Segment(nn.Module):
         The shapes of the network's inputs by name, in the order of its forward.
     output
         The point just before the old output layer, where the part without an end stops.
+    taps
+        By cut what is made of the state there and handed on: states at later cuts carry it behind their own
+        activations, one tensor a tap.
     """
 
     def __init__(
@@ -111,9 +114,11 @@ class Segment(nn.Module):
         *,
         input_shapes: Mapping[str, Shape],
         output: Point | None = None,
+        taps: Mapping[int, Pool] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.taps = dict(taps or {})
         self.start, self.stop = start, stop
         self._cuts = len(points)
         self.input_shapes = dict(input_shapes)
@@ -175,7 +180,19 @@ class Segment(nn.Module):
         State or Tensor
             The state at ``stop``; without an end, what the network gives just before its output layer.
         """
-        run = self._run(given, tap)
+        pooled = self._carried(given)
+        if isinstance(given, State):
+            given = State(given.tensors[: len(given.tensors) - len(pooled)], given.inputs)
+            if self.start in self.taps:
+                pooled[self.start] = self.taps[self.start](given)
+
+        def passed(cut: int, state: State) -> None:
+            if tap is not None:
+                tap(cut, self._carrying(state, cut, pooled))
+            if cut in self.taps:
+                pooled[cut] = self.taps[cut](state)
+
+        run = self._run(given, passed if self.taps else tap)
         token = RUN.set(run)
         try:
             with _Functions(run, self._ops) if self._ops else nullcontext():
@@ -188,7 +205,25 @@ class Segment(nn.Module):
             if self._last is not None:
                 raise RuntimeError(f"the run ended before cut {self._last} was reached")
             return first_tensor(output)
-        return run.result if self.stop is not None else run.result.tensors[0]
+        if self.stop is None:
+            return run.result.tensors[0]
+        return self._carrying(run.result, self.stop, pooled) if self.taps else run.result
+
+    def _carried(self, given: State | Inputs | Tensor) -> dict[int, Tensor]:
+        """What a state that is given carries of the taps before it, by their cuts."""
+        cuts = sorted(cut for cut in self.taps if cut < self.start)
+        if not cuts or not isinstance(given, State):
+            return {}
+        if len(given.tensors) <= len(cuts):
+            raise ValueError(f"the state carries nothing of the taps at cuts {cuts}")
+        return dict(zip(cuts, given.tensors[-len(cuts) :], strict=True))
+
+    def _carrying(self, state: State, cut: int, pooled: Mapping[int, Tensor]) -> State:
+        """A state with what was made at the taps before it."""
+        cuts = sorted(one for one in self.taps if one < cut)
+        if missed := [one for one in cuts if one not in pooled]:
+            raise RuntimeError(f"the run did not pass the taps at cuts {missed} on its way")
+        return State((*state.tensors, *(pooled[one] for one in cuts)), state.inputs)
 
     def _run(self, given: State | Inputs | Tensor, tap: Tap | None) -> Run:
         if isinstance(given, Tensor):

@@ -42,3 +42,7 @@ class State:
             tuple(t.to(dtype=dtype if t.is_floating_point() else None, device=device) for t in self.tensors),
             {name: t.to(device=device) for name, t in self.inputs.items()},
         )
+
+
+Pool = Callable[[State], Tensor]
+"""Makes one row of numbers an example of a state."""

@@ -41,6 +41,8 @@ from topgraft.saved import Model, describe
 from topgraft.settings import Settings
 from topgraft.side_by_side import in_order, single_threaded
 from topgraft.stages import Prepared, advise, load_for, measure, probe_all
+from topgraft.tapping import settle_taps
+from topgraft.taps import side_by_side
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -202,7 +204,9 @@ def fit_on_all(
             stacklevel=3,
         )
         return _frozen(data, backbone, settings, store, features, kept, reason=f"not measured: {problem}")
+    probing = time.monotonic()
     evidence, _ = probe_all(features, data, fold_of)
+    probing = time.monotonic() - probing
     advice = advise(evidence, chain, prefer=settings.prefer, seed=settings.seed)
     ready = Prepared(settings, backbone, data, data, data.subset([]), fold_of, notes)
     material = _material(ready, store, features)
@@ -210,8 +214,9 @@ def fit_on_all(
         plan = Plan()
         kept = plan.decide("keep", lambda: (keep, "as asked") if keep else (advice.keep, advice.reason))
         job = Job(ready, RunFolder(Path(folder), {}), plan, store, console, began)
-        job.calibration = Calibration.of_losses(evidence[kept].losses)
-        graft, _, _ = job.settle(material, kept, evidence)
+        material, scored = settle_taps(job, material, kept, evidence, probing=probing)
+        job.calibration = Calibration.of_losses(scored[kept].losses)
+        graft, _, _ = job.settle(material, kept, scored)
     graft.head.cool(job.calibration.temperature)
     reasons = {name: plan.reason(name) for name in plan.decisions}
     return FittedOnAll(graft.eval(), evidence, advice, job.calibration, settings, reasons)
@@ -265,7 +270,8 @@ def logits_of(
     graft = model.graft
     if backbone is not None and store is not None and graft.freeze == graft.keep:
         features, _ = one_pass(backbone, data, store, engine=model.engine, precision=model.precision)
-        return head_logits(graft.head, features.cuts[graft.keep])
+        taps = [cut for cut in graft.bare.taps if cut < graft.keep]
+        return head_logits(graft.head, side_by_side(features, graft.keep, taps).cuts[graft.keep])
     predictor = Predictor(model, store=store)
     return (
         _side_by_side(data, lambda rows: predictor.logits(batch_of(model.preprocess, data, rows)))

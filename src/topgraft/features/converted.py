@@ -22,6 +22,7 @@ from topgraft.errors import TopgraftError
 from topgraft.features.shelf import NotStored, Shelf, StoreWarning
 from topgraft.features.store import Store
 from topgraft.features.structure import structure_of
+from topgraft.pooling import POOLING
 
 _ONLY = "graph"
 """The one entry of a shelf: a network is no example."""
@@ -58,6 +59,7 @@ def identity_of(segment: Segment) -> dict[str, Any]:
         "start": segment.start,
         "cut": segment.stop,
         "cuts": {str(cut): point.to_json() for cut, point in segment.cuts.items()},
+        "taps": {str(cut): f"{pool} {POOLING}" for cut, pool in segment.taps.items()},
         "inputs": {name: str(shape) for name, shape in segment.input_shapes.items()},
         "topgraft": topgraft.__version__,
         "torch": torch.__version__,

@@ -65,6 +65,7 @@ def description(
         "preprocessing": backbone.preprocess.fingerprint,
         "precision": precision,
         "engine": version_of(engine),
+        **({"taps": backbone.chain.taps} if backbone.chain.taps else {}),
         **more,
     }
 
@@ -233,7 +234,10 @@ def mended(fill: Callable[[], Made], *, most: int = 3) -> Made:
 
 def is_storable(block: Block) -> bool:
     """Whether states after a block have a fixed size, or are sequences whose padding can be cut off."""
-    return -1 not in block.shape or (block.layout == "tokens" and -1 not in block.shape[1:])
+    if any(-1 in shape for shape in block.others):
+        return False
+    steps = block.layout.split("+")[0] == "tokens"
+    return -1 not in block.shape or (steps and -1 not in block.shape[1:])
 
 
 def states(
@@ -260,7 +264,9 @@ def states(
         ``in.<name>`` (inputs that later blocks read); how many examples were stored before.
     """
     shelf = states_shelf(backbone, store, cut, engine=engine, precision=precision, view=view)
-    ragged = -1 in backbone.chain.blocks[cut - 1].shape
+    block = backbone.chain.blocks[cut - 1]
+    ragged = -1 in block.shape
+    fixed = {f"t{i}" for i, layout in enumerate(block.layout.split("+")) if layout != "tokens"}
 
     def keep(runner: Engine, inputs: dict[str, Tensor]) -> dict[str, Tensor | list[Tensor]]:
         state = runner.run(inputs)
@@ -272,7 +278,10 @@ def states(
         mask = plain.get(f"in.{MASK}")
         if mask is None:
             return {n: list(t) for n, t in plain.items()}
-        return {n: [row[real] for row, real in zip(t, mask.bool(), strict=True)] for n, t in plain.items()}
+        return {
+            n: list(t) if n in fixed else [row[real] for row, real in zip(t, mask.bool(), strict=True)]
+            for n, t in plain.items()
+        }
 
     reused = _pass(
         backbone,

@@ -1,0 +1,85 @@
+"""Whether the head reads earlier cuts, too: measured on the same folds as the depth, decided once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from topgraft import search
+from topgraft.evidence import Evidence
+from topgraft.taps import (
+    is_worth,
+    probe_tapped,
+    resolve_taps,
+    side_by_side,
+    taps_in_words,
+    usual_taps,
+    with_taps,
+)
+from topgraft.underway import Underway
+
+SPENT = 0.1
+"""Share of the time left that measuring may take."""
+
+
+def settle_taps(
+    at: Underway, material: search.Material, keep: int, evidence: Evidence, *, probing: float
+) -> tuple[search.Material, Evidence]:
+    """Decide which taps the head has, and give what trainings and their judges then go by.
+
+    Where nobody says, those of :func:`topgraft.taps.usual_taps` are scored on the folds that the depth was
+    measured on, and taken where they lower the loss by more than the error of the difference.
+
+    Parameters
+    ----------
+    at
+        The fit under way; its backbone is the tapped one afterwards.
+    material
+        What trainings share, without taps.
+    keep
+        Blocks kept.
+    evidence
+        Of every cut, without taps.
+    probing
+        Seconds that measuring took, for all cuts.
+    """
+    chain, features = material.backbone.chain, material.features
+    asked = resolve_taps(at.settings.taps, chain, material.backbone.source, keep)
+    cuts = usual_taps(keep) if asked is None else asked
+    measured: Evidence | None = None
+
+    def score() -> Evidence:
+        tapped = with_taps(material.backbone, cuts)
+        joined = side_by_side(features, keep, cuts)
+        began = time.monotonic()
+        found = probe_tapped(tapped.chain, joined, keep, evidence)
+        at.ledger.spend("probes", seconds=time.monotonic() - began)
+        return found
+
+    def choose() -> tuple[list[int], str]:
+        nonlocal measured
+        if asked is not None:
+            return list(cuts), "as asked"
+        if not cuts:
+            return [], "there is no earlier cut"
+        widths = {cut: x.shape[1] for cut, x in features.cuts.items()}
+        share = sum(widths[cut] for cut in (keep, *cuts)) / sum(widths.values())
+        if probing * share > SPENT * at.left and not at.plan.is_repeat:
+            at.skipped.append("a head that reads earlier cuts: no time")
+            return [], at.skipped[-1]
+        measured = score()
+        worth, said = is_worth(evidence[keep], measured[keep])
+        return (list(cuts), said) if worth else ([], f"cuts {', '.join(map(str, cuts))} gain nothing: {said}")
+
+    cuts = tuple(at.plan.decide("taps", choose))
+    reason = at.plan.reason("taps")
+    if not cuts:
+        if measured is not None:
+            at.console.line("Taps", f"none; {reason}")
+        return material, evidence
+    at.console.line("Taps", f"the head also reads cuts {taps_in_words(chain, cuts)}: {reason}")
+    backbone = with_taps(material.backbone, cuts)
+    at.ready = replace(at.ready, backbone=backbone)
+    if measured is None:
+        measured = score()
+    return replace(material, backbone=backbone, features=side_by_side(features, keep, cuts)), measured

@@ -1,0 +1,199 @@
+"""Taps: earlier cuts whose pooled activations the head reads beside those of the last kept block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from topgraft.backbones.types import Backbone
+from topgraft.chain import Chain, Pool
+from topgraft.choices import AUTO, resolve_keep
+from topgraft.errors import TopgraftError
+from topgraft.evidence import CutEvidence, Evidence, Features
+from topgraft.pooling import Pooling, width
+from topgraft.probe import probe
+
+NONE = "none"
+SHARES = (0.25, 0.5, 0.75)
+"""Of the kept blocks, after which the usual taps are."""
+
+
+def usual_taps(keep: int) -> tuple[int, ...]:
+    """The cuts that are tried beside the last kept block: after a quarter, half and three quarters of them.
+
+    Examples
+    --------
+    >>> usual_taps(18), usual_taps(7), usual_taps(2), usual_taps(1)
+    ((4, 9, 14), (2, 4, 5), (1,), ())
+    """
+    found = {round(share * keep) for share in SHARES}
+    return tuple(sorted(cut for cut in found if 0 < cut < keep))
+
+
+def resolve_taps(given: str, chain: Chain, source: str, keep: int) -> tuple[int, ...] | None:
+    """The cuts that ``--taps`` means; ``None`` for ``auto``.
+
+    Parameters
+    ----------
+    given
+        ``auto``, ``none``, or counts and names of blocks with commas between them.
+    chain, source
+        Of the backbone.
+    keep
+        Blocks kept; a tap is before the last of them.
+
+    Raises
+    ------
+    TopgraftError
+        If one is out of range or names no block.
+    """
+    words = [word.strip() for word in given.split(",") if word.strip()]
+    if not words or words == [NONE]:
+        return ()
+    if words == [AUTO]:
+        return None
+    cuts = set()
+    for word in words:
+        cut = resolve_keep(word, chain, source)
+        if cut is None or cut >= keep:
+            raise TopgraftError(
+                f"taps={given}: {word} is not before the last of the {keep} kept blocks of {source}. "
+                f"Give {AUTO}, {NONE}, or counts from 1 to {keep - 1} or names of blocks, such as 4,9."
+            )
+        cuts.add(cut)
+    return tuple(sorted(cuts))
+
+
+def tapped(chain: Chain, cuts: Sequence[int]) -> Chain:
+    """The same chain, whose states carry along what was pooled at earlier cuts.
+
+    A state after block b has, behind its own activations, one ``vector`` for each cut before b, earliest
+    first; so has its layout. Everything that reads states (storing, mixing, pooling, heads) takes them as
+    activations like any other. Weights and blocks are shared.
+
+    Parameters
+    ----------
+    chain
+        With or without taps, which are replaced.
+    cuts
+        Numbers of blocks after which the taps are; none for a chain without.
+
+    References
+    ----------
+    Heads on features of several depths: Evci et al. (2022), Head2Toe.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+    >>> chain = Chain.of(network, torch.randn(2, 4))
+    >>> state = tapped(chain, [1])[:2](torch.randn(5, 4))
+    >>> [tuple(t.shape) for t in state.tensors]
+    [(5, 6), (5, 8)]
+    """
+    own = len(chain.taps)
+    blocks = [
+        replace(
+            block,
+            layout="+".join(block.layout.split("+")[: len(block.shapes) - before]),
+            others=block.others[: len(block.others) - before],
+        )
+        for block in chain.blocks
+        for before in [sum(cut < block.index for cut in chain.taps) if own else 0]
+    ]
+    cuts = sorted(set(cuts))
+    widths = {cut: width(blocks[cut - 1]) for cut in cuts}
+    pools: dict[int, Pool] = {cut: Pooling(blocks[cut - 1].layout) for cut in cuts}
+    carrying = []
+    for block in blocks:
+        before_it = [cut for cut in cuts if cut < block.index]
+        layout = "+".join([block.layout, *("vector" for _ in before_it)])
+        carrying.append(
+            replace(block, layout=layout, others=(*block.others, *((widths[cut],) for cut in before_it)))
+        )
+    return Chain(
+        chain.network, carrying, replace(chain.anatomy, taps=pools), chain.refused, example=chain.example
+    )
+
+
+def with_taps(backbone: Backbone, cuts: Sequence[int]) -> Backbone:
+    """A backbone whose chain is :func:`tapped`."""
+    return replace(backbone, chain=tapped(backbone.chain, cuts))
+
+
+def side_by_side(features: Features, keep: int, cuts: Sequence[int]) -> Features:
+    """Features whose last kept cut has those of the taps behind its own, as the tapped chain pools them."""
+    if not cuts:
+        return features
+    joined = torch.cat([features.cuts[cut] for cut in (keep, *cuts)], 1)
+    return replace(features, cuts={**features.cuts, keep: joined})
+
+
+def emphasis(chain: Chain, keep: int) -> Tensor | None:
+    """How much each standardised feature of a tapped cut counts in a probe, ``(width,)``; ``None`` untapped.
+
+    A cut has as many columns as its network gave it: with every column the same, a tap of few channels would
+    say next to nothing; with every cut the same, its few columns would be hardly penalised. This is the mean
+    of the two (geometric): the fourth root of the share of columns.
+    """
+    if not any(cut < keep for cut in chain.taps):
+        return None
+    taps = [cut for cut in chain.taps if cut < keep]
+    whole = width(chain.blocks[keep - 1])
+    widths = [_own_width(chain, cut) for cut in taps]
+    own = whole - sum(widths)
+    return torch.cat([torch.full((count,), math.sqrt(math.sqrt(own / count))) for count in (own, *widths)])
+
+
+def _own_width(chain: Chain, cut: int) -> int:
+    """Pooled features of a cut without those of the taps before it."""
+    return width(chain.blocks[cut - 1]) - sum(_own_width(chain, one) for one in chain.taps if one < cut)
+
+
+def probe_tapped(chain: Chain, features: Features, keep: int, evidence: Evidence) -> Evidence:
+    """The evidence in which the last kept cut is scored with its taps, on the same folds.
+
+    Parameters
+    ----------
+    chain
+        Tapped.
+    features
+        :func:`side_by_side`.
+    keep
+        Blocks kept.
+    evidence
+        Without taps.
+    """
+    weight = emphasis(chain, keep)
+    assert weight is not None
+    found = probe(
+        Features({keep: features.cuts[keep]}, features.key),
+        evidence.targets,
+        evidence.fold_of,
+        evidence.classes,
+        emphasis={keep: weight},
+        groups=evidence.groups,
+    )
+    cuts = tuple(found.cuts[0] if cut.keep == keep else cut for cut in evidence.cuts)
+    return replace(evidence, cuts=cuts)
+
+
+def is_worth(plain: CutEvidence, with_them: CutEvidence) -> tuple[bool, str]:
+    """Whether taps lower the out-of-fold loss by more than the error of the difference; and in words."""
+    gain = plain.losses - with_them.losses
+    error = float(np.std(gain, ddof=1)) / math.sqrt(len(gain))
+    said = (
+        f"loss {with_them.loss:.3f} instead of {plain.loss:.3f} (a gain of {gain.mean():.3f} ± {error:.3f}), "
+        f"score {100 * with_them.score:.1f} % instead of {100 * plain.score:.1f} %"
+    )
+    return float(gain.mean()) > error, said
+
+
+def taps_in_words(chain: Chain, cuts: Sequence[int]) -> str:
+    """``4 (blocks.1.2), 9 (blocks.3.1)``."""
+    return ", ".join(f"{cut} ({chain.blocks[cut - 1].name})" for cut in cuts)
