@@ -4,9 +4,10 @@
     python benchmarks/recipes.py freeze=16,mixup=0.4 rate=1e-3 --splits 6
 
 A recipe names what differs from the default: ``freeze``, ``views``, ``epochs``, ``rate``, ``decay``,
-``weight_decay``, ``mixup``, ``batch_size``, ``clip``, and ``taps`` (1: the usual ones, 0: none). Each trains for all its epochs on one half of the
-pictures and is scored on the other, at its start (the probe's solution) and at its end. The comparison of
-``make versus`` is on other pictures, so that no default is chosen on what it is judged by.
+``weight_decay``, ``mixup``, ``batch_size``, ``clip``, and ``taps`` (1: the usual ones, 0: none). Each trains
+for all its epochs on one half of the pictures and is scored on the other, at its start (the probe's solution)
+and at its end. The comparison of ``make versus`` is on other pictures, so that no default is chosen on what it
+is judged by.
 """
 
 from __future__ import annotations

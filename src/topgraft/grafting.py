@@ -19,6 +19,7 @@ from topgraft.head import Head, OwnHead
 from topgraft.history import Recipe
 from topgraft.lora import add_lora
 from topgraft.pooling import width
+from topgraft.taps import resolve_taps, tapped
 from topgraft.train import parameter_groups as groups_of
 
 AnyHead = int | nn.Module | Callable[[int], nn.Module]
@@ -30,6 +31,7 @@ def graft(
     freeze: str | int,
     head: AnyHead,
     keep: str | int = "all",
+    taps: str | Sequence[int] = "none",
     hidden: Sequence[int] = (),
     dropout: float = 0.0,
     pooled: bool = True,
@@ -57,6 +59,9 @@ def graft(
         that makes one, given the number of pooled features.
     keep
         How many blocks are kept, said as ``freeze`` is.
+    taps
+        Earlier cuts whose pooled activations the head reads beside those of the last kept block: counts or
+        names of blocks (``"4,9"`` or ``[4, 9]``), see :func:`topgraft.taps.tapped`.
     hidden, dropout
         Widths of hidden layers, and the share of pooled features set to zero in training, of the head that is
         made here; see :class:`topgraft.head.Head`.
@@ -97,6 +102,10 @@ def graft(
     refuse_auto("freeze", freeze, chain, least=0, most=kept)
     frozen = resolve_freeze(freeze, chain, source, kept)
     assert frozen is not None
+    refuse_auto("taps", _said(taps), chain, least=1, most=kept)
+    cuts = resolve_taps(_said(taps), chain, source, kept)
+    assert cuts is not None
+    chain = tapped(chain, cuts)
     if 0 < frozen < kept:
         _must_train_alike(chain, frozen)
     made = _head(chain, kept, head, hidden=hidden, dropout=dropout, pooled=pooled)
@@ -164,6 +173,10 @@ def parameter_groups(
         if new:
             groups.append({**group, "params": [p for p, _ in new], "names": [n for _, n in new]})
     return groups
+
+
+def _said(taps: str | Sequence[int]) -> str:
+    return taps if isinstance(taps, str) else ",".join(map(str, taps))
 
 
 def _chain_of(

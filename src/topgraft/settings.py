@@ -50,8 +50,9 @@ class Settings:
     mixup
         ``alpha`` of the mixtures of two examples that are trained on, 0 for none; not given, 1 for pictures.
     taps
-        Earlier cuts that the head reads, too: ``auto``, ``none``, or counts and names of blocks with commas
-        between them, see :mod:`topgraft.taps`.
+        Earlier cuts that the head reads, too: ``none``; counts and names of blocks with commas between them;
+        ``auto``: those after a quarter, half and three quarters of the kept blocks, where they measurably
+        help, and none where both keep and freeze are given. See :mod:`topgraft.taps`.
     class_weights
         ``none`` or ``balanced``.
     prefer

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from topgraft import search
+from topgraft.choices import AUTO
 from topgraft.evidence import Evidence
 from topgraft.taps import (
     is_worth,
@@ -27,8 +28,9 @@ def settle_taps(
 ) -> tuple[search.Material, Evidence]:
     """Decide which taps the head has, and give what trainings and their judges then go by.
 
-    Where nobody says, those of :func:`topgraft.taps.usual_taps` are scored on the folds that the depth was
-    measured on, and taken where they lower the loss by more than the error of the difference.
+    Where neither they nor both of keep and freeze are given, those of :func:`topgraft.taps.usual_taps` are
+    scored on the folds that the depth was measured on, and taken where they lower the loss by more than the
+    error of the difference.
 
     Parameters
     ----------
@@ -45,6 +47,7 @@ def settle_taps(
     """
     chain, features = material.backbone.chain, material.features
     asked = resolve_taps(at.settings.taps, chain, material.backbone.source, keep)
+    decided = AUTO not in (at.settings.keep, at.settings.freeze)
     cuts = usual_taps(keep) if asked is None else asked
     measured: Evidence | None = None
 
@@ -60,6 +63,8 @@ def settle_taps(
         nonlocal measured
         if asked is not None:
             return list(cuts), "as asked"
+        if decided:
+            return [], "keep and freeze were given, and no taps"
         if not cuts:
             return [], "there is no earlier cut"
         widths = {cut: x.shape[1] for cut, x in features.cuts.items()}

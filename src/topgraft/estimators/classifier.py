@@ -68,7 +68,7 @@ class TransferClassifier(ClassifierMixin, Transfer):
         nothing but the head trains, or where ``epochs`` is given and the budget is enough for them.
     hidden, dropout
         Widths of hidden layers of the head, and its dropout.
-    augment, mixup
+    augment, mixup, taps
         See :class:`topgraft.settings.Settings`.
     class_weights
         ``none`` or ``balanced``.
@@ -130,6 +130,7 @@ class TransferClassifier(ClassifierMixin, Transfer):
         dropout: float = 0.0,
         augment: str = "auto",
         mixup: float | None = None,
+        taps: str | Sequence[int] = "auto",
         class_weights: str = "none",
         engine: str = "torch",
         precision: str = "fp32",
@@ -149,6 +150,7 @@ class TransferClassifier(ClassifierMixin, Transfer):
         self.dropout = dropout
         self.augment = augment
         self.mixup = mixup
+        self.taps = taps
         self.class_weights = class_weights
         self.engine = engine
         self.precision = precision
@@ -192,7 +194,7 @@ class TransferClassifier(ClassifierMixin, Transfer):
             )
         settings = self._settings(
             *("keep", "freeze", "weights", "prefer", "folds", "budget", "epochs", "hidden", "dropout"),
-            *("augment", "mixup", "class_weights", "engine", "precision"),
+            *("augment", "mixup", "taps", "class_weights", "engine", "precision"),
         )
         if self._is_on_numbers():
             self._fit_numbers(taken, codes, settings)

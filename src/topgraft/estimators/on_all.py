@@ -42,7 +42,7 @@ from topgraft.settings import Settings
 from topgraft.side_by_side import in_order, single_threaded
 from topgraft.stages import Prepared, advise, load_for, measure, probe_all
 from topgraft.tapping import settle_taps
-from topgraft.taps import side_by_side
+from topgraft.taps import resolve_taps, side_by_side, with_taps
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -247,7 +247,9 @@ def _frozen(
 ) -> FittedOnAll:
     """The probe's head on every example, without anything measured on folds."""
     nobody = Prepared(settings, backbone, data, data, data.subset([]), np.ones(len(data), dtype=np.int64), ())
-    graft = search.frozen_graft(_material(nobody, store, features), keep)
+    cuts = resolve_taps(settings.taps, backbone.chain, backbone.source, keep) or ()
+    nobody = replace(nobody, backbone=with_taps(backbone, cuts))
+    graft = search.frozen_graft(_material(nobody, store, side_by_side(features, keep, cuts)), keep)
     reasons = {"keep": reason, "freeze": f"{reason}, so that only the head is new"}
     return FittedOnAll(graft.eval(), None, None, NOT_CALIBRATED, settings, reasons)
 
