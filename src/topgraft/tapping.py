@@ -65,11 +65,13 @@ def settle_taps(
             return list(cuts), "as asked"
         if decided:
             return [], "keep and freeze were given, and no taps"
+        if at.plan.is_repeat:
+            return [], "the plan has none"
         if not cuts:
             return [], "there is no earlier cut"
         widths = {cut: x.shape[1] for cut, x in features.cuts.items()}
         share = sum(widths[cut] for cut in (keep, *cuts)) / sum(widths.values())
-        if probing * share > SPENT * at.left and not at.plan.is_repeat:
+        if probing * share > SPENT * at.left:
             at.skipped.append("a head that reads earlier cuts: no time")
             return [], at.skipped[-1]
         measured = score()
