@@ -6,8 +6,8 @@
 A recipe names what differs from the default: ``freeze``, ``views``, ``epochs``, ``rate``, ``decay``,
 ``weight_decay``, ``mixup``, ``batch_size``, ``clip``, and ``taps`` (1: the usual ones, 0: none). Each trains
 for all its epochs on one half of the pictures and is scored on the other, at its start (the probe's solution)
-and at its end. The comparison of ``make versus`` is on other pictures, so that no default is chosen on what it
-is judged by.
+and at its end; ``epochs=0`` is the start alone. The comparison of ``make versus`` is on other pictures, so that
+no default is chosen on what it is judged by.
 """
 
 from __future__ import annotations
@@ -118,10 +118,18 @@ class Bench:
         recipe = replace(search.recipe_for(material, keep, int(given["epochs"]), rows), **given)
         loss, score, _ = evaluate(graft, source, targets, away)
         began = time.monotonic()
-        train(graft, source, targets, rows, recipe=recipe)
+        if recipe.epochs:
+            train(graft, source, targets, rows, recipe=recipe)
         seconds = time.monotonic() - began
         loss_after, score_after, _ = evaluate(graft, source, targets, away)
         return score, loss, score_after, loss_after, seconds
+
+
+def gain_of(differences: np.ndarray[Any, np.dtype[Any]]) -> str:
+    """Mean over the splits and its standard error, in points."""
+    count = len(differences)
+    error = differences.std(ddof=1) / count**0.5 if count > 1 else float("nan")
+    return f"{100 * differences.mean():+.1f} ± {100 * error:.1f}"
 
 
 def main() -> int:
@@ -134,16 +142,17 @@ def main() -> int:
     asked = parser.parse_args()
     recipes = {text or "the default": recipe_of(text) for text in asked.recipes}
     bench = Bench(pictures(asked.build, asked.pictures), asked.build)
-    rows = []
+    rows, first = [], None
     for name, told in recipes.items():
         each = np.array([bench.run(told, split) for split in range(asked.splits)])
         score, loss, score_after, loss_after, seconds = each.mean(0)
-        error = (each[:, 2] - each[:, 0]).std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else float("nan")
-        gain = f"{100 * (score_after - score):+.1f} ± {100 * error:.1f}"
-        cells = [f"{100 * score:.1f}", f"{100 * score_after:.1f}", gain, f"{loss:.3f}", f"{loss_after:.3f}"]
+        first = each[:, 2] if first is None else first
+        gain, beside = gain_of(each[:, 2] - each[:, 0]), gain_of(each[:, 2] - first)
+        cells = [f"{100 * score:.1f}", f"{100 * score_after:.1f}", gain, beside]
+        cells += [f"{loss:.3f}", f"{loss_after:.3f}"]
         rows.append([name, *cells, f"{seconds:.0f}"])
         print(" | ".join(rows[-1]), flush=True)
-    header = ["recipe", "score before", "after", "gain over splits", "loss before", "after", "seconds"]
+    header = ["recipe", "score before", "after", "gain", "over the first", "loss before", "after", "seconds"]
     print("\n".join(markdown_table(header, rows)))
     return 0
 
