@@ -23,6 +23,7 @@ def result(**more: Any) -> dict[str, Any]:
     return {
         "keep": 2,
         "freeze": 1,
+        "taps": [1],
         "trained_parameters": 12_345,
         "model": "photos.topgraft",
         "majority": 0.25,
@@ -39,7 +40,7 @@ def test_the_card_says_what_a_person_should_know(backbone: Backbone) -> None:
         "licence of the weights: mit",
         "keeps 2 of 3 blocks, to `blocks.0`",
         "of these 1 never changed, to `stem`",
-        "12,345 parameters were trained",
+        "the head also reads what comes out of blocks 1\n- 12,345 parameters were trained",
         "accuracy 87.5 % on 40 untouched examples",
         "70.0 % to 95.1 %",
         "25.0 %",

@@ -40,7 +40,8 @@ def test_training_that_the_budget_does_not_allow_is_left_out_and_said(
     result = json.loads((tmp_path / "model" / "result.json").read_text())
     assert result["keep"] == result["freeze"]
     assert result["history"] is None
-    assert [why in s for s in result["skipped"]] == [True]
+    left_out = [s for s in result["skipped"] if "reads earlier cuts" not in s]
+    assert [why in s for s in left_out] == [True]
 
 
 def test_a_run_without_time_repeats_by_its_plan(job: Job, tmp_path: Path) -> None:

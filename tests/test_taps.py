@@ -29,6 +29,7 @@ from topgraft.chain import Chain, State
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Features
 from topgraft.export import export
+from topgraft.features.converted import identity_of
 from topgraft.features.sources import StateSource
 from topgraft.head import Head
 from topgraft.pooling import pool, width
@@ -264,3 +265,14 @@ def test_tg_graft_has_them_for_texts_and_freezes_up_to_anywhere() -> None:
             torch.testing.assert_close(graft.eval()(x), before)
     with pytest.raises(TopgraftError, match="taps=auto is decided on data"):
         tg.graft(maps(), freeze=1, head=5, taps="auto", example=example_maps())
+
+
+def test_what_is_stored_with_taps_and_without_is_kept_apart(tmp_path: Path) -> None:
+    plain = material_of(backbone_of(maps(), example_maps()), data_of_maps(12), tmp_path)
+    for taps in ((), (1,), (1, 2), ()):
+        material = replace(plain, backbone=with_taps(plain.backbone, taps))
+        source, reused = search.source_at(material, 4, 3)
+        assert len(source.batch([0], training=False).tensors) == 1 + len(taps)  # type: ignore[union-attr]
+    assert reused == 12
+    parts = [tapped(plain.backbone.chain, taps)[:3] for taps in ((), (1,), (2,))]
+    assert len({str(identity_of(part)) for part in parts}) == 3
