@@ -36,9 +36,8 @@ from topgraft.pooling import pool, width
 from topgraft.probe import fit_head, probe
 from topgraft.saved import Model, open_model
 from topgraft.taps import (
+    advise_taps,
     emphasis,
-    is_worth,
-    probe_tapped,
     resolve_taps,
     side_by_side,
     tapped,
@@ -210,15 +209,20 @@ def test_evidence_of_all_cuts_is_that_of_their_features_side_by_side() -> None:
     early[:, 0] += 2 * targets
     cuts = {1: early, 2: torch.randn(60, 12, generator=numbers)}
     cuts |= {3: torch.randn(60, 12, generator=numbers), 4: torch.randn(60, 12, generator=numbers)}
-    features, chain = Features(cuts, "here"), tapped(chain_of(), [1])
+    features = Features(cuts, "here")
     plain = probe(features, targets, np.arange(60) // 3 % 5, 3)
-    found = probe_tapped(chain, side_by_side(features, 4, [1]), 4, plain)
+    advice = advise_taps(chain_of(), features, 4, plain, [1])
+    found = advice.evidence
     by_hand = probe(Features({4: torch.cat([cuts[4], cuts[1]], 1)}, "here"), targets, plain.fold_of, 3)
     assert np.array_equal(found[4].losses, by_hand[4].losses)
     assert np.array_equal(found[2].losses, plain[2].losses)
-    assert is_worth(plain[4], found[4])[0]
-    assert not is_worth(found[4], plain[4])[0]
-    assert not is_worth(plain[4], plain[4])[0]
+    saved_ = plain[4].losses - found[4].losses
+    assert advice.gain == pytest.approx(saved_.mean())
+    assert advice.error == pytest.approx(saved_.std(ddof=1) / 60**0.5)
+    assert advice.worth
+    assert (advice.score, advice.loss) == (found[4].score, found[4].loss)
+    assert not replace(advice, gain=advice.error).worth
+    assert not advise_taps(chain_of(), features, 4, plain, [2]).worth
 
 
 def tapped_model(model: Model, keep: int, freeze: int, taps: list[int]) -> Model:

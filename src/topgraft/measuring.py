@@ -25,6 +25,7 @@ from topgraft.rivals import (
 from topgraft.settings import Settings
 from topgraft.show import backbone_lines, data_lines, evidence_table, probe_json
 from topgraft.stages import Prepared, advise, load_for, measure, prepare, probe_all, reuse, time_one_batch
+from topgraft.taps import TapsAdvice, advise_taps, said_of_taps, usual_taps
 from topgraft.transferability import secondary
 
 
@@ -95,12 +96,17 @@ def run_probe(
         console.line("Note", note)
     block = backbone.chain.blocks[advice.keep - 1].name
     console.line("Advice", f"keep {advice.keep} of {len(backbone.chain)} (to {block}): {advice.reason}")
+    taps: TapsAdvice | None = None
+    if cuts := usual_taps(advice.keep):
+        taps = advise_taps(backbone.chain, features, advice.keep, evidence, cuts)
+        console.line("Taps", said_of_taps(backbone.chain, taps))
     rate = passed["seconds_an_example"]
     if timed and passed["items_reused"] and not rate:
         chosen = replace(settings, engine=passed["engine"], precision=passed["precision"])
         rate = time_one_batch(backbone, ready.development, chosen, store)
     resumed = reuse("pass", passed["items_reused"], passed["items_reused"] * rate)
-    return probe_json(backbone, evidence, advice, resumed, beside)
+    document = probe_json(backbone, evidence, advice, resumed, beside)
+    return document | {"taps": None if taps is None else taps.to_json()}
 
 
 def _several(ready: Prepared, networks: Sequence[Backbone], store: Store, console: Console) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from topgraft import search
 from topgraft.choices import AUTO
 from topgraft.evidence import Evidence
 from topgraft.taps import (
-    is_worth,
-    probe_tapped,
+    TapsAdvice,
+    advise_taps,
     resolve_taps,
+    said_of_taps,
     side_by_side,
     taps_in_words,
     usual_taps,
@@ -49,13 +50,11 @@ def settle_taps(
     asked = resolve_taps(at.settings.taps, chain, material.backbone.source, keep)
     decided = AUTO not in (at.settings.keep, at.settings.freeze)
     cuts = usual_taps(keep) if asked is None else asked
-    measured: Evidence | None = None
+    measured: TapsAdvice | None = None
 
-    def score() -> Evidence:
-        tapped = with_taps(material.backbone, cuts)
-        joined = side_by_side(features, keep, cuts)
+    def score() -> TapsAdvice:
         began = time.monotonic()
-        found = probe_tapped(tapped.chain, joined, keep, evidence)
+        found = advise_taps(chain, features, keep, evidence, cuts)
         at.ledger.spend("probes", seconds=time.monotonic() - began)
         return found
 
@@ -75,18 +74,17 @@ def settle_taps(
             at.skipped.append("a head that reads earlier cuts: no time")
             return [], at.skipped[-1]
         measured = score()
-        worth, said = is_worth(evidence[keep], measured[keep])
-        return (list(cuts), said) if worth else ([], f"cuts {', '.join(map(str, cuts))} gain nothing: {said}")
+        at.console.line("Taps", said_of_taps(chain, measured))
+        return list(cuts) if measured.worth else [], measured.reason
 
     cuts = tuple(at.plan.decide("taps", choose))
-    reason = at.plan.reason("taps")
     if not cuts:
-        if measured is not None:
-            at.console.line("Taps", f"none; {reason}")
         return material, evidence
-    at.console.line("Taps", f"the head also reads cuts {taps_in_words(chain, cuts)}: {reason}")
+    if measured is None:
+        reason = at.plan.reason("taps")
+        at.console.line("Taps", f"the head also reads cuts {taps_in_words(chain, cuts)}: {reason}")
+        measured = score()
     backbone = with_taps(material.backbone, cuts)
     at.ready = replace(at.ready, backbone=backbone)
-    if measured is None:
-        measured = score()
-    return replace(material, backbone=backbone, features=side_by_side(features, keep, cuts)), measured
+    joined = side_by_side(features, keep, cuts)
+    return replace(material, backbone=backbone, features=joined), measured.evidence

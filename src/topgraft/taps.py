@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from topgraft.backbones.types import Backbone
 from topgraft.chain import Chain, Pool
 from topgraft.choices import AUTO, resolve_keep
 from topgraft.errors import TopgraftError
-from topgraft.evidence import CutEvidence, Evidence, Features
+from topgraft.evidence import Evidence, Features
 from topgraft.pooling import Pooling, width
 from topgraft.probe import probe
 
@@ -155,43 +156,90 @@ def _own_width(chain: Chain, cut: int) -> int:
     return width(chain.blocks[cut - 1]) - sum(_own_width(chain, one) for one in chain.taps if one < cut)
 
 
-def probe_tapped(chain: Chain, features: Features, keep: int, evidence: Evidence) -> Evidence:
-    """The evidence in which the last kept cut is scored with its taps, on the same folds.
+@dataclass(frozen=True)
+class TapsAdvice:
+    """What a head that also reads earlier cuts measured, beside one that does not.
+
+    Parameters
+    ----------
+    cuts
+        After which it reads.
+    evidence
+        In which the last kept cut is scored with them; all other cuts as they were.
+    score, low, high, loss
+        Of that cut, as in :class:`topgraft.evidence.CutEvidence`.
+    gain, error
+        By how much the out-of-fold loss is lower, in nats, and the standard error of that.
+    reason
+        In words.
+    """
+
+    cuts: tuple[int, ...]
+    evidence: Evidence
+    score: float
+    low: float
+    high: float
+    loss: float
+    gain: float
+    error: float
+    reason: str
+
+    @property
+    def worth(self) -> bool:
+        """Whether the gain is over its error."""
+        return self.gain > self.error
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the evidence."""
+        names = ("score", "low", "high", "loss", "gain", "error", "worth", "reason")
+        return {"cuts": list(self.cuts)} | {name: getattr(self, name) for name in names}
+
+
+def advise_taps(
+    chain: Chain, features: Features, keep: int, evidence: Evidence, cuts: Sequence[int]
+) -> TapsAdvice:
+    """Score the last kept cut with taps, on the same folds, and compare.
 
     Parameters
     ----------
     chain
-        Tapped.
+        Without taps.
     features
-        :func:`side_by_side`.
+        Of every cut.
     keep
         Blocks kept.
     evidence
-        Without taps.
+        Of every cut.
+    cuts
+        The taps, one or more.
     """
-    weight = emphasis(chain, keep)
+    joined, weight = side_by_side(features, keep, cuts), emphasis(tapped(chain, cuts), keep)
     assert weight is not None
     found = probe(
-        Features({keep: features.cuts[keep]}, features.key),
+        Features({keep: joined.cuts[keep]}, features.key),
         evidence.targets,
         evidence.fold_of,
         evidence.classes,
         emphasis={keep: weight},
         groups=evidence.groups,
     )
-    cuts = tuple(found.cuts[0] if cut.keep == keep else cut for cut in evidence.cuts)
-    return replace(evidence, cuts=cuts)
-
-
-def is_worth(plain: CutEvidence, with_them: CutEvidence) -> tuple[bool, str]:
-    """Whether taps lower the out-of-fold loss by more than the error of the difference; and in words."""
-    gain = plain.losses - with_them.losses
-    error = float(np.std(gain, ddof=1)) / math.sqrt(len(gain))
+    plain, with_them = evidence[keep], found.cuts[0]
+    both = replace(evidence, cuts=tuple(with_them if cut.keep == keep else cut for cut in evidence.cuts))
+    saved = plain.losses - with_them.losses
+    gain, error = float(saved.mean()), float(np.std(saved, ddof=1)) / math.sqrt(len(saved))
     said = (
-        f"loss {with_them.loss:.3f} instead of {plain.loss:.3f} (a gain of {gain.mean():.3f} ± {error:.3f}), "
+        f"loss {with_them.loss:.3f} instead of {plain.loss:.3f} (a gain of {gain:.3f} ± {error:.3f}), "
         f"score {100 * with_them.score:.1f} % instead of {100 * plain.score:.1f} %"
     )
-    return float(gain.mean()) > error, said
+    measured = (with_them.score, with_them.low, with_them.high, with_them.loss)
+    return TapsAdvice(tuple(cuts), both, *measured, gain, error, said)
+
+
+def said_of_taps(chain: Chain, advice: TapsAdvice) -> str:
+    """The line on taps, as a person reads it."""
+    if not advice.worth:
+        return f"none; cuts {', '.join(map(str, advice.cuts))} gain nothing: {advice.reason}"
+    return f"the head also reads cuts {taps_in_words(chain, advice.cuts)}: {advice.reason}"
 
 
 def taps_in_words(chain: Chain, cuts: Sequence[int]) -> str:
