@@ -44,7 +44,6 @@ from topgraft.search import (
     new_graft,
     reads_views,
     recipe_for,
-    refit,
     right_most_third,
     run_trial,
     source_at,
@@ -167,19 +166,6 @@ def test_a_trial_trains_what_is_not_frozen_and_scores_the_validation_part(tmp_pa
     source, _ = source_at(material, 4, 2)
     correct = evaluate(graft, source, material.targets, material.validation)[2].tolist()
     assert trial.history.correct == correct
-
-
-def test_refit_takes_the_steps_that_were_found_on_everything(tmp_path):
-    material = of_arrays(tmp_path, rate=0.01)
-    _, trial = trial_of(material, 4, 2, epochs=3)
-    source, _ = source_at(material, 4, 2)
-    graft, history = refit(material, trial, source, checkpoint=None, advance=None)
-    per_epoch = history.steps_an_epoch
-    assert per_epoch == -(-len(material.targets) // 32)
-    assert len(history.epochs) - 1 == -(-trial.history.best * trial.history.steps_an_epoch // per_epoch)
-    assert differing(kept(graft), kept(new_graft(material, 4, 2, material.everything)))
-    again, _ = refit(material, trial, source, checkpoint=None, advance=None)
-    assert differing(kept(again), kept(graft)) == set()
 
 
 # what training reads

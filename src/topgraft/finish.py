@@ -29,6 +29,7 @@ from topgraft.score import Score, majority_score, optimism, score_predictions
 from topgraft.settings import REPEATED
 from topgraft.show import calibration_line, optimism_line, score_json, score_lines
 from topgraft.show_cost import compared_lines
+from topgraft.soup import refit
 from topgraft.stages import Prepared, measure
 from topgraft.taps import side_by_side, with_taps
 from topgraft.underway import Underway
@@ -198,7 +199,8 @@ def refit_on_all(
         trial = search.Trial(graft.keep, graft.freeze, history, 0.0)
         views = int(at.plan.decisions.get(f"views_at_{graft.freeze}", {}).get("value", 0))
         source, _ = search.source_at(everything, graft.keep, graft.freeze, views=views)
-        last, _ = search.refit(everything, trial, source, checkpoint=None, advance=None)
+        members = int(at.plan.decisions.get("soup", {}).get("value", 1))
+        last, _ = refit(everything, trial, source, members=members, checkpoint=None, advance=None)
     last.head.cool(at.calibration.temperature)
     save(at.run.path, last, ready.backbone.preprocess, description)
     at.console.line(

@@ -303,5 +303,7 @@ def _check_depth(settings: Settings, given: dict[str, Any], backbone: Backbone) 
     taps = resolve_taps(settings.taps, chain, source, keep or len(chain))
     if taps is not None and "taps" in given:
         agree("taps", list(taps), given["taps"]["value"])
+    if "soup" in given:
+        agree("soup", settings.soup, given["soup"]["value"])
     if "epochs" in given:
         agree("epochs", settings.epochs, given["epochs"]["value"])

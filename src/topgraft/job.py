@@ -28,6 +28,7 @@ from topgraft.rehearsal import candidate, candidates, is_live
 from topgraft.show import evidence_table
 from topgraft.show_cost import pass_line
 from topgraft.show_health import checked, health_json, health_lines, must_not_be_lost
+from topgraft.soup import refitted
 from topgraft.stages import (
     advise,
     engine_for,
@@ -204,7 +205,7 @@ class Job(Underway):
             self.calibration = Calibration.of_logits(trial.logits.numpy(), wanted.numpy())
             right = trial.logits.argmax(1) == wanted
             self.searched = float(right.double().mean()), len(right)
-        return self._refitted(material, graft, trial, source), trial.history, freeze
+        return refitted(self, material, graft, trial, source), trial.history, freeze
 
     def _trial(
         self,
@@ -251,31 +252,6 @@ class Job(Underway):
         if not from_start or freeze == keep:
             must_not_be_lost(keep, history, found)
         return graft, trial
-
-    def _refitted(
-        self, material: search.Material, graft: Graft, trial: search.Trial, source: Source
-    ) -> Graft:
-        """The graft fitted again on training and validation part together, unless that is not wanted."""
-        history, count = trial.history, len(material.everything)
-        if not self.settings.refit:
-            return graft
-        began = time.monotonic()
-        with self.console.progress("Refit", history.best, "epochs") as bar:
-            graft, again = search.refit(
-                material,
-                trial,
-                source,
-                checkpoint=self.run.work / "refit.safetensors",
-                advance=lambda e: bar(1 if e.number else 0),
-            )
-        spent = sum(e.seconds for e in again.epochs[: again.resumed + 1])
-        self.note_reuse("refit", again.resumed, spent)
-        self.ledger.spend("training", seconds=time.monotonic() - began + spent)
-        steps = counted(history.best * history.steps_an_epoch, "step")
-        self.console.line(
-            "Refit", f"on training and validation part together, {counted(count, 'example')}, {steps}"
-        )
-        return graft
 
     @staticmethod
     def _freeze_of(

@@ -64,6 +64,10 @@ Taps = Annotated[
     str,
     typer.Option(help="Earlier cuts that the head reads, too: auto, none, or counts and names, as in 4,9."),
 ]
+Soup = Annotated[
+    int | None,
+    typer.Option(help="Trainings whose weights are averaged at the end; by default up to 3, as time allows."),
+]
 ClassWeights = Annotated[str, typer.Option(help="none or balanced.")]
 Prefer = Annotated[str, typer.Option(help="Of depths as good as the best: small, fast or accuracy.")]
 TuneNorms = Annotated[bool, typer.Option(help="Let batch norms of trainable blocks renew statistics.")]

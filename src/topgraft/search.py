@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ MOST_EPOCHS, MOST_WITH_VIEWS = 10, 20
 LEAST_EPOCHS = 2
 SETTLED = 3
 """Epochs from which on a training is taken unless it is measurably worse."""
-RATES = {"tokens": 1e-4, "map": 3e-4, "map_last": 3e-4, "vector": 1e-3}
+RATES = {"tokens": 1e-4, "map": 1e-3, "map_last": 3e-4, "vector": 1e-3}
 """Peak rates that suit transformers, convolutional networks and plain layers, chosen in trials."""
 
 
@@ -317,37 +317,6 @@ def is_better(trial: Trial, evidence: Evidence, validation: Sequence[int]) -> tu
     if taken:
         return True, f"{said}: not measurably worse ({100 * mean:.1f} ± {100 * error:.1f} points)"
     return False, f"{said}: no gain"
-
-
-def refit(
-    material: Material,
-    trial: Trial,
-    source: Source,
-    *,
-    checkpoint: Path | None,
-    advance: Callable[[Epoch], None] | None,
-) -> tuple[Graft, History]:
-    """Fit again on training and validation part together, for the steps that early stopping found.
-
-    The schedule is laid out for these steps, so that the rate ends at zero.
-    """
-    rows = material.everything
-    weights = class_weights(material, rows)
-    graft = new_graft(material, trial.keep, trial.freeze, rows, class_weights=weights)
-    steps = trial.history.best * trial.history.steps_an_epoch
-    recipe = recipe_for(material, trial.keep, trial.history.best, rows)
-    history = train(
-        graft,
-        source,
-        material.targets,
-        rows,
-        recipe=replace(recipe, seed=recipe.seed + 1),
-        steps=steps,
-        schedule_steps=steps,
-        checkpoint=checkpoint,
-        advance=advance,
-    )
-    return graft, history
 
 
 def head_trains(material: Material) -> bool:

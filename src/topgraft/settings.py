@@ -53,6 +53,9 @@ class Settings:
         Earlier cuts that the head reads, too: ``none``; counts and names of blocks with commas between them;
         ``auto``: those after a quarter, half and three quarters of the kept blocks, where they measurably
         help, and none where both keep and freeze are given. See :mod:`topgraft.taps`.
+    soup
+        Trainings whose weights are averaged at the end, 1 for none; not given, up to 3 as time allows, and 1
+        where ``epochs`` is given. See :mod:`topgraft.soup`.
     class_weights
         ``none`` or ``balanced``.
     prefer
@@ -91,6 +94,7 @@ class Settings:
     augment: str = "auto"
     mixup: float | None = None
     taps: str = "auto"
+    soup: int | None = None
     class_weights: str = "none"
     prefer: str = "small"
     tune_norms: bool = False
@@ -124,6 +128,8 @@ class Settings:
             _between("rate", self.rate, 1e-8, 10)
         if self.mixup is not None:
             _between("mixup", self.mixup, 0, 100)
+        if self.soup is not None:
+            _between("soup", self.soup, 1, 100)
         if self.epochs is not None:
             _between("epochs", self.epochs, 1, 10_000)
         for width in self.hidden:

@@ -1,0 +1,168 @@
+"""The fit on all of the development part: several trainings from one start, whose weights are averaged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from topgraft.console import counted, duration
+from topgraft.features.sources import Source
+from topgraft.graft import Graft
+from topgraft.history import Epoch, History
+from topgraft.search import Material, Trial, class_weights, new_graft, recipe_for
+from topgraft.train import train
+from topgraft.underway import Underway
+
+MOST = 3
+"""Trainings that are averaged at most."""
+
+
+def members_for(asked: int | None, *, timeless: bool, seconds: float, left: float) -> tuple[int, str]:
+    """How many trainings are averaged, and why.
+
+    Parameters
+    ----------
+    asked
+        By ``--soup``.
+    timeless
+        Whether epochs were given, or a plan: time then decides nothing, so that the same seed gives the same
+        bits.
+    seconds
+        That one takes.
+    left
+        Seconds of the budget.
+
+    Examples
+    --------
+    >>> members_for(None, timeless=False, seconds=30, left=100)
+    (2, 'a training takes about 30 s, 100 s left')
+    >>> (
+    ...     members_for(2, timeless=False, seconds=30, left=0),
+    ...     members_for(None, timeless=True, seconds=1, left=9),
+    ... )
+    ((2, 'as asked (--soup)'), (1, 'epochs were given, and no --soup'))
+    """
+    if asked is not None:
+        return asked, "as asked (--soup)"
+    if timeless:
+        return 1, "epochs were given, and no --soup"
+    possible = int(0.85 * left / max(seconds, 1e-3))
+    told = f"a training takes about {duration(seconds)}, {duration(left)} left"
+    return max(1, min(MOST, possible)), told
+
+
+def refit(
+    material: Material,
+    trial: Trial,
+    source: Source,
+    *,
+    members: int = 1,
+    checkpoint: Path | None,
+    advance: Callable[[Epoch], None] | None,
+) -> tuple[Graft, list[History]]:
+    """Fit again on training and validation part together, for the steps that early stopping found.
+
+    The schedule is laid out for these steps, so that the rate ends at zero. Several trainings start at the
+    same weights and differ in the order of examples and in every random choice; they end in one basin, so
+    that the mean of their weights is a model, as good as their ensemble at the cost of one (Wortsman et al.
+    2022, model soups).
+
+    Parameters
+    ----------
+    members
+        Trainings that are averaged.
+    checkpoint
+        As for :func:`topgraft.train.train`; further members have a file of their own beside it.
+
+    Returns
+    -------
+    Graft, list of History
+        The graft, and how each training went.
+    """
+    rows = material.everything
+    weights = class_weights(material, rows)
+    steps = trial.history.best * trial.history.steps_an_epoch
+    recipe = recipe_for(material, trial.keep, trial.history.best, rows)
+    histories, ends = [], []
+    for member in range(members):
+        graft = new_graft(material, trial.keep, trial.freeze, rows, class_weights=weights)
+        place = checkpoint
+        if checkpoint is not None and member:
+            place = checkpoint.with_stem(f"{checkpoint.stem}-{member}")
+        history = train(
+            graft,
+            source,
+            material.targets,
+            rows,
+            recipe=replace(recipe, seed=recipe.seed + 1 + member),
+            steps=steps,
+            schedule_steps=steps,
+            checkpoint=place,
+            advance=advance,
+        )
+        histories.append(history)
+        ends.append([tensor.detach().clone() for tensor in _trained(graft)])
+    with torch.no_grad():
+        for place_, *each in zip(_trained(graft), *ends, strict=True):
+            place_.copy_(mean_of(each))
+    return graft, histories
+
+
+def refitted(at: Underway, material: Material, graft: Graft, trial: Trial, source: Source) -> Graft:
+    """The graft of :func:`refit`, unless that is not wanted; the number of members is decided once."""
+    history, count = trial.history, len(material.everything)
+    if not at.settings.refit:
+        return graft
+    share = history.best / max(1, len(history.epochs) - 1) * count / max(1, len(material.rows))
+    members = at.plan.decide(
+        "soup",
+        lambda: members_for(
+            at.settings.soup,
+            timeless=at.settings.epochs is not None or at.plan.is_repeat,
+            seconds=trial.seconds * share,
+            left=at.left,
+        ),
+    )
+    began = time.monotonic()
+    with at.console.progress("Refit", members * history.best, "epochs") as bar:
+        graft, again = refit(
+            material,
+            trial,
+            source,
+            members=members,
+            checkpoint=at.run.work / "refit.safetensors",
+            advance=lambda e: bar(1 if e.number else 0),
+        )
+    spent = sum(e.seconds for one in again for e in one.epochs[: one.resumed + 1])
+    at.note_reuse("refit", sum(one.resumed for one in again), spent)
+    at.ledger.spend("training", seconds=time.monotonic() - began + spent)
+    steps = counted(history.best * history.steps_an_epoch, "step")
+    several = f"; the mean of {members} trainings' weights (--soup)" if members > 1 else ""
+    at.console.line(
+        "Refit", f"on training and validation part together, {counted(count, 'example')}, {steps}{several}"
+    )
+    return graft
+
+
+def _trained(graft: Graft) -> list[Tensor]:
+    """What training changes: parameters, and statistics of batch norms that are tuned."""
+    buffers = [] if graft.body is None else [b for b in graft.body.buffers() if b.is_floating_point()]
+    return [*(parameter for _, parameter, _ in graft.trainable()), *buffers]
+
+
+def mean_of(tensors: Sequence[Tensor]) -> Tensor:
+    """The mean, in the tensors' own dtype; of one it is that one, bit for bit.
+
+    Examples
+    --------
+    >>> mean_of([torch.tensor([1.0, 3.0]), torch.tensor([2.0, 5.0])])
+    tensor([1.5000, 4.0000])
+    """
+    if len(tensors) == 1:
+        return tensors[0]
+    return torch.stack([tensor.double() for tensor in tensors]).mean(0).to(tensors[0].dtype)
