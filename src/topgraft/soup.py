@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from topgraft.checkpoint import put, weights_of
 from topgraft.console import counted, duration
 from topgraft.features.sources import Source
 from topgraft.graft import Graft
@@ -106,10 +107,8 @@ def refit(
             advance=advance,
         )
         histories.append(history)
-        ends.append([tensor.detach().clone() for tensor in _trained(graft)])
-    with torch.no_grad():
-        for place_, *each in zip(_trained(graft), *ends, strict=True):
-            place_.copy_(mean_of(each))
+        ends.append(weights_of(graft))
+    put(graft, {name: mean_of([end[name] for end in ends]) for name in ends[0]})
     return graft, histories
 
 
@@ -149,20 +148,14 @@ def refitted(at: Underway, material: Material, graft: Graft, trial: Trial, sourc
     return graft
 
 
-def _trained(graft: Graft) -> list[Tensor]:
-    """What training changes: parameters, and statistics of batch norms that are tuned."""
-    buffers = [] if graft.body is None else [b for b in graft.body.buffers() if b.is_floating_point()]
-    return [*(parameter for _, parameter, _ in graft.trainable()), *buffers]
-
-
 def mean_of(tensors: Sequence[Tensor]) -> Tensor:
-    """The mean, in the tensors' own dtype; of one it is that one, bit for bit.
+    """The mean, in the tensors' own dtype; of whole numbers, which count steps, the last.
 
     Examples
     --------
     >>> mean_of([torch.tensor([1.0, 3.0]), torch.tensor([2.0, 5.0])])
     tensor([1.5000, 4.0000])
     """
-    if len(tensors) == 1:
-        return tensors[0]
+    if len(tensors) == 1 or not tensors[0].is_floating_point():
+        return tensors[-1]
     return torch.stack([tensor.double() for tensor in tensors]).mean(0).to(tensors[0].dtype)
