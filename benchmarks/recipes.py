@@ -4,10 +4,10 @@
     python benchmarks/recipes.py freeze=16,mixup=0.4 rate=1e-3 --splits 6
 
 A recipe names what differs from the default: ``freeze``, ``views``, ``epochs``, ``rate``, ``decay``,
-``weight_decay``, ``mixup``, ``batch_size``, ``clip``, and ``taps`` (1: the usual ones, 0: none). Each trains
-for all its epochs on one half of the pictures and is scored on the other, at its start (the probe's solution)
-and at its end; ``epochs=0`` is the start alone. The comparison of ``make versus`` is on other pictures, so
-that no default is chosen on what it is judged by.
+``weight_decay``, ``mixup``, ``batch_size``, ``clip``, ``taps`` (1: the usual ones, 0: none) and ``soup``, the
+number of trainings whose weights are averaged. Each trains for all its epochs on one half of the pictures and is
+scored on the other, at its start (the probe's solution) and at its end; ``epochs=0`` is the start alone. The
+comparison of ``make versus`` is on other pictures, so that no default is chosen on what it is judged by.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from machine import ROOT, markdown_table
 CATEGORIES = ("computer", "geography", "office", "people", "recreation", "signs_and_symbols")
 MOST = 120
 """Pictures of a category, as many as the packaged ones have at most."""
-DEFAULT = {"freeze": 14, "views": 4, "epochs": 12, "taps": 1}
+DEFAULT = {"freeze": 14, "views": 4, "epochs": 12, "taps": 1, "soup": 1}
 
 
 def pictures(build: Path, given: Path | None) -> Path:
@@ -94,6 +94,8 @@ class Bench:
         import torch
 
         from topgraft import search
+        from topgraft.checkpoint import put, weights_of
+        from topgraft.soup import mean_of
         from topgraft.taps import side_by_side, usual_taps, with_taps
         from topgraft.train import evaluate, train
 
@@ -101,6 +103,7 @@ class Bench:
         settings = replace(self.settings, seed=split)
         targets = torch.as_tensor(self.data.targets)
         given: dict[str, Any] = {**DEFAULT, **told}
+        members = int(given.pop("soup"))
         keep, freeze, views = len(self.backbone.chain), int(given.pop("freeze")), int(given.pop("views"))
         cuts = usual_taps(keep) if given.pop("taps") else ()
         material = search.Material(
@@ -114,12 +117,16 @@ class Bench:
             away,
         )
         source, _ = search.source_at(material, keep, freeze, views=views)
-        graft = search.new_graft(material, keep, freeze, rows)
+        graft, ends = search.new_graft(material, keep, freeze, rows), []
         recipe = replace(search.recipe_for(material, keep, int(given["epochs"]), rows), **given)
         loss, score, _ = evaluate(graft, source, targets, away)
         began = time.monotonic()
-        if recipe.epochs:
-            train(graft, source, targets, rows, recipe=recipe)
+        for member in range(members if recipe.epochs else 0):
+            graft = search.new_graft(material, keep, freeze, rows)
+            train(graft, source, targets, rows, recipe=replace(recipe, seed=recipe.seed + 1000 * member))
+            ends.append(weights_of(graft))
+        if ends:
+            put(graft, {name: mean_of([end[name] for end in ends]) for name in ends[0]})
         seconds = time.monotonic() - began
         loss_after, score_after, _ = evaluate(graft, source, targets, away)
         return score, loss, score_after, loss_after, seconds
