@@ -5,9 +5,9 @@
 
 A recipe names what differs from the default: ``freeze``, ``views``, ``epochs``, ``rate``, ``decay``,
 ``weight_decay``, ``mixup``, ``batch_size``, ``clip``, ``taps`` (1: the usual ones, 0: none) and ``soup``, the
-number of trainings whose weights are averaged. Each trains for all its epochs on one half of the pictures and is
-scored on the other, at its start (the probe's solution) and at its end; ``epochs=0`` is the start alone. The
-comparison of ``make versus`` is on other pictures, so that no default is chosen on what it is judged by.
+number of trainings whose weights are averaged. Each trains for all its epochs on one half of the pictures and
+is scored on the other, at its start (the probe's solution) and at its end; ``epochs=0`` is the start alone.
+The comparison of ``make versus`` is on other pictures, so that no default is chosen on what it is judged by.
 """
 
 from __future__ import annotations
