@@ -8,10 +8,11 @@ from exported_grafts import arrays, expected, fresh_batch, model_of, pictures, t
 from small_networks import CLASSES, backbone_of, differing, example_maps, kept, maps
 from torch import Tensor, nn
 
+from topgraft.backbones.grafted import input_shapes
 from topgraft.errors import TopgraftError
 from topgraft.export.examples import examples_of
 from topgraft.export.whole import program_of, whole_of
-from topgraft.saved import Model, input_shapes
+from topgraft.saved import Model
 
 
 @pytest.mark.parametrize("freeze", [0, 2, 4])

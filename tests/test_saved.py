@@ -30,12 +30,13 @@ from small_networks import (
 from torch import Tensor, nn
 
 from topgraft.backbones import load
+from topgraft.backbones.grafted import DESCRIPTION, PREPROCESSING, WEIGHTS
 from topgraft.backbones.types import Backbone
 from topgraft.data.unlabelled import Row
 from topgraft.errors import TopgraftError
 from topgraft.graft import Graft
 from topgraft.predict import Predictor
-from topgraft.saved import DESCRIPTION, PREPROCESSING, WEIGHTS, Model, describe, open_model, save
+from topgraft.saved import Model, describe, open_model, save
 
 NAMES = ("cat", "dog", 'épée, or "sword"')
 

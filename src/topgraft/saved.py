@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,26 +10,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topgraft.backbones import open_preprocess, rebuild
+from topgraft.backbones import open_preprocess
 from topgraft.backbones.described import Preprocess
+from topgraft.backbones.grafted import (
+    BACKBONE,
+    DESCRIPTION,
+    FORM,
+    HEAD,
+    PREPROCESSING,
+    WEIGHTS,
+    chain_of,
+    described_in,
+)
 from topgraft.backbones.types import Backbone
 from topgraft.calibration import Calibration
-from topgraft.chain import Chain, Point
-from topgraft.chain.point import Dim, Shape
 from topgraft.data.types import MODALITIES
 from topgraft.errors import TopgraftError
 from topgraft.features.engine import ENGINES, PRECISIONS
-from topgraft.files import DamagedFile, new_folder, read_json, read_tensors, write_json, write_tensors
+from topgraft.files import DamagedFile, new_folder, read_tensors, write_json, write_tensors
 from topgraft.graft import Graft
 from topgraft.head import Head
 from topgraft.pooling import width
 from topgraft.taps import tapped
-
-FORM = 1
-DESCRIPTION, WEIGHTS, PREPROCESSING = "graft.json", "model.safetensors", "preprocessing"
-BACKBONE, HEAD = "backbone.", "head."
-LARGEST = 1 << 28
-"""Numbers in the largest input of two examples that opening tries."""
 
 
 @dataclass(frozen=True)
@@ -186,16 +187,7 @@ def open_model(folder: str | Path, *, module: nn.Module | None = None, trust_cod
         If it is no saved graft, is damaged, or would run code that is not trusted.
     """
     folder = Path(folder)
-    if not (folder / DESCRIPTION).is_file():
-        unfinished = (folder / "run.json").is_file()
-        why = "an unfinished run: give its `fit` command again" if unfinished else "not a saved graft"
-        raise TopgraftError(
-            f"{folder} is {why if folder.exists() else 'not there'}; "
-            "expected a folder that `topgraft fit -o` wrote."
-        )
-    document = read_json(folder / DESCRIPTION)
-    if not isinstance(document, dict) or document.get("form") != FORM:
-        raise DamagedFile(folder / DESCRIPTION, f"not a description of form {FORM}")
+    document = described_in(folder)
     try:
         return _open(folder, document, module=module, trust_code=trust_code)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
@@ -255,16 +247,7 @@ def built_from(
 
 def _empty(document: Mapping[str, Any], freeze: int, *, module: nn.Module | None, trust_code: bool) -> Graft:
     """The graft of a description, with random values."""
-    backbone = document["backbone"]
-    network = rebuild(backbone["recipe"], module=module, trust_code=trust_code)
-    example = {name: _example(name, shape) for name, shape in input_shapes(document).items()}
-    points = [Point.from_json(p) for p in backbone["points"]]
-    chain = Chain.of(
-        network,
-        example,
-        output_layer=backbone["output_layer"],
-        points=points,
-    )
+    chain = chain_of(document, module=module, trust_code=trust_code)
     chain = tapped(chain, [int(cut) for cut in document.get("taps", [])])
     shape, block = document["head"], chain.blocks[int(document["keep"]) - 1]
     if (shape["layout"], shape["width"]) != (block.layout, width(block)):
@@ -277,27 +260,6 @@ def _empty(document: Mapping[str, Any], freeze: int, *, module: nn.Module | None
         dropout=shape["dropout"],
     )
     return Graft(chain, int(document["keep"]), freeze, head)
-
-
-def input_shapes(description: Mapping[str, Any]) -> dict[str, Shape]:
-    """The network's inputs by name, in the order of its forward, and how they grow with batch and length."""
-    backbone = description["backbone"]
-    return {
-        name: Shape(
-            tuple(Dim(*dims) for dims in backbone["inputs"][name]["dims"]),
-            getattr(torch, backbone["inputs"][name]["dtype"]),
-        )
-        for name in backbone["input_order"]
-    }
-
-
-def _example(name: str, shape: Shape) -> Tensor:
-    sizes = [d.size(2, 7) for d in shape.dims]
-    if math.prod(sizes) > LARGEST:
-        raise ValueError(f"input {name} would have {sizes} numbers")
-    if shape.dtype.is_floating_point:
-        return torch.zeros(sizes, dtype=shape.dtype)
-    return torch.full(sizes, int("mask" in name), dtype=shape.dtype)
 
 
 def _fill(graft: Graft, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -49,8 +49,8 @@ def load(
     ----------
     source
         ``timm/NAME``, ``timm/NAME.TAG``, ``hf/NAME-or-folder``, ``torchvision/NAME``, ``sound/NAME``,
-        ``package.module:function`` (which is run), or a module (used itself, not copied). ``None`` takes the
-        packaged default for ``modality``.
+        ``package.module:function`` (which is run), the folder of a saved graft (for its kept blocks), or a
+        module (used itself, not copied). ``None`` takes the packaged default for ``modality``.
     modality
         ``"picture"``, ``"text"``, ``"sound"`` or ``"array"``: what the data are. An error where the
         network reads another.

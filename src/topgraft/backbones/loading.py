@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from topgraft.backbones.described import Preprocess
+from topgraft.backbones.grafted import is_graft, load_graft
 from topgraft.backbones.matching import report_on, under
 from topgraft.backbones.own import TARGET, load_own, rebuild_own
 from topgraft.backbones.packaged import DEFAULTS, HUB_NAMES, default_source
@@ -32,6 +33,10 @@ def load_backbone(
     """See :func:`topgraft.backbones.load`."""
     if source is None:
         source = default_source(modality)
+    if isinstance(source, str) and is_graft(source):
+        grafted = load_graft(source, weights="none" if weights is None else weights, seed=seed)
+        reads(source, grafted.modality, modality)
+        return grafted if preprocess is None else replace(grafted, preprocess=preprocess)
     name = source if isinstance(source, str) else type(source).__qualname__
     found = find(
         source,
@@ -135,14 +140,18 @@ def find(
         found = _found(source, weights=weights, modality=modality, example=example, preprocess=preprocess)
     if preprocess is not None:
         found = _with(found, preprocess)
-    if modality is not None and modality != found.modality:
-        name = source if isinstance(source, str) else type(source).__qualname__
-        raise TopgraftError(
-            f"{name} reads {_plural(found.modality)}, and the data are {_plural(modality)}."
-            + (f" For them there is {DEFAULTS[modality]}." if modality in DEFAULTS else "")
-        )
+    reads(source if isinstance(source, str) else type(source).__qualname__, found.modality, modality)
     found.network.eval()
     return found
+
+
+def reads(name: str, what: Modality, wanted: Modality | None) -> None:
+    """Refuse a network that reads something else than the data are."""
+    if wanted is not None and wanted != what:
+        raise TopgraftError(
+            f"{name} reads {_plural(what)}, and the data are {_plural(wanted)}."
+            + (f" For them there is {DEFAULTS[wanted]}." if wanted in DEFAULTS else "")
+        )
 
 
 def report_of(
@@ -211,7 +220,8 @@ def _unknown(source: str) -> str:
     folder = f" hf/{source} is a folder." if Path(source).is_dir() else ""
     return (
         f"There is no backbone {source!r}.{folder or near}\n"
-        "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME or package.module:function."
+        "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME, package.module:function or the "
+        "folder of a saved graft."
     )
 
 

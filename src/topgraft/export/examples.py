@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from topgraft import demo
+from topgraft.backbones.grafted import input_shapes
 from topgraft.chain.point import Shape
 from topgraft.errors import TopgraftError
 from topgraft.features.reading import at_least
-from topgraft.saved import Model, input_shapes
+from topgraft.saved import Model
 
 TRACED = 3
 CHECKED = (1, 5)

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topgraft.backbones.grafted import PREPROCESSING
 from topgraft.console import Console, counted, size
 from topgraft.errors import TopgraftError, did_you_mean
 from topgraft.export.checking import TOLERANCE, Difference, measured, must_hold
@@ -15,7 +16,7 @@ from topgraft.export.examples import Examples, examples_of
 from topgraft.export.job import ExportJob, Written, inputs_json, outputs_json
 from topgraft.export.place import DOCUMENT, check, export_folder
 from topgraft.files import write_json
-from topgraft.saved import PREPROCESSING, Model, open_model
+from topgraft.saved import Model, open_model
 from topgraft.versions import versions
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from topgraft.backbones.grafted import input_shapes
 from topgraft.export.checking import Difference
 from topgraft.export.whole import OUTPUTS, Whole, open_shape, program_of, whole_of
-from topgraft.saved import Model, input_shapes
+from topgraft.saved import Model
 
 if TYPE_CHECKING:
     from torch import nn

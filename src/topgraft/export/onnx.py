@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from topgraft.backbones.grafted import input_shapes
 from topgraft.errors import TopgraftError
 from topgraft.export.checking import Run, measured
 from topgraft.export.job import ExportJob, Written
 from topgraft.export.whole import OUTPUTS, open_shape
 from topgraft.files import told
-from topgraft.saved import input_shapes
 
 FILE = "model.onnx"
 NEEDED = ("onnx", "onnxruntime", "onnxscript")

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from topgraft.backbones.grafted import input_shapes
 from topgraft.errors import RunningError, TopgraftError
 from topgraft.export.checking import Run, measured
 from topgraft.export.job import ExportJob, Written
 from topgraft.export.whole import OUTPUTS, open_shape
 from topgraft.features.openvino import is_installed, version
-from topgraft.saved import input_shapes
 
 FILE = "model.xml"
 

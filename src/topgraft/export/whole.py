@@ -101,7 +101,7 @@ def program_of(
     whole
         The graft.
     shapes
-        Of the inputs, see :func:`topgraft.saved.input_shapes`.
+        Of the inputs, see :func:`topgraft.backbones.grafted.input_shapes`.
     example
         Two inputs or more, which are run once.
     longest
