@@ -40,7 +40,7 @@ MOST_EPOCHS, MOST_WITH_VIEWS = 10, 20
 LEAST_EPOCHS = 2
 SETTLED = 3
 """Epochs from which on a training is taken unless it is measurably worse."""
-RATES = {"tokens": 1e-4, "map": 1e-3, "map_last": 3e-4, "vector": 1e-3}
+RATES = {"tokens": 1e-4, "map": 3e-4, "map_last": 3e-4, "vector": 1e-3}
 """Peak rates that suit transformers, convolutional networks and plain layers, chosen in trials."""
 
 
