@@ -42,8 +42,8 @@ INTRODUCTION = """\
 
 Written by `make versus`. Accuracy in percent on untouched data. Each seed deals the examples into fifths,
 stratified, duplicates kept on one side; one fifth is untouched, the rest is for every choice and training,
-the same for every method. The pictures are few (129 show no difference under 6 points), so there each fifth is
-untouched in turn, with everything done anew; of the texts it is one fifth a seed.
+the same for every method. The pictures are few (129 show no difference under 6 points), so there each fifth
+is untouched in turn, with everything done anew; of the texts it is one fifth a seed.
 """
 HOW = """\
 ## How it was done
