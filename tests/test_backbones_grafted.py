@@ -25,7 +25,8 @@ pytestmark = pytest.mark.usefixtures("own_store_one_thread")
 def test_its_chain_is_the_kept_blocks_as_they_ended(made: Any, tmp_path: Path) -> None:
     model: Model = made()
     folder = saved(model, tmp_path / "big.topgraft")
-    backbone = load(str(folder), modality=model.modality)  # type: ignore[arg-type] (picture or text)
+    backbone = load(str(folder))
+    assert backbone.modality == model.modality
     keep = model.graft.keep
     assert len(backbone.chain) == keep
     assert [block.name for block in backbone.chain] == model.description["kept"]

@@ -23,8 +23,19 @@ def material(root: Path, **settings: Any) -> Material:
 
 def trial_of(made: Material, *, epochs: int = 3) -> Trial:
     source, _ = source_at(made, 4, 2)
-    told = {"stop_after": None, "checkpoint": None, "deadline": None, "from_start": False, "advance": None}
-    return run_trial(made, 4, 2, source, epochs=epochs, **told)[1]  # type: ignore[arg-type] (one each)
+    _, trial = run_trial(
+        made,
+        4,
+        2,
+        source,
+        epochs=epochs,
+        stop_after=None,
+        checkpoint=None,
+        deadline=None,
+        from_start=False,
+        advance=None,
+    )
+    return trial
 
 
 def test_refit_takes_the_steps_that_were_found_on_everything(tmp_path: Path) -> None:
@@ -96,7 +107,7 @@ def test_a_fit_decides_once_and_a_plan_repeats_it(tmp_path: Path) -> None:
     name = "model.safetensors"
     assert (again.folder / name).read_bytes() == (run.folder / name).read_bytes()
     alone = tg.fit(data, tmp_path / "c", backbone=backbone, store=store, **told)
-    assert alone.result["reasons"]["soup"] == "epochs were given, and no --soup"
+    assert alone.result["reasons"]["soup"] == "epochs or a plan were given, and no --soup"
     assert (alone.folder / name).read_bytes() != (run.folder / name).read_bytes()
     with pytest.raises(TopgraftError, match="soup=3, but the plan says soup=2"):
         tg.fit(data, tmp_path / "d", backbone=backbone, store=store, plan=run.folder / "plan.json", soup=3)

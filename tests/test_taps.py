@@ -36,6 +36,7 @@ from topgraft.pooling import pool, width
 from topgraft.probe import fit_head, probe
 from topgraft.saved import Model, open_model
 from topgraft.taps import (
+    TapsAdvice,
     advise_taps,
     emphasis,
     resolve_taps,
@@ -211,7 +212,11 @@ def test_evidence_of_all_cuts_is_that_of_their_features_side_by_side() -> None:
     cuts |= {3: torch.randn(60, 12, generator=numbers), 4: torch.randn(60, 12, generator=numbers)}
     features = Features(cuts, "here")
     plain = probe(features, targets, np.arange(60) // 3 % 5, 3)
-    advice = advise_taps(chain_of(), features, 4, plain, [1])
+
+    def advised(taps: list[int]) -> TapsAdvice:
+        return advise_taps(tapped(chain_of(), taps), side_by_side(features, 4, taps), 4, plain)
+
+    advice = advised([1])
     found = advice.evidence
     by_hand = probe(Features({4: torch.cat([cuts[4], cuts[1]], 1)}, "here"), targets, plain.fold_of, 3)
     assert np.array_equal(found[4].losses, by_hand[4].losses)
@@ -220,9 +225,10 @@ def test_evidence_of_all_cuts_is_that_of_their_features_side_by_side() -> None:
     assert advice.gain == pytest.approx(saved_.mean())
     assert advice.error == pytest.approx(saved_.std(ddof=1) / 60**0.5)
     assert advice.worth
-    assert (advice.score, advice.loss) == (found[4].score, found[4].loss)
+    told = advice.to_json()
+    assert (told["cuts"], told["score"], told["loss"]) == ([1], found[4].score, found[4].loss)
     assert not replace(advice, gain=advice.error).worth
-    assert not advise_taps(chain_of(), features, 4, plain, [2]).worth
+    assert not advised([2]).worth
 
 
 def tapped_model(model: Model, keep: int, freeze: int, taps: list[int]) -> Model:
@@ -276,7 +282,8 @@ def test_what_is_stored_with_taps_and_without_is_kept_apart(tmp_path: Path) -> N
     for taps in ((), (1,), (1, 2), ()):
         material = replace(plain, backbone=with_taps(plain.backbone, taps))
         source, reused = search.source_at(material, 4, 3)
-        assert len(source.batch([0], training=False).tensors) == 1 + len(taps)  # type: ignore[union-attr]
+        assert isinstance(source, StateSource)
+        assert len(source.batch([0], training=False).tensors) == 1 + len(taps)
     assert reused == 12
     parts = [tapped(plain.backbone.chain, taps)[:3] for taps in ((), (1,), (2,))]
     assert len({str(identity_of(part)) for part in parts}) == 3

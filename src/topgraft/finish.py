@@ -96,7 +96,7 @@ def finish(
         {
             "keep": keep,
             "freeze": freeze,
-            "taps": [cut for cut in chain.taps if cut < keep],
+            "taps": graft.taps,
             "blocks": {
                 "all": [b.name for b in chain],
                 "kept": [b.name for b in chain.blocks[:keep]],
@@ -178,9 +178,8 @@ def refit_on_all(
     """Fit on everything, the untouched part included, with the same choices; the score stays as it was."""
     ready = at.ready
     whole = _together(ready.development, ready.untouched)
-    taps = ready.backbone.chain.taps
     features, _ = measure(with_taps(ready.backbone, ()), whole, at.store, at.settings, Console())
-    features = side_by_side(features, graft.keep, taps)
+    features = side_by_side(features, graft.keep, graft.taps)
     everything = replace(
         material,
         data=whole,

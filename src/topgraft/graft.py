@@ -255,6 +255,11 @@ class Graft(nn.Module):
         parts = [part for part in (self.frozen, self.body) if part is not None]
         return [n for part in parts for n, _ in part.network.named_parameters() if n not in known]
 
+    @property
+    def taps(self) -> list[int]:
+        """Earlier cuts that the head also reads, see :mod:`topgraft.taps`."""
+        return [cut for cut in self.bare.taps if cut < self.keep]
+
     def kept_tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers of the kept blocks themselves, each under its first name in the network.
 

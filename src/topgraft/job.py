@@ -72,12 +72,12 @@ class Job(Underway):
                 ready.backbone, ready.development, self.store, self.settings, console, begun=begun
             )
         self.note_reuse("pass", told["items_reused"], told["items_reused"] * self._rate_of_pass(told))
-        probing = time.monotonic()
+        began = time.monotonic()
         with self.spending("probes"):
             evidence, was_there = probe_all(
                 features, ready.development, ready.fold_of, path=self.run.path / "evidence.json"
             )
-        probing = time.monotonic() - probing
+        probing = time.monotonic() - began
         if was_there:
             self.note_reuse("probe", len(evidence.cuts), 0.0)
             self.ledger.forget("probes")

@@ -25,7 +25,7 @@ from topgraft.rivals import (
 from topgraft.settings import Settings
 from topgraft.show import backbone_lines, data_lines, evidence_table, probe_json
 from topgraft.stages import Prepared, advise, load_for, measure, prepare, probe_all, reuse, time_one_batch
-from topgraft.taps import TapsAdvice, advise_taps, said_of_taps, usual_taps
+from topgraft.taps import TapsAdvice, advise_taps, said_of_taps, side_by_side, tapped, usual_taps
 from topgraft.transferability import secondary
 
 
@@ -98,7 +98,8 @@ def run_probe(
     console.line("Advice", f"keep {advice.keep} of {len(backbone.chain)} (to {block}): {advice.reason}")
     taps: TapsAdvice | None = None
     if cuts := usual_taps(advice.keep):
-        taps = advise_taps(backbone.chain, features, advice.keep, evidence, cuts)
+        joined = side_by_side(features, advice.keep, cuts)
+        taps = advise_taps(tapped(backbone.chain, cuts), joined, advice.keep, evidence)
         console.line("Taps", said_of_taps(backbone.chain, taps))
     rate = passed["seconds_an_example"]
     if timed and passed["items_reused"] and not rate:

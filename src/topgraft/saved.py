@@ -129,7 +129,7 @@ def describe(
         "freeze": graft.freeze,
         "kept": names[: graft.keep],
         "frozen": names[: graft.freeze],
-        "taps": [cut for cut in graft.bare.taps if cut < graft.keep],
+        "taps": graft.taps,
         "head": {
             "layout": graft.head.layout,
             "width": graft.head.linear.in_features,

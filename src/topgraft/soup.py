@@ -46,12 +46,12 @@ def members_for(asked: int | None, *, timeless: bool, seconds: float, left: floa
     ...     members_for(2, timeless=False, seconds=30, left=0),
     ...     members_for(None, timeless=True, seconds=1, left=9),
     ... )
-    ((2, 'as asked (--soup)'), (1, 'epochs were given, and no --soup'))
+    ((2, 'as asked (--soup)'), (1, 'epochs or a plan were given, and no --soup'))
     """
     if asked is not None:
         return asked, "as asked (--soup)"
     if timeless:
-        return 1, "epochs were given, and no --soup"
+        return 1, "epochs or a plan were given, and no --soup"
     possible = int(0.85 * left / max(seconds, 1e-3))
     told = f"a training takes about {duration(seconds)}, {duration(left)} left"
     return max(1, min(MOST, possible)), told

@@ -50,13 +50,14 @@ def settle_taps(
     asked = resolve_taps(at.settings.taps, chain, material.backbone.source, keep)
     decided = AUTO not in (at.settings.keep, at.settings.freeze)
     cuts = usual_taps(keep) if asked is None else asked
-    measured: TapsAdvice | None = None
+    measured: tuple[search.Material, TapsAdvice] | None = None
 
-    def score() -> TapsAdvice:
-        began = time.monotonic()
-        found = advise_taps(chain, features, keep, evidence, cuts)
+    def score(cuts: tuple[int, ...]) -> tuple[search.Material, TapsAdvice]:
+        began, backbone = time.monotonic(), with_taps(material.backbone, cuts)
+        joined = side_by_side(features, keep, cuts)
+        found = advise_taps(backbone.chain, joined, keep, evidence)
         at.ledger.spend("probes", seconds=time.monotonic() - began)
-        return found
+        return replace(material, backbone=backbone, features=joined), found
 
     def choose() -> tuple[list[int], str]:
         nonlocal measured
@@ -73,18 +74,18 @@ def settle_taps(
         if probing * share > SPENT * at.left:
             at.skipped.append("a head that reads earlier cuts: no time")
             return [], at.skipped[-1]
-        measured = score()
-        at.console.line("Taps", said_of_taps(chain, measured))
-        return list(cuts) if measured.worth else [], measured.reason
+        measured = score(cuts)
+        advice = measured[1]
+        at.console.line("Taps", said_of_taps(chain, advice))
+        return list(cuts) if advice.worth else [], advice.reason
 
-    cuts = tuple(at.plan.decide("taps", choose))
-    if not cuts:
+    taken = tuple(at.plan.decide("taps", choose))
+    if not taken:
         return material, evidence
     if measured is None:
         reason = at.plan.reason("taps")
-        at.console.line("Taps", f"the head also reads cuts {taps_in_words(chain, cuts)}: {reason}")
-        measured = score()
-    backbone = with_taps(material.backbone, cuts)
-    at.ready = replace(at.ready, backbone=backbone)
-    joined = side_by_side(features, keep, cuts)
-    return replace(material, backbone=backbone, features=joined), measured.evidence
+        at.console.line("Taps", f"the head also reads cuts {taps_in_words(chain, taken)}: {reason}")
+        measured = score(taken)
+    material, advice = measured
+    at.ready = replace(at.ready, backbone=material.backbone)
+    return material, advice.evidence

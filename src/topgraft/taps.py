@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from topgraft.backbones.types import Backbone
-from topgraft.chain import Chain, Pool
+from topgraft.chain import Block, Chain, Pool
 from topgraft.choices import AUTO, resolve_keep
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence, Features
@@ -97,17 +97,8 @@ def tapped(chain: Chain, cuts: Sequence[int]) -> Chain:
     >>> [tuple(t.shape) for t in state.tensors]
     [(5, 6), (5, 8)]
     """
-    own = len(chain.taps)
-    blocks = [
-        replace(
-            block,
-            layout="+".join(block.layout.split("+")[: len(block.shapes) - before]),
-            others=block.others[: len(block.others) - before],
-        )
-        for block in chain.blocks
-        for before in [sum(cut < block.index for cut in chain.taps) if own else 0]
-    ]
     cuts = sorted(set(cuts))
+    blocks = [_without(block, len(_before(chain, block.index))) for block in chain]
     widths = {cut: width(blocks[cut - 1]) for cut in cuts}
     pools: dict[int, Pool] = {cut: Pooling(blocks[cut - 1].layout) for cut in cuts}
     carrying = []
@@ -120,6 +111,17 @@ def tapped(chain: Chain, cuts: Sequence[int]) -> Chain:
     return Chain(
         chain.network, carrying, replace(chain.anatomy, taps=pools), chain.refused, example=chain.example
     )
+
+
+def _before(chain: Chain, cut: int) -> list[int]:
+    """The taps of a chain before a cut."""
+    return [tap for tap in chain.taps if tap < cut]
+
+
+def _without(block: Block, carried: int) -> Block:
+    """A block as it is in the chain without taps, of which its state carries so many."""
+    layout = "+".join(block.layout.split("+")[: len(block.shapes) - carried])
+    return replace(block, layout=layout, others=block.others[: len(block.others) - carried])
 
 
 def with_taps(backbone: Backbone, cuts: Sequence[int]) -> Backbone:
@@ -142,18 +144,13 @@ def emphasis(chain: Chain, keep: int) -> Tensor | None:
     say next to nothing; with every cut the same, its few columns would be hardly penalised. This is the mean
     of the two (geometric): the fourth root of the share of columns.
     """
-    if not any(cut < keep for cut in chain.taps):
+    count = len(_before(chain, keep))
+    if not count:
         return None
-    taps = [cut for cut in chain.taps if cut < keep]
-    whole = width(chain.blocks[keep - 1])
-    widths = [_own_width(chain, cut) for cut in taps]
-    own = whole - sum(widths)
-    return torch.cat([torch.full((count,), math.sqrt(math.sqrt(own / count))) for count in (own, *widths)])
-
-
-def _own_width(chain: Chain, cut: int) -> int:
-    """Pooled features of a cut without those of the taps before it."""
-    return width(chain.blocks[cut - 1]) - sum(_own_width(chain, one) for one in chain.taps if one < cut)
+    block = chain.blocks[keep - 1]
+    widths = [shape[0] for shape in block.others[-count:]]
+    own = width(block) - sum(widths)
+    return torch.cat([torch.full((size,), math.sqrt(math.sqrt(own / size))) for size in (own, *widths)])
 
 
 @dataclass(frozen=True)
@@ -162,24 +159,21 @@ class TapsAdvice:
 
     Parameters
     ----------
+    keep
+        Blocks kept.
     cuts
-        After which it reads.
+        After which it also reads.
     evidence
         In which the last kept cut is scored with them; all other cuts as they were.
-    score, low, high, loss
-        Of that cut, as in :class:`topgraft.evidence.CutEvidence`.
     gain, error
         By how much the out-of-fold loss is lower, in nats, and the standard error of that.
     reason
         In words.
     """
 
+    keep: int
     cuts: tuple[int, ...]
     evidence: Evidence
-    score: float
-    low: float
-    high: float
-    loss: float
     gain: float
     error: float
     reason: str
@@ -190,33 +184,31 @@ class TapsAdvice:
         return self.gain > self.error
 
     def to_json(self) -> dict[str, Any]:
-        """All but the evidence."""
-        names = ("score", "low", "high", "loss", "gain", "error", "worth", "reason")
-        return {"cuts": list(self.cuts)} | {name: getattr(self, name) for name in names}
+        """What was measured, without each example's."""
+        scored = self.evidence[self.keep]
+        told = {name: getattr(scored, name) for name in ("score", "low", "high", "loss")}
+        told |= {name: getattr(self, name) for name in ("gain", "error", "worth", "reason")}
+        return {"cuts": list(self.cuts), **told}
 
 
-def advise_taps(
-    chain: Chain, features: Features, keep: int, evidence: Evidence, cuts: Sequence[int]
-) -> TapsAdvice:
+def advise_taps(chain: Chain, features: Features, keep: int, evidence: Evidence) -> TapsAdvice:
     """Score the last kept cut with taps, on the same folds, and compare.
 
     Parameters
     ----------
     chain
-        Without taps.
+        :func:`tapped` before ``keep``.
     features
-        Of every cut.
+        :func:`side_by_side`.
     keep
         Blocks kept.
     evidence
-        Of every cut.
-    cuts
-        The taps, one or more.
+        Of every cut, without taps.
     """
-    joined, weight = side_by_side(features, keep, cuts), emphasis(tapped(chain, cuts), keep)
+    weight = emphasis(chain, keep)
     assert weight is not None
     found = probe(
-        Features({keep: joined.cuts[keep]}, features.key),
+        Features({keep: features.cuts[keep]}, features.key),
         evidence.targets,
         evidence.fold_of,
         evidence.classes,
@@ -231,8 +223,7 @@ def advise_taps(
         f"loss {with_them.loss:.3f} instead of {plain.loss:.3f} (a gain of {gain:.3f} ± {error:.3f}), "
         f"score {100 * with_them.score:.1f} % instead of {100 * plain.score:.1f} %"
     )
-    measured = (with_them.score, with_them.low, with_them.high, with_them.loss)
-    return TapsAdvice(tuple(cuts), both, *measured, gain, error, said)
+    return TapsAdvice(keep, tuple(_before(chain, keep)), both, gain, error, said)
 
 
 def said_of_taps(chain: Chain, advice: TapsAdvice) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from topgraft.backbones.matching import report_on
+from topgraft.backbones.matching import COUNTER, report_on
 from topgraft.backbones.preprocess import open_preprocess
-from topgraft.backbones.types import Backbone, Filled
+from topgraft.backbones.types import Backbone, Filled, Modality
 from topgraft.chain import Chain, Point
 from topgraft.chain.point import Dim, Shape
 from topgraft.errors import TopgraftError
@@ -103,6 +103,8 @@ def load_graft(source: str, *, weights: str | Path = "auto", seed: int = 0) -> B
     folder = Path(source)
     document = described_in(folder)
     try:
+        if document["modality"] not in get_args(Modality) or document["keep"] < 1:
+            raise ValueError(f"modality {document['modality']!r}, keep {document['keep']!r}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             chain = chain_of(document, keep=int(document["keep"]))
@@ -125,7 +127,9 @@ def _filled(chain: Chain, document: Mapping[str, Any], folder: Path) -> Filled:
     tensors, _ = read_tensors(folder / WEIGHTS)
     given = {name.removeprefix(BACKBONE): t for name, t in tensors.items() if name.startswith(BACKBONE)}
     state = chain.network.state_dict()
+    kept = {name for name in chain.names_of(len(chain)) if name in state and not name.endswith(COUNTER)}
     odd = sorted(name for name in given if name not in state or state[name].shape != given[name].shape)
+    odd += sorted(kept - given.keys())
     if odd:
         raise DamagedFile(
             folder / WEIGHTS, f"its tensors are not those of the description: {', '.join(odd[:3])}"

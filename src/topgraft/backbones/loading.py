@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from topgraft.backbones.packaged import DEFAULTS, HUB_NAMES, default_source
 from topgraft.backbones.types import Backbone, LoadReport, Modality, Source
 from topgraft.chain import Chain
 from topgraft.errors import TopgraftError, did_you_mean
+
+Found = TypeVar("Found", Source, Backbone)
 
 
 def load_backbone(
@@ -35,8 +37,8 @@ def load_backbone(
         source = default_source(modality)
     if isinstance(source, str) and is_graft(source):
         grafted = load_graft(source, weights="none" if weights is None else weights, seed=seed)
-        reads(source, grafted.modality, modality)
-        return grafted if preprocess is None else replace(grafted, preprocess=preprocess)
+        must_read(source, grafted.modality, modality)
+        return grafted if preprocess is None else _with(grafted, preprocess)
     name = source if isinstance(source, str) else type(source).__qualname__
     found = find(
         source,
@@ -140,12 +142,12 @@ def find(
         found = _found(source, weights=weights, modality=modality, example=example, preprocess=preprocess)
     if preprocess is not None:
         found = _with(found, preprocess)
-    reads(source if isinstance(source, str) else type(source).__qualname__, found.modality, modality)
+    must_read(source if isinstance(source, str) else type(source).__qualname__, found.modality, modality)
     found.network.eval()
     return found
 
 
-def reads(name: str, what: Modality, wanted: Modality | None) -> None:
+def must_read(name: str, what: Modality, wanted: Modality | None) -> None:
     """Refuse a network that reads something else than the data are."""
     if wanted is not None and wanted != what:
         raise TopgraftError(
@@ -225,7 +227,7 @@ def _unknown(source: str) -> str:
     )
 
 
-def _with(found: Source, preprocess: Preprocess) -> Source:
+def _with(found: Found, preprocess: Preprocess) -> Found:
     if preprocess.describe()["kind"] != found.preprocess.describe()["kind"]:
         raise TopgraftError(
             f"The network reads {_plural(found.modality)}; "

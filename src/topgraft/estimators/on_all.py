@@ -204,9 +204,9 @@ def fit_on_all(
             stacklevel=3,
         )
         return _frozen(data, backbone, settings, store, features, kept, reason=f"not measured: {problem}")
-    probing = time.monotonic()
+    before = time.monotonic()
     evidence, _ = probe_all(features, data, fold_of)
-    probing = time.monotonic() - probing
+    probing = time.monotonic() - before
     advice = advise(evidence, chain, prefer=settings.prefer, seed=settings.seed)
     ready = Prepared(settings, backbone, data, data, data.subset([]), fold_of, notes)
     material = _material(ready, store, features)
@@ -272,8 +272,7 @@ def logits_of(
     graft = model.graft
     if backbone is not None and store is not None and graft.freeze == graft.keep:
         features, _ = one_pass(backbone, data, store, engine=model.engine, precision=model.precision)
-        taps = [cut for cut in graft.bare.taps if cut < graft.keep]
-        return head_logits(graft.head, side_by_side(features, graft.keep, taps).cuts[graft.keep])
+        return head_logits(graft.head, side_by_side(features, graft.keep, graft.taps).cuts[graft.keep])
     predictor = Predictor(model, store=store)
     return (
         _side_by_side(data, lambda rows: predictor.logits(batch_of(model.preprocess, data, rows)))
