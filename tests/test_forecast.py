@@ -245,8 +245,8 @@ def test_after_a_fit_predicted_and_actual_stand_side_by_side(job: Job, tmp_path:
     assert "predicted" in outcome.err
     told = outcome.json["forecast"]
     assert list(told) == list(STAGES)
-    assert told["search"] is None  # freeze was asked for
-    for stage in set(STAGES) - {"search"}:
+    assert told["search"] is told["resizing"] is None  # freeze was asked for, and these are no pictures
+    for stage in set(STAGES) - {"search", "resizing"}:
         assert told[stage]["seconds"]["predicted"] > 0
         assert told[stage]["seconds"]["actual"] > 0
     for stage in ("pass", "storing"):

@@ -111,6 +111,14 @@ def test_a_class_with_one_example_and_one_with_none_are_no_obstacle() -> None:
     assert fit.weight.shape == (4, 50)
 
 
+def test_a_fold_of_one_example_is_scored() -> None:
+    x, y = draw(20, 4, 2)
+    fold_of = np.array([0] * 10 + [1] * 9 + [2])
+    found = probe(Features({1: x}, "drawn"), y, fold_of, 2)
+    assert np.isfinite(found.cuts[0].losses).all()
+    assert (found.cuts[0].losses > 0).all()
+
+
 def test_the_same_input_gives_the_same_bits(
     features: tuple[Features, torch.Tensor], evidence: Evidence
 ) -> None:

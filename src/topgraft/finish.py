@@ -96,6 +96,7 @@ def finish(
         {
             "keep": keep,
             "freeze": freeze,
+            "resize": at.plan.decisions["resize"]["value"],
             "taps": graft.taps,
             "blocks": {
                 "all": [b.name for b in chain],

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from topgraft.backbones.types import Backbone
+from topgraft.backbones.types import PRETRAINED, Backbone
 from topgraft.choices import resolve_freeze, resolve_keep
 from topgraft.console import Console
 from topgraft.data import read
@@ -275,6 +275,9 @@ def settle_backbone(
             place = run.path / "evidence.json"
             keep_evidence(place, taken.evidence, taken.features, ready.development, ready.fold_of)
         write_json(run.path / RIVALS, {"backbones": rivals_json(rivals), "advice": advice.to_json()})
+        asked = ready.settings.resize
+        how = PRETRAINED if asked == "auto" else asked
+        plan.decide("resize", lambda: (how, "the backbones were compared so"))
         plan.decide(
             "keep", lambda: (advice.keep, advice.reason)
         )  # before the name, which says that it is done
@@ -300,6 +303,8 @@ def _check_depth(settings: Settings, given: dict[str, Any], backbone: Backbone) 
         freeze = resolve_freeze(settings.freeze, chain, source, keep or len(chain))
     if "freeze" in given and keep is not None:
         agree("freeze", freeze, resolve_freeze(given["freeze"]["value"], chain, source, keep))
+    if "resize" in given:
+        agree("resize", None if settings.resize == "auto" else settings.resize, given["resize"]["value"])
     taps = resolve_taps(settings.taps, chain, source, keep or len(chain))
     if taps is not None and "taps" in given:
         agree("taps", list(taps), given["taps"]["value"])

@@ -25,6 +25,7 @@ from topgraft.graft import Graft
 from topgraft.history import History
 from topgraft.mixup import alpha_for
 from topgraft.rehearsal import candidate, candidates, is_live
+from topgraft.resizing import settle_resize, take_up_resize
 from topgraft.show import evidence_table
 from topgraft.show_cost import pass_line
 from topgraft.show_health import checked, health_json, health_lines, must_not_be_lost
@@ -62,11 +63,9 @@ class Job(Underway):
         limit = "as the plan says" if plan.is_repeat else duration(self.settings.budget)
         console.line("Budget", f"{limit} for the whole (--budget)")
         self._decide_engine()
-        ready = self.ready
-        shelf = pooled_shelf(
-            ready.backbone, self.store, engine=self.settings.engine, precision=self.settings.precision
-        )
-        begun = self._foretell(shelf)
+        take_up_resize(self)
+        begun = settle_resize(self, self._foretell(self._pooled()))
+        ready, shelf = self.ready, self._pooled()
         with self.spending("pass", shelf):
             features, told = measure(
                 ready.backbone, ready.development, self.store, self.settings, console, begun=begun
@@ -105,6 +104,11 @@ class Job(Underway):
         self.searched = evidence[keep].score, len(evidence.targets)
         graft, history, freeze = self.settle(material, keep, evidence)
         return finish(self, material, graft, history, advice, freeze)
+
+    def _pooled(self) -> Shelf:
+        """Where the one pass stores what it makes."""
+        engine, precision = self.settings.engine, self.settings.precision
+        return pooled_shelf(self.ready.backbone, self.store, engine=engine, precision=precision)
 
     def _decide_engine(self) -> None:
         ready, plan, made = self.ready, self.plan, list[Choice]()

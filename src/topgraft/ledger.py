@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-STAGES = ("pass", "probes", "search", "storing", "training")
-"""In the order of the work; a fit may leave the last three out."""
+STAGES = ("resizing", "pass", "probes", "search", "storing", "training")
+"""In the order of the work; a fit may leave out all but the pass and the probes."""
 
 
 class Ledger:

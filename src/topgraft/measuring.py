@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from topgraft.backbones.types import Backbone
+from topgraft.backbones.types import PRETRAINED, Backbone
+from topgraft.choices import AUTO
 from topgraft.console import Console
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
 from topgraft.features.store import Store
 from topgraft.forecast import foretell
+from topgraft.resizing import MOST, ResizeAdvice, advise_resize, can_be_squashed
 from topgraft.rivals import (
     advise_backbone,
     measure_rivals,
@@ -24,7 +26,18 @@ from topgraft.rivals import (
 )
 from topgraft.settings import Settings
 from topgraft.show import backbone_lines, data_lines, evidence_table, probe_json
-from topgraft.stages import Prepared, advise, load_for, measure, prepare, probe_all, reuse, time_one_batch
+from topgraft.stages import (
+    Prepared,
+    advise,
+    engine_for,
+    engine_in_words,
+    load_for,
+    measure,
+    prepare,
+    probe_all,
+    reuse,
+    time_one_batch,
+)
 from topgraft.taps import TapsAdvice, advise_taps, said_of_taps, side_by_side, tapped, usual_taps
 from topgraft.transferability import secondary
 
@@ -87,6 +100,8 @@ def run_probe(
         return _several(ready, networks, store, console)
     if dry_run:
         return foretell(ready, store, console, began=began, choices=False).to_json()
+    resized, ready, settings = _settle_resize(ready, store, console)
+    backbone = ready.backbone
     features, passed = measure(backbone, ready.development, store, settings, console)
     evidence, _ = probe_all(features, ready.development, ready.fold_of)
     advice = advise(evidence, backbone.chain, prefer=settings.prefer, seed=settings.seed)
@@ -107,7 +122,37 @@ def run_probe(
         rate = time_one_batch(backbone, ready.development, chosen, store)
     resumed = reuse("pass", passed["items_reused"], passed["items_reused"] * rate)
     document = probe_json(backbone, evidence, advice, resumed, beside)
-    return document | {"taps": None if taps is None else taps.to_json()}
+    beside_depth = {"resize": resized, "taps": taps}
+    return document | {n: None if a is None else a.to_json() for n, a in beside_depth.items()}
+
+
+def _settle_resize(
+    ready: Prepared, store: Store, console: Console
+) -> tuple[ResizeAdvice | None, Prepared, Settings]:
+    """Measure how pictures are brought to size, where that is open; the backbone that does so."""
+    settings = ready.settings
+    if settings.resize != AUTO or not can_be_squashed(ready.backbone):
+        return None, ready, settings
+    choice = engine_for(ready.backbone, ready.development, store, settings)
+    console.line("Engine", engine_in_words(choice))
+    settings = replace(settings, engine=choice.engine, precision=choice.precision)
+    most = min(MOST, len(ready.development))
+    with console.progress("Resizing", 2 * most, "pictures") as advance:
+        advice = advise_resize(
+            ready.backbone,
+            ready.development,
+            ready.fold_of,
+            store,
+            settings,
+            most=most,
+            advance=advance,
+        )
+    if advice is None:
+        console.line("Resizing", f"{PRETRAINED}: a sample of {most:,} pictures has too few of some class")
+        return None, ready, settings
+    console.line("Resizing", f"{advice.how}: {advice.reason}")
+    ready = replace(ready, backbone=ready.backbone.resized(advice.how), settings=settings)
+    return advice, ready, settings
 
 
 def _several(ready: Prepared, networks: Sequence[Backbone], store: Store, console: Console) -> dict[str, Any]:

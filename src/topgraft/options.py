@@ -60,6 +60,10 @@ Mixup = Annotated[
     float | None,
     typer.Option(help="Train on mixtures of two examples: alpha, 0 for none; by default 1 for pictures."),
 ]
+Resize = Annotated[
+    str,
+    typer.Option(help="How pictures get the network's size: auto, pretrained, crop, squash or border."),
+]
 Taps = Annotated[
     str,
     typer.Option(help="Earlier cuts that the head reads, too: auto, none, or counts and names, as in 4,9."),

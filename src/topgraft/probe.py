@@ -249,8 +249,9 @@ def probe(
     chance_losses, chance_predictions = np.zeros(len(y)), np.zeros(len(y), dtype=np.int64)
     for train, test in parts:
         count = torch.bincount(y[train], minlength=classes).double() + 0.5
-        chance_losses[test] = -(count / count.sum()).log()[y[test]].numpy()
-        chance_predictions[test] = int(count.argmax())
+        where = test.numpy()
+        chance_losses[where] = -(count / count.sum()).log()[y[test]].numpy()
+        chance_predictions[where] = int(count.argmax())
     return Evidence(
         tuple(cuts),
         np.asarray(fold_of, dtype=np.int64),
@@ -316,8 +317,9 @@ def _evidence(
     losses, predictions = np.zeros(len(y)), np.zeros(len(y), dtype=np.int64)
     for (_, test), fit in zip(parts, fits, strict=True):
         logits = torch.cat([fit.logits(chunk) for chunk in Rows.of(x, len(test), test).chunks()])
-        losses[test] = torch.nn.functional.cross_entropy(logits, y[test], reduction="none").numpy()
-        predictions[test] = logits.argmax(1).numpy()
+        where = test.numpy()  # an array: of one number, torch would make a place out of it
+        losses[where] = torch.nn.functional.cross_entropy(logits, y[test], reduction="none").numpy()
+        predictions[where] = logits.argmax(1).numpy()
     correct = predictions == y.numpy()
     low, high = cross_validated_interval(correct, fold_of, groups)
     return CutEvidence(

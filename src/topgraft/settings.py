@@ -9,6 +9,7 @@ from typing import Any
 from topgraft.errors import TopgraftError, did_you_mean
 
 AUGMENTATIONS = ("auto", "none", "standard")
+RESIZE_CHOICES = ("auto", "pretrained", "crop", "squash", "border")
 CLASS_WEIGHTS = ("none", "balanced")
 PREFERENCES = ("small", "fast", "accuracy")
 ENGINE_CHOICES = ("auto", "torch", "openvino")
@@ -49,6 +50,11 @@ class Settings:
         each picture are stored at the cut, as many as there is time for.
     mixup
         ``alpha`` of the mixtures of two examples that are trained on, 0 for none; not given, 1 for pictures.
+    resize
+        How pictures are brought to the network's size: ``pretrained``, as they were when the weights were
+        made; ``crop``, ``squash`` or ``border``, see :meth:`topgraft.Backbone.resized`; ``auto``: ``squash``
+        instead of a crop where that measurably helps, and ``pretrained`` where both keep and freeze are
+        given. See :mod:`topgraft.resizing`.
     taps
         Earlier cuts that the head reads, too: ``none``; counts and names of blocks with commas between them;
         ``auto``: those after a quarter, half and three quarters of the kept blocks, where they measurably
@@ -93,6 +99,7 @@ class Settings:
     dropout: float = 0.0
     augment: str = "auto"
     mixup: float | None = None
+    resize: str = "auto"
     taps: str = "auto"
     soup: int | None = None
     class_weights: str = "none"
@@ -112,6 +119,7 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
         _one_of("augment", self.augment, AUGMENTATIONS)
+        _one_of("resize", self.resize, RESIZE_CHOICES)
         _one_of("class-weights", self.class_weights, CLASS_WEIGHTS)
         _one_of("prefer", self.prefer, PREFERENCES)
         _one_of("engine", self.engine, ENGINE_CHOICES)

@@ -16,6 +16,7 @@ from topgraft.advise import DepthAdvice, advise_depth
 from topgraft.backbones import load
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Chain
+from topgraft.choices import AUTO
 from topgraft.console import Console
 from topgraft.data import assign_folds, hold_out, read_test
 from topgraft.data.types import Data
@@ -83,8 +84,8 @@ def load_for(data: Data, settings: Settings, *, given: nn.Module | Backbone | No
     if isinstance(given, Backbone):
         if given.modality != data.modality:
             raise TopgraftError(f"{given.source} reads {given.modality}s; the data are {data.modality}s.")
-        return given
-    return load(
+        return as_resized(given, settings)
+    found = load(
         settings.backbone if given is None else given,
         modality=data.modality,
         weights=settings.weights,
@@ -92,6 +93,12 @@ def load_for(data: Data, settings: Settings, *, given: nn.Module | Backbone | No
         seed=settings.seed,
         example=_array_example(data),
     )
+    return as_resized(found, settings)
+
+
+def as_resized(backbone: Backbone, settings: Settings) -> Backbone:
+    """With its pictures resized as asked; what is to be measured is as the weights were made at first."""
+    return backbone if settings.resize == AUTO else backbone.resized(settings.resize)
 
 
 def _array_example(data: Data) -> torch.Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from topgraft.backbones.described import Described, at_least_one, plain
@@ -88,6 +88,16 @@ class PicturePreprocess(Described):
             raise ValueError(f"reducing_gap {self.reducing_gap} is neither 0 nor 1 or more")
         if self.interpolation not in INTERPOLATIONS or self.mode not in get_args(Mode):
             raise ValueError(f"interpolation {self.interpolation!r} or mode {self.mode!r} is unknown")
+
+    def resized(self, how: Mode) -> PicturePreprocess:
+        """The same, but for how pictures are brought to ``size``; they reach to its edges, with no margin.
+
+        Examples
+        --------
+        >>> PicturePreprocess(size=(32, 32), resize=(36, 36)).resized("squash").lines()[0]
+        'pictures: stretched to 32 x 32 (bicubic), mean 0.485, 0.456, 0.406, deviation 0.229, 0.224, 0.225'
+        """
+        return self if how == self.mode else replace(self, mode=how, resize=self.size)
 
     def crop(self, picture: Image | NDArray[np.uint8]) -> Image:
         """One picture, resized and cropped to ``size``, in RGB.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from topgraft.errors import TopgraftError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from topgraft.chain import Chain
 
 Modality = Literal["picture", "text", "sound", "array"]
+PRETRAINED = "pretrained"
+"""Pictures are resized as they were when the weights were made."""
 Matched = Literal["name", "order and shape", "as given", "random"]
 
 
@@ -156,6 +160,31 @@ class Backbone:
     def network(self) -> nn.Module:
         """The original module, with its own parameter names."""
         return self.chain.network
+
+    def resized(self, how: str) -> Backbone:
+        """The same network, with pictures brought to its size in another way.
+
+        Parameters
+        ----------
+        how
+            ``"crop"``: the shorter side fits, and the middle is cut out; ``"squash"``: stretched to the size;
+            ``"border"``: the longer side fits, and the rest has the mean colour; ``"pretrained"``: as it is.
+
+        Raises
+        ------
+        TopgraftError
+            If the network reads no pictures, or ``how`` is none of these.
+        """
+        from topgraft.backbones.picture_preprocess import Mode, PicturePreprocess
+
+        if how == PRETRAINED:
+            return self
+        if not isinstance(self.preprocess, PicturePreprocess):
+            raise TopgraftError(f"resize={how} is for pictures; {self.source} reads {self.modality}s.")
+        if how not in get_args(Mode):
+            choices = ", ".join((PRETRAINED, *get_args(Mode)))
+            raise TopgraftError(f"resize={how}: give one of {choices}.")
+        return replace(self, preprocess=self.preprocess.resized(cast("Mode", how)))
 
     def lines(self) -> list[str]:
         """What was loaded, in plain words."""

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from topgraft.advise import DepthAdvice
 from topgraft.backbones.types import Backbone
 from topgraft.calibration import log_softmax
+from topgraft.choices import AUTO
 from topgraft.console import Console
 from topgraft.errors import TopgraftError
 from topgraft.estimators.base import Array, FitError, Transfer, must_be_one
@@ -70,6 +71,9 @@ class TransferClassifier(ClassifierMixin, Transfer):
         Widths of hidden layers of the head, and its dropout.
     augment, mixup, taps
         See :class:`topgraft.settings.Settings`.
+    resize
+        How pictures are brought to the network's size: ``pretrained``, ``crop``, ``squash`` or ``border``,
+        see :meth:`topgraft.Backbone.resized`.
     class_weights
         ``none`` or ``balanced``.
     engine, precision
@@ -130,6 +134,7 @@ class TransferClassifier(ClassifierMixin, Transfer):
         dropout: float = 0.0,
         augment: str = "auto",
         mixup: float | None = None,
+        resize: str = "pretrained",
         taps: str | Sequence[int] = "auto",
         class_weights: str = "none",
         engine: str = "torch",
@@ -150,6 +155,7 @@ class TransferClassifier(ClassifierMixin, Transfer):
         self.dropout = dropout
         self.augment = augment
         self.mixup = mixup
+        self.resize = resize
         self.taps = taps
         self.class_weights = class_weights
         self.engine = engine
@@ -194,8 +200,12 @@ class TransferClassifier(ClassifierMixin, Transfer):
             )
         settings = self._settings(
             *("keep", "freeze", "weights", "prefer", "folds", "budget", "epochs", "hidden", "dropout"),
-            *("augment", "mixup", "taps", "class_weights", "engine", "precision"),
+            *("augment", "mixup", "resize", "taps", "class_weights", "engine", "precision"),
         )
+        if settings.resize == AUTO:
+            raise FitError(
+                "resize='auto' is measured by topgraft.fit. Give one of pretrained, crop, squash, border."
+            )
         if self._is_on_numbers():
             self._fit_numbers(taken, codes, settings)
         else:

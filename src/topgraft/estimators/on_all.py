@@ -40,7 +40,7 @@ from topgraft.run import RunFolder
 from topgraft.saved import Model, describe
 from topgraft.settings import Settings
 from topgraft.side_by_side import in_order, single_threaded
-from topgraft.stages import Prepared, advise, load_for, measure, probe_all
+from topgraft.stages import Prepared, advise, as_resized, load_for, measure, probe_all
 from topgraft.tapping import settle_taps
 from topgraft.taps import resolve_taps, side_by_side, with_taps
 
@@ -115,7 +115,7 @@ def backbone_for(data: Data, given: str | nn.Module | Backbone | None, settings:
     if isinstance(given, (nn.Module, Backbone)):
         return load_for(data, settings, given=given)
     if (given is None or _is_published(given)) and settings.weights in ("auto", "none"):
-        return _published(given, data.modality, settings.weights, settings.seed)
+        return as_resized(_published(given, data.modality, settings.weights, settings.seed), settings)
     return load_for(data, replace(settings, backbone=given))
 
 

@@ -1,0 +1,208 @@
+"""How pictures are brought to size: measured on the folds, written into the plan, saved and read back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_networks import Residual, settled
+from torch import nn
+
+import topgraft as tg
+from topgraft.backbones.picture_preprocess import PicturePreprocess
+from topgraft.backbones.types import Backbone
+from topgraft.data.types import Data
+from topgraft.errors import TopgraftError
+from topgraft.features.passes import pooled_shelf
+from topgraft.features.store import Store
+from topgraft.fit import Run
+from topgraft.resizing import advise_resize, affordable, can_be_squashed
+from topgraft.saved import open_model
+from topgraft.settings import Settings
+from topgraft.stages import prepare
+
+PLAIN: dict[str, Any] = {"engine": "torch", "precision": "fp32"}
+SETTINGS = Settings.of(PLAIN)
+SIZE = 16
+
+
+def network() -> nn.Module:
+    import torch
+
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), Residual(8), Residual(8)]
+    return settled(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)))
+
+
+def backbone() -> Backbone:
+    import torch
+
+    found = tg.load(network(), modality="picture", example=torch.rand(2, 3, SIZE, SIZE))
+    own = PicturePreprocess(size=(SIZE, SIZE), resize=(SIZE + 2, SIZE + 2), key=found.preprocess.key)  # type: ignore[attr-defined]
+    return replace(found, preprocess=own)
+
+
+def pictures(folder: Path, *, wide: bool, count: int = 30) -> Data:
+    """Noise; of the one class the ends are red, of the other blue, and of square pictures the middle."""
+    random = np.random.default_rng(0)
+    for label, channel in (("red", 0), ("blue", 2)):
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            pixels = random.integers(0, 120, (32, 96 if wide else 32, 3), dtype=np.uint8)
+            ends = np.s_[:, [*range(20), *range(76, 96)]] if wide else np.s_[10:22, 10:22]
+            pixels[ends][..., channel] += 60
+            changed = pixels[ends].copy()
+            changed[..., channel] += 60
+            pixels[ends] = changed
+            Image.fromarray(pixels).save(folder / label / f"{number}.png")
+    return tg.read(folder)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return pictures(tmp_path_factory.mktemp("wide") / "pictures", wide=True)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def fitted(data: Data, out: Path, store: Store, **options: Any) -> Run:
+    return tg.fit(data, out, backbone=backbone(), store=store, **PLAIN, **options)
+
+
+def plan_of(run: Run) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run.folder / "plan.json").read_text())["decisions"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("how", "left", "corner"), [("crop", 30, 30), ("squash", 255, 255), ("border", 255, 124)]
+)
+def test_each_way_shows_its_part_of_a_picture(how: str, left: int, corner: int) -> None:
+    pixels = np.full((40, 80, 3), 30, dtype=np.uint8)
+    pixels[:, :12] = 255
+    changed = backbone().resized(how).preprocess
+    assert isinstance(changed, PicturePreprocess)
+    seen = np.asarray(changed.crop(pixels))
+    assert seen.shape == (SIZE, SIZE, 3)
+    assert (seen[SIZE // 2, 0, 0], seen[0, 0, 0]) == (left, corner)
+
+
+def test_resizing_of_what_is_no_picture_and_in_unknown_ways_is_refused() -> None:
+    with pytest.raises(TopgraftError, match="resize=pad: give one of pretrained, crop, squash, border"):
+        backbone().resized("pad")
+    with pytest.raises(TopgraftError, match=r"resize=squash is for pictures; .* reads texts"):
+        tg.load(None, modality="text").resized("squash")
+    with pytest.raises(TopgraftError, match="--resize pad: give one of auto, pretrained, crop"):
+        Settings.of({"resize": "pad"})
+
+
+def test_pictures_that_a_crop_would_cut_are_squashed_and_predicted_so(
+    wide: Data, store: Store, tmp_path: Path
+) -> None:
+    run = fitted(wide, tmp_path / "run", store, keep=3)
+    decided = plan_of(run)["resize"]
+    assert (decided["value"], run.result["resize"]) == ("squash", "squash")
+    assert decided["reason"] == run.result["reasons"]["resize"]
+    model = open_model(run.folder, module=network())
+    assert isinstance(model.preprocess, PicturePreprocess)
+    assert (model.preprocess.mode, model.preprocess.resize) == ("squash", (SIZE, SIZE))
+    cropped = fitted(wide, tmp_path / "cropped", store, keep=3, resize="pretrained")
+    assert run.score > cropped.score + 0.2
+    assert cropped.result["reasons"]["resize"] == "as asked"
+    again = fitted(wide, tmp_path / "again", store, plan=run.folder / "plan.json", keep=3)
+    assert again.result["resize"] == "squash"
+    weights = [(r.folder / "model.safetensors").read_bytes() for r in (run, again)]
+    assert weights[0] == weights[1]
+
+
+def test_a_repeat_without_what_was_stored_has_the_same_bits(wide: Data, store: Store, tmp_path: Path) -> None:
+    run = fitted(wide, tmp_path / "run", store)
+    again = fitted(wide, tmp_path / "again", Store(tmp_path / "empty"), plan=run.folder / "plan.json")
+    weights = [(r.folder / "model.safetensors").read_bytes() for r in (run, again)]
+    assert weights[0] == weights[1]
+
+
+def test_pictures_of_which_nothing_is_lost_are_left_as_the_weights_were_made(
+    tmp_path: Path, store: Store
+) -> None:
+    data, own = pictures(tmp_path / "pictures", wide=False), backbone()
+    whole = own.resized("border").resized("crop")
+    fold_of = np.arange(len(data)) % 3
+    advice = advise_resize(whole, data, fold_of, store, SETTINGS, most=len(data))
+    assert advice is not None
+    assert (advice.gain, advice.how) == (0.0, "pretrained")  # the same pixels
+    assert not can_be_squashed(own.resized("squash"))
+
+
+def test_what_was_measured_is_the_one_passs_and_a_samples_is_not_kept(wide: Data, store: Store) -> None:
+    own, fold_of = backbone(), np.random.default_rng(0).integers(0, 3, len(wide))
+    shelves = [pooled_shelf(b, store, engine="torch", precision="fp32") for b in (own, own.resized("squash"))]
+    sample = advise_resize(own, wide, fold_of, store, SETTINGS, most=40)
+    assert sample is not None
+    assert (sample.count, sample.fresh) == (40, ((0, 0.0), (0, 0.0)))
+    assert [len(shelf.known()) for shelf in shelves] == [0, 0]
+    found = advise_resize(own, wide, fold_of, store, SETTINGS, most=len(wide))
+    assert found is not None
+    assert [count for count, _ in found.fresh] == [len(wide)] * 2
+    assert [shelf.known() for shelf in shelves] == [set(wide.digests)] * 2
+    with_few = np.array([0] * len(wide))
+    assert advise_resize(own, wide, with_few, store, SETTINGS, most=40) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "example", "left", "expected"),
+    [
+        (516, 0.005, 60, 516),
+        (516, 0.05, 60, 0),
+        (10_000, 0.005, 600, 2000),
+        (10_000, 0.1, 600, 300),
+        (60, 0.005, 1, 0),
+    ],
+)
+def test_as_many_are_measured_as_a_tenth_of_the_time_allows(
+    count: int, example: float, left: float, expected: int
+) -> None:
+    assert affordable(count, example=example, left=left) == expected
+
+
+def test_nothing_is_measured_where_keep_and_freeze_are_given_or_there_is_no_time(
+    wide: Data, store: Store, tmp_path: Path
+) -> None:
+    given = fitted(wide, tmp_path / "given", store, keep=3, freeze="all")
+    assert given.result["resize"] == "pretrained"
+    assert given.result["forecast"]["resizing"] is None
+    asked = fitted(wide, tmp_path / "asked", store, keep=3, freeze="all", resize="squash")
+    assert asked.result["resize"] == "squash"
+    with pytest.raises(TopgraftError, match="resize=crop, but the plan says resize=squash"):
+        fitted(wide, tmp_path / "other", store, resize="crop", plan=asked.folder / "plan.json")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_probe_command_measures_depths_on_what_fit_would_read(
+    wide: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    from topgraft.console import Console
+    from topgraft.measuring import run_probe
+
+    monkeypatch.setenv("TOPGRAFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("topgraft.measuring.load_for", lambda *_, **__: backbone())
+    told = {"test": None, "allow_overlap": False, "dry_run": False, "timed": False}
+    found = run_probe(wide, SETTINGS, began=time.monotonic(), console=Console(), **told)
+    assert found["resize"]["how"] == "squash"
+    assert found["resize"]["gain"] > found["resize"]["error"]
+    ready = prepare(wide, backbone().resized("squash"), SETTINGS)
+    features, _ = tg.one_pass(ready.backbone, ready.development, Store(tmp_path / "other"))
+    evidence = tg.probe(
+        features, ready.development.targets, ready.fold_of, 2, groups=ready.development.groups
+    )
+    assert [cut["score"] for cut in found["cuts"]] == [cut.score for cut in evidence.cuts]
