@@ -4,9 +4,10 @@
     python benchmarks/recipes.py freeze=16,mixup=0.4 rate=1e-3 --splits 6
 
 A recipe names what differs from the default: ``freeze``, ``views``, ``epochs``, ``rate``, ``decay``,
-``weight_decay``, ``mixup``, ``batch_size``, ``clip``, ``taps`` (1: the usual ones, 0: none) and ``soup``, the
-number of trainings whose weights are averaged. Each trains for all its epochs on one half of the pictures and
-is scored on the other, at its start (the probe's solution) and at its end; ``epochs=0`` is the start alone.
+``weight_decay``, ``mixup``, ``batch_size``, ``clip``, ``taps`` (1: the usual ones, 0: none), ``squash`` (1:
+pictures are squashed, 0: cropped) and ``soup``, the number of trainings whose weights are averaged. Each
+trains for all its epochs on one half of the pictures and is scored on the other, at its start (the probe's
+solution) and at its end; ``epochs=0`` is the start alone.
 The comparison of ``make versus`` is on other pictures, so that no default is chosen on what it is judged by.
 """
 
@@ -26,7 +27,7 @@ from machine import ROOT, markdown_table
 CATEGORIES = ("computer", "geography", "office", "people", "recreation", "signs_and_symbols")
 MOST = 120
 """Pictures of a category, as many as the packaged ones have at most."""
-DEFAULT = {"freeze": 14, "views": 4, "epochs": 12, "taps": 1, "soup": 1}
+DEFAULT = {"freeze": 14, "views": 4, "epochs": 12, "taps": 1, "squash": 0, "soup": 1}
 
 
 def pictures(build: Path, given: Path | None) -> Path:
@@ -71,16 +72,20 @@ class Bench:
         from topgraft.features.store import Store
         from topgraft.settings import Settings
 
-        self.data, self.backbone = tg.read(folder), tg.load(None, modality="picture")
+        self.data, cropping = tg.read(folder), tg.load(None, modality="picture")
         self.store = Store(build / "recipes-store")
         self.settings = Settings(engine="openvino", precision="bf16")
-        self.features, _ = tg.one_pass(
-            self.backbone,
-            self.data,
-            self.store,
-            engine=self.settings.engine,
-            precision=self.settings.precision,
-        )
+        self.backbones = (cropping, cropping.resized("squash"))
+        self.features: dict[int, Any] = {}
+
+    def features_of(self, squash: int) -> Any:
+        """Of the one pass, which is made when it is first asked for."""
+        import topgraft as tg
+
+        if squash not in self.features:
+            how = {"engine": self.settings.engine, "precision": self.settings.precision}
+            self.features[squash], _ = tg.one_pass(self.backbones[squash], self.data, self.store, **how)
+        return self.features[squash]
 
     def halves(self, split: int) -> tuple[list[int], list[int]]:
         """Rows to train on and to score, stratified, duplicates on one side."""
@@ -104,14 +109,16 @@ class Bench:
         targets = torch.as_tensor(self.data.targets)
         given: dict[str, Any] = {**DEFAULT, **told}
         members = int(given.pop("soup"))
-        keep, freeze, views = len(self.backbone.chain), int(given.pop("freeze")), int(given.pop("views"))
+        squash = int(given.pop("squash"))
+        backbone, features = self.backbones[squash], self.features_of(squash)
+        keep, freeze, views = len(backbone.chain), int(given.pop("freeze")), int(given.pop("views"))
         cuts = usual_taps(keep) if given.pop("taps") else ()
         material = search.Material(
-            with_taps(self.backbone, cuts),
+            with_taps(backbone, cuts),
             self.data,
             self.store,
             settings,
-            side_by_side(self.features, keep, cuts),
+            side_by_side(features, keep, cuts),
             targets,
             rows,
             away,

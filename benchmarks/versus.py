@@ -33,7 +33,7 @@ PARTS = {"clipart": 5, "glosses": 5}
 """Into how many the examples are dealt for each seed; one is untouched, the rest is for everything else."""
 TURNS = {"clipart": 5, "glosses": 1}
 """How many of the parts are untouched in turn."""
-BUDGET = 300.0
+BUDGET = 120.0
 PACKAGES = ("topgraft", "torch", "timm", "transformers", "scikit-learn", "numpy")
 MARGIN = -1.0
 """Points that the interval's lower end must lie above."""
@@ -59,7 +59,9 @@ HOW = """\
   head ten times as fast), up to {epochs} epochs, stopped after {patience} without a better score on a fifth
   of the development part. With the best rate and number of epochs it is trained again on the whole
   development part.
-- Weights, preprocessing and split are the same for all. The peers run the networks by their own code.
+- Weights and split are the same for all. The peers read pictures as the weights were made (the middle,
+  cropped), and run the networks by their own code. Topgraft measures by itself whether pictures are better
+  squashed; how it resized them stands in the table.
 - The better peer of a task is the one with the higher mean over all seeds, on the same untouched data,
   which favours it.
 - Intervals: 10,000 bootstrap draws of the paired difference. A draw takes seeds with replacement and,
@@ -137,6 +139,7 @@ def run_topgraft(
         "keep": run.keep,
         "freeze": run.freeze,
         "blocks": len(run.result["blocks"]["all"]),
+        "resize": run.result["resize"],
         "epochs": max(0, len(history) - 1),
         "reasons": run.result["reasons"],
         "skipped": run.result["skipped"],
@@ -243,7 +246,8 @@ def said(difference: Difference) -> str:
 
 
 def how_topgraft(told: Mapping[str, Any]) -> str:
-    return f"{told['keep']} of {told['blocks']}, {told['freeze']}, {told['epochs']}"
+    how = f"{told['keep']} of {told['blocks']}, {told['freeze']}, {told['epochs']}"
+    return how if told["resize"] == "pretrained" else f"{how}, {told['resize']}"
 
 
 def document(records: Mapping[str, Sequence[Mapping[str, Any]]], budget: float) -> tuple[str, bool]:
