@@ -1,4 +1,4 @@
-"""How pictures are brought to the network's size: as the weights were made, or squashed where that helps.
+"""How pictures are brought to the network's size: as the weights were made, or squashed where that is better.
 
 Most networks were trained on the middle of a picture, which is cut out of it. Where what tells the classes
 apart reaches to the edges, that loses it; a picture that is stretched to the network's size shows all of
@@ -68,8 +68,8 @@ class ResizeAdvice:
 
     @property
     def worth(self) -> bool:
-        """Whether the gain is over its error."""
-        return self.gain > self.error
+        """Whether squashing lost less. Neither way costs more, so that the better one needs no margin."""
+        return self.gain > 0
 
     @property
     def how(self) -> str:

@@ -53,7 +53,7 @@ class Settings:
     resize
         How pictures are brought to the network's size: ``pretrained``, as they were when the weights were
         made; ``crop``, ``squash`` or ``border``, see :meth:`topgraft.Backbone.resized`; ``auto``: ``squash``
-        instead of a crop where that measurably helps, and ``pretrained`` where both keep and freeze are
+        instead of a crop where that measured better, and ``pretrained`` where both keep and freeze are
         given. See :mod:`topgraft.resizing`.
     taps
         Earlier cuts that the head reads, too: ``none``; counts and names of blocks with commas between them;
