@@ -82,10 +82,12 @@ class Calibration:
     @classmethod
     def of_logits(cls, logits: Array, targets: Array) -> Calibration:
         """Of a trained model, by its logits ``(n, classes)`` on the validation part."""
-        temperature = fit_temperature(logits, targets)
-        cooled = log_softmax(np.asarray(logits, dtype=np.float64) / temperature)
-        scores = np.sort(-np.expm1(cooled[np.arange(len(targets)), targets]))
-        return cls(temperature, tuple(scores.tolist()), f"{len(scores):,} examples of the validation part")
+        scores = np.sort(-np.expm1(-cooled_losses(logits, targets)))
+        return cls(
+            fit_temperature(logits, targets),
+            tuple(scores.tolist()),
+            f"{len(scores):,} examples of the validation part",
+        )
 
     def measured(self, probabilities: Array, targets: Array) -> dict[str, Any]:
         """The error on untouched data, with the temperature and without: the fixed form of ``fit --json``."""
@@ -98,6 +100,13 @@ class Calibration:
             "examples": self.examples,
             "bins": [asdict(b) for b in bins],
         }
+
+
+def cooled_losses(logits: Array, targets: Array) -> Array:
+    """What each example loses, in nats, at the temperature that suits all of them best: ``(n,)`` float64."""
+    cooled = log_softmax(np.asarray(logits, dtype=np.float64) / fit_temperature(logits, targets))
+    found: Array = -cooled[np.arange(len(targets)), targets]
+    return found
 
 
 NOT_CALIBRATED = Calibration(1.0, (), "no examples")
