@@ -163,11 +163,11 @@ def test_what_was_measured_is_the_one_passs_and_a_samples_is_not_kept(wide: Data
         (516, 0.005, 60, 516),
         (516, 0.05, 60, 0),
         (10_000, 0.005, 600, 2000),
-        (10_000, 0.1, 600, 300),
+        (10_000, 0.1, 600, 450),
         (60, 0.005, 1, 0),
     ],
 )
-def test_as_many_are_measured_as_a_tenth_of_the_time_allows(
+def test_as_many_are_measured_as_the_share_of_time_allows(
     count: int, example: float, left: float, expected: int
 ) -> None:
     assert affordable(count, example=example, left=left) == expected

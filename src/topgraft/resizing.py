@@ -33,7 +33,7 @@ from topgraft.underway import Underway
 SQUASH = "squash"
 LEAST, MOST = 200, 2000
 """Pictures that both ways are measured on, unless there are fewer at all."""
-SPENT = 0.1
+SPENT = 0.15
 """Share of the time left that measuring may take."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
