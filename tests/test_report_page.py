@@ -156,3 +156,10 @@ def test_what_is_no_finished_run_is_refused_and_nothing_is_written(tmp_path: Pat
         assert outcome.status == 2
         assert "holds no finished run" in outcome.err
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_every_stage_of_a_fit_has_a_title() -> None:
+    from topgraft.ledger import STAGES
+    from topgraft.report.numbers import TITLES
+
+    assert list(TITLES) == list(STAGES)

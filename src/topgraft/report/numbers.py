@@ -19,6 +19,7 @@ from topgraft.mistakes import UNTOUCHED
 
 RESULT, EVIDENCE = "result.json", "evidence.json"
 TITLES = {
+    "resizing": "how pictures are resized",
     "pass": "one pass over the data",
     "probes": "probes",
     "search": "short trainings of several choices",
