@@ -43,7 +43,8 @@ def backbone() -> Backbone:
     import torch
 
     found = tg.load(network(), modality="picture", example=torch.rand(2, 3, SIZE, SIZE))
-    own = PicturePreprocess(size=(SIZE, SIZE), resize=(SIZE + 2, SIZE + 2), key=found.preprocess.key)  # type: ignore[attr-defined]
+    assert isinstance(found.preprocess, PicturePreprocess)
+    own = PicturePreprocess(size=(SIZE, SIZE), resize=(SIZE + 2, SIZE + 2), key=found.preprocess.key)
     return replace(found, preprocess=own)
 
 
@@ -195,12 +196,11 @@ def test_the_probe_command_measures_depths_on_what_fit_would_read(
     from topgraft.measuring import run_probe
 
     monkeypatch.setenv("TOPGRAFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("topgraft.measuring.load_for", lambda *_, **__: backbone())
     told = {"test": None, "allow_overlap": False, "dry_run": False, "timed": False}
     found = run_probe(wide, SETTINGS, began=time.monotonic(), console=Console(), **told)
     assert found["resize"]["how"] == "squash"
     assert found["resize"]["gain"] > 0
-    ready = prepare(wide, backbone().resized("squash"), SETTINGS)
+    ready = prepare(wide, tg.load(None, modality="picture").resized("squash"), SETTINGS)
     features, _ = tg.one_pass(ready.backbone, ready.development, Store(tmp_path / "other"))
     evidence = tg.probe(
         features, ready.development.targets, ready.fold_of, 2, groups=ready.development.groups

@@ -37,6 +37,19 @@ class Features:
     key: str
 
 
+def paired_gain(before: Array, after: Array) -> tuple[float, float]:
+    """By how much losses of the same examples ``(n,)`` are lower on average, and the standard error of that.
+
+    Examples
+    --------
+    >>> paired_gain(np.array([2.0, 3.0]), np.array([1.0, 1.0]))
+    (1.5, 0.5)
+    """
+    saved = before - after
+    error = float(np.std(saved, ddof=1)) / math.sqrt(len(saved)) if len(saved) > 1 else math.inf
+    return float(saved.mean()), error
+
+
 @dataclass(frozen=True)
 class CutEvidence:
     """How a probe at one cut did on examples that it had not seen.

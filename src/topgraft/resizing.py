@@ -8,7 +8,6 @@ itself, out of shape. Which is better depends on the pictures, so both are measu
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from topgraft.backbones.picture_preprocess import PicturePreprocess
 from topgraft.backbones.types import PRETRAINED, Backbone
 from topgraft.choices import AUTO
 from topgraft.data.types import Data
-from topgraft.evidence import CutEvidence, Features
+from topgraft.evidence import CutEvidence, Features, paired_gain
 from topgraft.features.passes import one_pass, pooled_shelf
 from topgraft.features.store import Store
 from topgraft.probe import probe
@@ -183,8 +182,7 @@ def _advise(
         )
         scored.append(found.cuts[0])
     own, squashed = scored
-    saved = own.losses - squashed.losses
-    gain, error = float(saved.mean()), float(np.std(saved, ddof=1)) / math.sqrt(len(saved))
+    gain, error = paired_gain(own.losses, squashed.losses)
     said = (
         f"on {len(data):,} pictures, loss {squashed.loss:.3f} squashed, {own.loss:.3f} cropped as the "
         f"weights were made (a gain of {gain:.3f} ± {error:.3f}), score {100 * squashed.score:.1f} % and "

@@ -20,7 +20,7 @@ from topgraft.chain import Block, Chain
 from topgraft.chain.proof import GRADIENTS
 from topgraft.data.types import Data
 from topgraft.errors import RunningError
-from topgraft.evidence import Evidence, Features
+from topgraft.evidence import Evidence, Features, paired_gain
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import is_storable, mended, states
 from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSource, ViewSource
@@ -308,9 +308,7 @@ def is_better(trial: Trial, evidence: Evidence, validation: Sequence[int]) -> tu
     rows = list(validation)
     frozen, wanted = evidence[trial.keep], evidence.targets[rows]
     losses = cooled_losses(trial.logits.numpy(), wanted)
-    saved = frozen.losses[rows] - losses
-    gain = float(saved.mean())
-    error = float(saved.std(ddof=1)) / math.sqrt(len(saved)) if len(saved) > 1 else float("inf")
+    gain, error = paired_gain(frozen.losses[rows], losses)
     before, after = frozen.correct[rows], np.array(trial.history.correct, dtype=bool)
     said = (
         f"{100 * before.mean():.1f} % frozen, {100 * after.mean():.1f} % trained on {len(rows)} examples, "

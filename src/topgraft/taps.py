@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from topgraft.backbones.types import Backbone
 from topgraft.chain import Block, Chain, Pool
 from topgraft.choices import AUTO, resolve_keep
 from topgraft.errors import TopgraftError
-from topgraft.evidence import Evidence, Features
+from topgraft.evidence import Evidence, Features, paired_gain
 from topgraft.pooling import Pooling, width
 from topgraft.probe import probe
 
@@ -217,8 +216,7 @@ def advise_taps(chain: Chain, features: Features, keep: int, evidence: Evidence)
     )
     plain, with_them = evidence[keep], found.cuts[0]
     both = replace(evidence, cuts=tuple(with_them if cut.keep == keep else cut for cut in evidence.cuts))
-    saved = plain.losses - with_them.losses
-    gain, error = float(saved.mean()), float(np.std(saved, ddof=1)) / math.sqrt(len(saved))
+    gain, error = paired_gain(plain.losses, with_them.losses)
     said = (
         f"loss {with_them.loss:.3f} instead of {plain.loss:.3f} (a gain of {gain:.3f} ± {error:.3f}), "
         f"score {100 * with_them.score:.1f} % instead of {100 * plain.score:.1f} %"
