@@ -139,7 +139,7 @@ def test_evidence_tells_what_each_example_lost(
     fit = fit_head(x[~test], y[~test], 3)
     loss = torch.nn.functional.cross_entropy(fit.logits(x[test]), y[test], reduction="none")
     np.testing.assert_allclose(cut.losses[fold_of == 2], loss.numpy(), rtol=1e-6, atol=1e-9)
-    assert cut.score == np.mean(cut.predictions == y.numpy()) == cut.correct.mean()
+    assert cut.score == np.mean(cut.predictions == y.numpy()) == cut.marks.mean()
     assert 0 < cut.low < cut.score < cut.high < 1
     assert len(cut.penalties) == len(cut.temperatures) == len(cut.edges) == 5
 

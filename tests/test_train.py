@@ -183,7 +183,7 @@ def test_going_on_after_the_end_changes_nothing(tmp_path: Path) -> None:
     assert differing(kept(first), kept(again)) == set()
     assert after.resumed == 3
     assert repr(after.epochs) == repr(before.epochs)  # the first has a loss that is not a number
-    assert after.correct == before.correct
+    assert after.marks == before.marks
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x80\x04."], ids=["empty", "short", "pickle"])
@@ -302,11 +302,11 @@ def test_the_last_weights_that_keep_up_on_the_validation_part_are_kept():
     history = fitted(graft, source, recipe=recipe, advance=note)
     scores = [(e.validation_score, -e.validation_loss) for e in history.epochs]
     assert scores[history.top] == max(scores)
-    assert history.top_correct == right[history.top].tolist()
+    assert history.top_marks == right[history.top].tolist()
     assert history.best == max(i for i, r in enumerate(right) if keeps_up(r, right[history.top]))
     loss, score, correct = evaluate(graft, source, TARGETS, VALIDATION)
     assert (score, loss) == (scores[history.best][0], -scores[history.best][1])
-    assert history.correct == correct.tolist() == right[history.best].tolist()
+    assert history.marks == correct.tolist() == right[history.best].tolist()
     assert not graft.training
     assert len(history.epochs) == 7
     assert history.trained == sum(p.numel() for _, p, _ in graft.trainable())
@@ -356,7 +356,7 @@ def test_without_a_validation_part_the_last_weights_stay():
     assert [e.number for e in history.epochs] == [0, 1, 2, 3]
     assert differing(kept(graft), seen[-1]) == set()
     assert differing(kept(graft), seen[-2])
-    assert history.correct == []
+    assert history.marks == []
 
 
 def test_steps_end_in_the_middle_of_an_epoch_on_the_given_schedule():

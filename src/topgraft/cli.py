@@ -97,8 +97,7 @@ def _read(
     path: str | None,
     group: str | None,
     max_unreadable: float,
-    classes: list[str] | None = None,
-    modality: Any = None,
+    task: str | None,
 ) -> Data:
     from topgraft.data import read
 
@@ -109,8 +108,7 @@ def _read(
         path=path,
         group=group,
         max_unreadable=max_unreadable,
-        classes=classes,
-        modality=modality,
+        task=task,  # type: ignore[arg-type]  # what it can't be is refused with the nearest choice
     )
 
 
@@ -151,6 +149,7 @@ def probe(
     path: options.PathOption = None,
     group: options.GroupOption = None,
     max_unreadable: options.Unreadable = 0.05,
+    task: options.TaskOption = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -189,7 +188,7 @@ def probe(
     }
     began, settings = time.monotonic(), Settings.of(told)
     document = run_probe(
-        _read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable),
+        _read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable, task=task),
         settings,
         backbones=backbone or (),
         test=test,
@@ -217,6 +216,7 @@ def fit(
     path: options.PathOption = None,
     group: options.GroupOption = None,
     max_unreadable: options.Unreadable = 0.05,
+    task: options.TaskOption = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -263,6 +263,7 @@ def fit(
         "path": path,
         "group": group,
         "max_unreadable": max_unreadable,
+        "task": task,
         "plan": plan,
         "overwrite": overwrite,
         "console": _console(json=json, quiet=quiet),

@@ -69,6 +69,13 @@ def compare(
         }
     )
     found = read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable)
+    if found.outputs:
+        from topgraft.errors import TopgraftError
+
+        raise TopgraftError(
+            "compare is for classes so far; these labels are numbers to be predicted. For their score on "
+            "untouched data: topgraft fit."
+        )
     network = load_for(found, settings)
     ready = prepare(found, network, settings, test=test)
     backbone_lines(console, network)

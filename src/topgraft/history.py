@@ -88,9 +88,9 @@ class History:
         Why it ended, in words.
     resumed
         Epochs that an earlier process had done.
-    correct
-        Per validation example, whether the best weights are right on it.
-    top_correct
+    marks
+        Per validation example what the best weights score on it, see :func:`topgraft.objective.marks`.
+    top_marks
         The same for the epoch that scored highest.
     steps, clipped
         Steps that were made, and those whose gradient was longer than ``clip``.
@@ -107,8 +107,8 @@ class History:
     trained: int = 0
     stopped: str = ""
     resumed: int = 0
-    correct: list[bool] = field(default_factory=list)
-    top_correct: list[bool] = field(default_factory=list)
+    marks: list[float] = field(default_factory=list)
+    top_marks: list[float] = field(default_factory=list)
     steps: int = 0
     clipped: int = 0
     readings: list[Reading] = field(default_factory=list)

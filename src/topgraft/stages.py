@@ -19,6 +19,7 @@ from topgraft.chain import Chain
 from topgraft.choices import AUTO
 from topgraft.console import Console
 from topgraft.data import assign_folds, hold_out, read_test
+from topgraft.data.splits import strata
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence, Features
@@ -29,6 +30,7 @@ from topgraft.features.store import Store
 from topgraft.features.trial import Choice, choose_engine
 from topgraft.files import read_json, write_json
 from topgraft.mixup import alpha_for
+from topgraft.objective import Scale, encoded, scale_of
 from topgraft.probe import probe
 from topgraft.settings import Settings
 
@@ -62,6 +64,8 @@ class Prepared:
         ``(len(development),)`` int64. Fold 0 is the validation part of trainings.
     notes
         Of the splitting.
+    scale
+        Mean and spread of the numbers to be predicted, in the development part; ``None`` for classes.
     """
 
     settings: Settings
@@ -71,6 +75,12 @@ class Prepared:
     untouched: Data
     fold_of: Array
     notes: tuple[str, ...]
+    scale: Scale | None = None
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """Targets of the development part as training and probes take them."""
+        return encoded(self.development, self.scale)
 
 
 def load_for(data: Data, settings: Settings, *, given: nn.Module | Backbone | None = None) -> Backbone:
@@ -122,15 +132,14 @@ def prepare(
     else:
         development = data
         untouched = read_test(test, data, allow_overlap=allow_overlap)
-    assert development.targets is not None
+    if data.outputs and settings.class_weights != "none":
+        raise TopgraftError(f"--class-weights {settings.class_weights} is for classes, not for numbers.")
+    targets, classes = strata(development)
     fold_of, _, notes = assign_folds(
-        development.targets,
-        development.groups,
-        folds=settings.folds,
-        seed=settings.seed,
-        classes=development.classes,
+        targets, development.groups, folds=settings.folds, seed=settings.seed, classes=classes
     )
-    return Prepared(settings, backbone, data, development, untouched, fold_of, notes)
+    scale = scale_of(development)
+    return Prepared(settings, backbone, data, development, untouched, fold_of, notes, scale)
 
 
 def engine_for(backbone: Backbone, data: Data, store: Store, settings: Settings) -> Choice:
@@ -225,7 +234,6 @@ def probe_all(
     Evidence, bool
         And whether it was there already.
     """
-    assert development.targets is not None
     made_from = _made_from(features, development, fold_of)
     if path is not None and path.is_file():
         document = read_json(path)
@@ -233,7 +241,7 @@ def probe_all(
             return Evidence.from_json(document["evidence"]), True
     evidence = probe(
         features,
-        torch.as_tensor(development.targets),
+        encoded(development, scale_of(development)),
         fold_of,
         len(development.classes),
         groups=development.groups,

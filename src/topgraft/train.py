@@ -19,6 +19,7 @@ from topgraft.features.sources import Source
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History, Recipe
 from topgraft.mixup import mixed, mixed_loss
+from topgraft.objective import loss_of_guessing, marks, mean_loss
 from topgraft.watching import SAMPLES, Watch
 
 RAN_AWAY = 10.0
@@ -100,12 +101,11 @@ def _to(batch: Any, device: torch.device | str) -> Any:
 def evaluate(
     graft: Graft, source: Source, targets: Tensor, rows: Sequence[int], weights: Tensor | None = None
 ) -> tuple[float, float, Tensor]:
-    """Mean loss (nats), share correct, and per example whether it is correct."""
+    """Mean loss, score, and by example what the score is the mean of, see :mod:`topgraft.objective`."""
     logits = predict_logits(graft, source, rows)
     wanted = targets[list(rows)]
-    loss = float(nn.functional.cross_entropy(logits, wanted, weight=weights))
-    correct = logits.argmax(1) == wanted
-    return loss, float(correct.float().mean()), correct
+    loss, found = float(mean_loss(logits, wanted, weights)), marks(logits, wanted).float()
+    return loss, float(found.mean()), found
 
 
 def train(
@@ -134,7 +134,7 @@ def train(
     source
         Gives batches at the graft's cut ``freeze``.
     targets
-        ``(n,)`` int64, for the rows of the source.
+        ``(n,)`` int64 or ``(n, outputs)`` float, for the rows of the source; see :mod:`topgraft.objective`.
     rows, validation
         Training and validation examples. Without validation all epochs are run.
     recipe
@@ -194,7 +194,7 @@ def train(
             history.stopped = f"it diverged: {history.diverged}"
             break
         loop.note(validation, loss=loss, seconds=seconds, rate=rate, from_start=from_start)
-        history.diverged = ran_away(history, graft.head.linear.out_features)
+        history.diverged = ran_away(history, loss_of_guessing(graft.head.linear.out_features, targets))
         if checkpoint is not None:
             loop.save(checkpoint)
         if advance is not None:
@@ -209,13 +209,13 @@ def train(
         )
     if validation:
         put(graft, loop.best)
-        history.correct = evaluate(graft, source, targets, validation, loop.weights)[2].tolist()
+        history.marks = evaluate(graft, source, targets, validation, loop.weights)[2].tolist()
     graft.eval()
     return history
 
 
-def keeps_up(correct: Tensor, top_correct: Tensor) -> bool:
-    """Whether an epoch's score is within one paired standard error of the highest.
+def keeps_up(found: Tensor, top: Tensor) -> bool:
+    """Whether an epoch's marks ``(n,)`` are on average within one paired standard error of the highest.
 
     The last such epoch is kept, not the highest: with few validation examples the highest is a lucky one,
     and the rate falls to zero along the schedule, so that late weights are better settled.
@@ -227,17 +227,18 @@ def keeps_up(correct: Tensor, top_correct: Tensor) -> bool:
     >>> keeps_up(torch.tensor([True, False, False, False]), torch.tensor([True, True, True, True]))
     False
     """
-    behind = top_correct.float() - correct.float()
+    behind = top.float() - found.float()
     error = float(behind.std()) / math.sqrt(len(behind)) if len(behind) > 1 else 0.0
     return float(behind.mean()) <= error
 
 
-def ran_away(history: History, classes: int) -> str:
+def ran_away(history: History, guessing: float) -> str:
     """What the last epoch's validation loss says of a training that ran away, in words; else nothing.
 
-    The loss of the training part says less: with dropout it is high without harm.
+    The loss of the training part says less: with dropout it is high without harm. ``guessing`` is what
+    knowing nothing loses.
     """
-    worst = max(math.log(max(2, classes)), history.epochs[0].validation_loss)
+    worst = max(guessing, history.epochs[0].validation_loss)
     last = history.epochs[-1]
     if last.validation_loss > RAN_AWAY * worst:
         return f"the validation loss is {last.validation_loss:.3g} after epoch {last.number}, not {worst:.3g}"
@@ -323,9 +324,9 @@ class _Loop:
     ) -> None:
         """Score the validation part, write the epoch down, keep the weights if they keep up with the best."""
         history, number = self.history, len(self.history.epochs)
-        validation_loss, score, correct = float("nan"), float("nan"), torch.zeros(0, dtype=torch.bool)
+        validation_loss, score, found = float("nan"), float("nan"), torch.zeros(0)
         if validation:
-            validation_loss, score, correct = evaluate(
+            validation_loss, score, found = evaluate(
                 self.graft, self.source, self.targets, validation, self.weights
             )
         history.epochs.append(Epoch(number, loss, validation_loss, score, rate, seconds))
@@ -335,8 +336,8 @@ class _Loop:
             leader = history.epochs[history.top]
             higher = (score, -validation_loss) > (leader.validation_score, -leader.validation_loss)
             if history.top < 0 or higher:
-                history.top, history.top_correct = number, correct.tolist()
-            if not keeps_up(correct, torch.tensor(history.top_correct)):
+                history.top, history.top_marks = number, found.tolist()
+            if not keeps_up(found, torch.tensor(history.top_marks)):
                 return
         history.best, self.best = number, weights_of(self.graft)
 
@@ -357,7 +358,7 @@ def seconds_an_example(
     for _ in range(2):
         began = time.monotonic()
         batch = source.batch(chosen, training=True)
-        loss = nn.functional.cross_entropy(graft.from_state(batch), targets[chosen])
+        loss = mean_loss(graft.from_state(batch), targets[chosen])
         torch.autograd.backward(loss)
         times.append(time.monotonic() - began)
     graft.zero_grad(set_to_none=True)

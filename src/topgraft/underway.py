@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from topgraft.calibration import NOT_CALIBRATED, Calibration
 from topgraft.console import Console, duration
 from topgraft.cost import Costs
@@ -21,6 +23,8 @@ from topgraft.run import RunFolder
 from topgraft.search import reads_views
 from topgraft.settings import Settings
 from topgraft.stages import Prepared, reuse
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass
@@ -54,8 +58,8 @@ class Underway:
     calibration
         Of the probabilities, on examples that were not trained on.
     searched
-        Share correct, and of how many examples, by which the choice was made: out of fold for a probe, on the
-        validation part for a training.
+        Marks ``(n,)`` of the examples by which the choice was made, see :func:`topgraft.objective.marks`: out
+        of fold for a probe, on the validation part for a training.
     """
 
     ready: Prepared
@@ -70,7 +74,7 @@ class Underway:
     ledger: Ledger = field(default_factory=Ledger)
     health: dict[str, Any] | None = None
     calibration: Calibration = NOT_CALIBRATED
-    searched: tuple[float, int] = (0.0, 0)
+    searched: Array = field(default_factory=lambda: np.zeros(0))
 
     @property
     def settings(self) -> Settings:
