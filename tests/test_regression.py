@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from command_line import Job, called, done, table_of, tiny_job, word_texts
+from packaged_data import pictures_of
+from PIL import Image
 from sklearn.metrics import mean_absolute_error, r2_score
 from small_networks import backbone_of, data_of_maps, example_maps, maps, material_of
 
@@ -152,7 +154,7 @@ def test_several_numbers_at_once(job: Job, tmp_path: Path) -> None:
     assert list(row) == ["input", "prediction_worth", "prediction_words", "error"]
 
 
-def test_what_is_for_classes_alone_is_refused(job: Job, tmp_path: Path) -> None:
+def test_what_is_for_classes_alone_is_refused(job: Job, run: tuple[Path, dict], tmp_path: Path) -> None:
     for more, words in (
         (("--class-weights", "balanced"), "--class-weights balanced is for classes"),
         (("--task", "regresion"), "Nearest: regression"),
@@ -161,9 +163,17 @@ def test_what_is_for_classes_alone_is_refused(job: Job, tmp_path: Path) -> None:
         assert outcome.status == 2
         assert words in outcome.err
         assert not (tmp_path / "none").exists()
-    compared = called("compare", job.table, "--label", "worth", "--backbone", job.backbone)
-    assert compared.status == 2
-    assert "compare is for classes so far" in compared.err
+    for command, words in (
+        (
+            ("compare", job.table, "--label", "worth", "--backbone", job.backbone),
+            "compare is for classes so far",
+        ),
+        (("export", run[0], "--to", "onnx", "-o", tmp_path / "onnx"), "export is for classes so far"),
+    ):
+        outcome = called(*command)
+        assert outcome.status == 2
+        assert words in outcome.err
+    assert not (tmp_path / "onnx").exists()
 
 
 def numbers_of_maps(count: int = 60):
@@ -197,3 +207,23 @@ def test_a_head_in_units_gives_the_numbers_that_it_gave_standardised(hidden: tup
     expected = standard * torch.tensor(scale.spread) + torch.tensor(scale.mean)
     assert torch.allclose(head.in_units(scale)(x), expected, rtol=1e-6)
     assert torch.equal(head.in_units(None)(x), head(x))
+
+
+@pytest.mark.slow
+def test_pictures_through_real_weights(tmp_path: Path) -> None:
+    """How bright each packaged picture is on average, by the packaged network."""
+    pictures = [p for name in ("animals", "food") for p in pictures_of(name, 0, 40)]
+    bright = [float(np.asarray(Image.open(p).convert("L")).mean()) for p in pictures]
+    table = table_of(
+        tmp_path / "bright.csv",
+        [(str(p), repr(b)) for p, b in zip(pictures, bright, strict=True)],
+        ("path", "brightness"),
+    )
+    result = done(
+        *("fit", table, "-o", tmp_path / "run", "--label", "brightness", "--freeze", "all", "--json"),
+        *("--resize", "pretrained"),
+    ).json
+    assert result["task"] == "regression"
+    assert result["score"]["value"] > 0.3
+    rows = done("predict", tmp_path / "run", pictures[0], "--json").json
+    assert abs(rows[0]["prediction"] - bright[0]) < 60

@@ -65,7 +65,7 @@ class TransferRegressor(RegressorMixin, TransferPredictor):
         Raises
         ------
         FitError
-            If all numbers of an output are the same.
+            If there is one example only, or all numbers of an output are the same.
         TopgraftError
             If an example can't be used, or a parameter is out of range.
 
@@ -79,6 +79,8 @@ class TransferRegressor(RegressorMixin, TransferPredictor):
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
         taken, numbers = self._taken(X, y, numbers=True)
         assert numbers is not None
+        if len(numbers) < 2:
+            raise FitError("X has 1 sample. Two or more are needed to learn from.")
         self._is_flat = numbers.ndim == 1
         targets = numbers.reshape(len(numbers), -1).astype(np.float64)
         names = tuple(f"y{i}" if targets.shape[1] > 1 else "y" for i in range(targets.shape[1]))
