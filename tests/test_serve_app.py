@@ -223,6 +223,7 @@ def test_the_model_tells_what_it_is(model: Model, address: str):
         "name": "small.topgraft",
         "modality": "array",
         "classes": list(CLASSES),
+        "outputs": [],
         "backbone": model.description["backbone"]["source"],
         "blocks": len(model.description["blocks"]),
         "keep": 4,
