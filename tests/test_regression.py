@@ -227,3 +227,17 @@ def test_pictures_through_real_weights(tmp_path: Path) -> None:
     assert result["score"]["value"] > 0.3
     rows = done("predict", tmp_path / "run", pictures[0], "--json").json
     assert abs(rows[0]["prediction"] - bright[0]) < 60
+
+
+def test_numbers_of_a_test_set_change_no_bit_of_the_model(job: Job, tmp_path: Path) -> None:
+    """Nor do they say by which scale numbers are standardised."""
+    others = rows(12, seed=5)
+    for name, factor in (("as they are", 1.0), ("larger", 9.0)):
+        test = table_of(
+            tmp_path / f"{name}.csv", [(t, repr(factor * float(w)), n) for t, w, n in others], HEADER
+        )
+        more = ("--keep", "3", "--freeze", "1", "--epochs", "2", "--test", test)
+        outcome = job.fit(tmp_path / name, "--label", "worth", *more)
+        assert outcome.status == 0, outcome.err
+    first, second = (tmp_path / name / "model.safetensors" for name in ("as they are", "larger"))
+    assert first.read_bytes() == second.read_bytes()
