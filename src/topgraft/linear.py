@@ -168,11 +168,10 @@ def fit_rows(
 
 def check_targets(targets: Tensor, classes: int) -> None:
     """Refuse targets that are neither indices of so many classes nor numbers ``(n, outputs)``."""
-    if are_numbers(targets):
-        if classes or targets.dim() != 2 or len(targets) < 2 or not bool(targets.isfinite().all()):
+    if are_numbers(targets) and not classes:
+        if targets.dim() != 2 or len(targets) < 2 or not bool(targets.isfinite().all()):
             raise TopgraftError(
-                f"Numbers to be predicted must be finite, (n, outputs), n at least 2, with classes=0; got "
-                f"{tuple(targets.shape)} and classes={classes}."
+                f"Numbers to be predicted must be finite, (n, outputs), n at least 2; got {tuple(targets.shape)}."
             )
         return
     if targets.dim() != 1 or targets.dtype != torch.int64:
