@@ -171,7 +171,8 @@ def check_targets(targets: Tensor, classes: int) -> None:
     if are_numbers(targets) and not classes:
         if targets.dim() != 2 or len(targets) < 2 or not bool(targets.isfinite().all()):
             raise TopgraftError(
-                f"Numbers to be predicted must be finite, (n, outputs), n at least 2; got {tuple(targets.shape)}."
+                "Numbers to be predicted must be finite, (n, outputs), n at least 2; "
+                f"got {tuple(targets.shape)}."
             )
         return
     if targets.dim() != 1 or targets.dtype != torch.int64:
