@@ -39,6 +39,7 @@ def test_what_was_saved_comes_back_bit_by_bit_and_the_optimiser_goes_on_from_it(
     assert found is not None
     assert found[0] == history
     assert not differing(found[1], best)
+    assert found[2] is None
     assert not differing(kept(other.body), kept(graft.body))
     assert not differing(kept(other.head), kept(graft.head))
     assert not differing(kept(other.frozen), frozen)

@@ -163,7 +163,8 @@ def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float, Array]:
     targets = ready.untouched.targets
     if targets is None or (found < 0).any():
         lost = next(p for p in predictions if p.error is not None)
-        raise RunningError(f"{lost.input} can't be read any more: {lost.error}. Did the data change?")
+        asked = "" if "changed" in str(lost.error) else ". Did the data change?"
+        raise RunningError(f"{lost.input} can't be read any more: {lost.error}{asked}")
     chances = np.array([p.probabilities for p in predictions])
     scores = score_predictions(targets, found, groups=ready.untouched.groups)
     return scores, majority_score(targets), chances
