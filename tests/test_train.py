@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Chain, Inputs, State
-from topgraft.errors import RunningError
+from topgraft.errors import DamageWarning, RunningError
 from topgraft.features.engine import Engine
 from topgraft.features.passes import one_pass, states
 from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSource
@@ -261,7 +261,8 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path: Path, damage: bytes) -> None
     undisturbed, graft = graft_of(chain, CUTS, 2), graft_of(chain, CUTS, 2)
     fitted(undisturbed, Held(chain, 2))
     path.write_bytes(damage)
-    history = fitted(graft, Held(chain, 2), checkpoint=path)
+    with pytest.warns(DamageWarning, match="begins anew"):
+        history = fitted(graft, Held(chain, 2), checkpoint=path)
     assert history.resumed == 0
     assert differing(kept(graft), kept(undisturbed)) == set()
 

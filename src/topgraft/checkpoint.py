@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from topgraft.errors import warn_of_damage
 from topgraft.files import DamagedFile, read_tensors, write_tensors
 from topgraft.graft import Graft
 from topgraft.history import History
@@ -107,7 +108,8 @@ def restore(
         return None
     try:
         tensors, metadata = read_tensors(path)
-    except DamagedFile:
+    except DamagedFile as error:
+        warn_of_damage(path, error.reason, "this training begins anew")
         path.unlink()
         return None
     put(graft, {n.removeprefix("now."): t for n, t in tensors.items() if n.startswith("now.")})
