@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from topgraft import cache, comparing, listing, model_commands, options
 from topgraft.console import say_json
 from topgraft.errors import TopgraftError, TopgraftWarning
+from topgraft.stopping import gently
 
 if TYPE_CHECKING:
     from topgraft.console import Console
@@ -354,7 +355,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     run: Callable[..., Any] = app
     quiet = not {"--quiet", "-q"}.isdisjoint(given)
     try:
-        with warnings.catch_warnings():
+        with gently(), warnings.catch_warnings():
             warnings.showwarning = partial(_say_warning, warnings.showwarning, quiet)
             run(given)
     except TopgraftError as error:

@@ -170,7 +170,8 @@ def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float, Array]:
             bar(1)
     lost = next((p for p in predictions if p.error is not None), None)
     if lost is not None:
-        raise RunningError(f"{lost.input} can't be read any more: {lost.error}. Did the data change?")
+        asked = "" if "changed" in str(lost.error) else ". Did the data change?"
+        raise RunningError(f"{lost.input} can't be read any more: {lost.error}{asked}")
     targets, groups = np.asarray(ready.untouched.targets), ready.untouched.groups
     if ready.scale is not None:
         numbers = np.array([p.values for p in predictions])

@@ -175,9 +175,7 @@ def fit(
     }
     run = RunFolder.claim(folder, command, overwrite=overwrite)
     with alone(run.path):
-        decided = Plan(run.path / "plan.json", given)
-        if (run.path / "plan.json").exists():
-            decided.decisions = Plan.read(run.path / "plan.json")
+        decided = Plan.of_run(run.path / "plan.json", given)
         store = store or Store()
         if start.rivals:
             ready = settle_backbone(start, run, decided, store, console, began)

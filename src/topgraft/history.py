@@ -8,6 +8,9 @@ from typing import Any
 
 from topgraft.health import Reading
 
+RAN_AWAY = 10.0
+"""How many times the loss of guessing, or of the start, an epoch may have before training ends."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -128,3 +131,16 @@ class History:
                 "readings": [Reading(**r) for r in value["readings"]],
             }
         )
+
+
+def ran_away(history: History, guessing: float) -> str:
+    """What the last epoch's validation loss says of a training that ran away, in words; else nothing.
+
+    The loss of the training part says less: with dropout it is high without harm. ``guessing`` is what
+    knowing nothing loses.
+    """
+    worst = max(guessing, history.epochs[0].validation_loss)
+    last = history.epochs[-1]
+    if last.validation_loss > RAN_AWAY * worst:
+        return f"the validation loss is {last.validation_loss:.3g} after epoch {last.number}, not {worst:.3g}"
+    return ""

@@ -172,7 +172,7 @@ class Predictor:
             error, value = row.error, None
             if error is None:
                 try:
-                    value = self._decode(row.value)
+                    value = self._decode(row.value, row.digest)
                 except TopgraftError as problem:
                     error = getattr(problem, "reason", None) or str(problem)
             errors.append(error)
@@ -180,7 +180,11 @@ class Predictor:
                 decoded.append(value)
         return chunk, errors, self.model.preprocess.batch(decoded) if decoded else None
 
-    def _decode(self, value: Any) -> Any:
+    def _decode(self, value: Any, digest: str | None) -> Any:
+        if digest is not None and isinstance(value, (str, os.PathLike)) and self.model.modality != "text":
+            from topgraft.data.pictures import unchanged
+
+            value = unchanged(value, digest)
         if self.model.modality == "picture":
             from topgraft.data.pictures import as_rgb, content_of, open_picture
 
@@ -202,9 +206,9 @@ def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
 
 
 def rows_of(data: Data) -> Iterator[Row]:
-    """The inputs of labelled data, as rows to predict."""
-    for name, value in zip(data.names, data.inputs, strict=True):
-        yield Row(name, value, None)
+    """The inputs of labelled data, as rows to predict; files must be what they were when they were read."""
+    for name, value, digest in zip(data.names, data.inputs, data.digests, strict=True):
+        yield Row(name, value, None, digest)
 
 
 def predicted_classes(predictions: Iterable[Prediction], classes: tuple[str, ...]) -> np.ndarray[Any, Any]:

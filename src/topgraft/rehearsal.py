@@ -260,6 +260,7 @@ def costs_for(
     spent: float = 0.0,
     decisions: Mapping[str, Any] | None = None,
     storing: bool = False,
+    speed: Speed | None = None,
 ) -> Costs:
     """Everything that forecasts follow from: a trial is run, and the store is asked what it has.
 
@@ -278,6 +279,8 @@ def costs_for(
         Of a plan, whose epochs are taken.
     storing
         Whether the trial stores what it computes of the pass.
+    speed
+        What a trial has measured already; then none is run.
     """
     settings, backbone, data = ready.settings, ready.backbone, ready.development
     planned = (decisions or {}).get("epochs", {}).get("value")
@@ -287,7 +290,7 @@ def costs_for(
     )
     known = shelf.known()
     head_trains = bool(settings.hidden or settings.dropout)
-    speed = rehearse(
+    speed = speed or rehearse(
         backbone,
         data,
         engine=settings.engine_or_torch,

@@ -21,14 +21,14 @@ from topgraft.console import Console
 from topgraft.data import assign_folds, hold_out, read_test
 from topgraft.data.splits import strata
 from topgraft.data.types import Data
-from topgraft.errors import TopgraftError
+from topgraft.errors import TopgraftError, warn_of_damage
 from topgraft.evidence import Evidence, Features
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import one_pass
 from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
 from topgraft.features.trial import Choice, choose_engine
-from topgraft.files import read_json, write_json
+from topgraft.files import DamagedFile, read_json, write_json
 from topgraft.mixup import alpha_for
 from topgraft.objective import Scale, encoded, scale_of
 from topgraft.probe import probe
@@ -235,10 +235,8 @@ def probe_all(
         And whether it was there already.
     """
     made_from = _made_from(features, development, fold_of)
-    if path is not None and path.is_file():
-        document = read_json(path)
-        if isinstance(document, dict) and document.get("made_from") == made_from:
-            return Evidence.from_json(document["evidence"]), True
+    if path is not None and (known := _evidence_in(path, made_from)) is not None:
+        return known, True
     evidence = probe(
         features,
         encoded(development, scale_of(development)),
@@ -250,6 +248,24 @@ def probe_all(
     if path is not None:
         keep_evidence(path, evidence, features, development, fold_of)
     return evidence, False
+
+
+def _evidence_in(path: Path, made_from: Mapping[str, Any]) -> Evidence | None:
+    """What an earlier process wrote; ``None`` where nothing whole is there, or it is of something else."""
+    if not path.is_file():
+        return None
+    try:
+        document = read_json(path)
+    except DamagedFile as error:
+        warn_of_damage(path, error.reason, "the probes are fitted again")
+        return None
+    if not isinstance(document, dict) or document.get("made_from") != made_from:
+        return None
+    try:
+        return Evidence.from_json(document["evidence"])
+    except (TopgraftError, KeyError, AttributeError) as error:
+        warn_of_damage(path, f"it can't be used: {error}", "the probes are fitted again")
+        return None
 
 
 def keep_evidence(

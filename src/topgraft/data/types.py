@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -215,19 +216,22 @@ class Data:
         Raises
         ------
         ExampleError
-            If a picture or a sound can't be opened any more.
+            If a picture or a sound can't be opened any more, or its file has changed: what is computed from
+            it is kept under the digest of what it was.
         """
         value = self.inputs[index]
         if self.modality == "text":
             return str(value)
         if self.modality == "array":
             return np.asarray(value, dtype=np.float32)
+        from topgraft.data.pictures import as_rgb, content_of, open_picture, unchanged
+
+        if isinstance(value, (str, os.PathLike)):
+            value = unchanged(value, self.digests[index])
         if self.modality == "sound":
             from topgraft.data.sounds import sound_of
 
             return sound_of(value)
-        from topgraft.data.pictures import as_rgb, content_of, open_picture
-
         content = content_of(value)
         if content is None:
             return as_rgb(value)
