@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ from topgraft.underway import Underway
 from topgraft.versions import versions
 
 Array = np.ndarray[Any, np.dtype[Any]]
+TIMED = 5
+"""Untouched examples that are predicted one by one, to tell how long one takes."""
 
 
 def finish(
@@ -81,7 +84,7 @@ def finish(
     )
     graft.head.cool(calibration.temperature)
     save(run.path, graft, ready.backbone.preprocess, description)
-    scores, majority, chances = score_untouched(at)
+    scores, majority, chances, alone = score_untouched(at)
     trusted = calibration.measured(chances, np.asarray(ready.untouched.targets))
     if at.settings.refit_all:
         refit_on_all(at, material, graft, history, description)
@@ -114,6 +117,7 @@ def finish(
             "optimism": told,
             "calibration": trusted,
             "seconds": seconds,
+            "prediction": {"seconds": alone},
             "model": str(run.path),
             "resumed": at.resumed,
             "backbone": ready.backbone.source,
@@ -144,8 +148,15 @@ def finish(
     return result
 
 
-def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float, Array]:
-    """Scores and probabilities on untouched data, by the path that ``predict`` takes, from what was saved.
+def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float, Array, float]:
+    """Scores on untouched data, by the path that ``predict`` takes, from what was saved.
+
+    Returns
+    -------
+    scores, majority, probabilities
+        The second is the share of the most frequent class, the last ``(n, classes)``.
+    seconds
+        Of the prediction of one example by itself.
 
     Raises
     ------
@@ -154,9 +165,9 @@ def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float, Array]:
     """
     ready = at.ready
     model = open_model(at.run.path, module=_own_module(ready))
-    predictions = []
+    predictor, predictions = Predictor(model, store=at.store), []
     with at.console.progress("Untouched", len(ready.untouched)) as bar:
-        for prediction in Predictor(model, store=at.store).predict(rows_of(ready.untouched)):
+        for prediction in predictor.predict(rows_of(ready.untouched)):
             predictions.append(prediction)
             bar(1)
     found = predicted_classes(predictions, model.classes)
@@ -166,7 +177,17 @@ def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float, Array]:
         raise RunningError(f"{lost.input} can't be read any more: {lost.error}. Did the data change?")
     chances = np.array([p.probabilities for p in predictions])
     scores = score_predictions(targets, found, groups=ready.untouched.groups)
-    return scores, majority_score(targets), chances
+    return scores, majority_score(targets), chances, _seconds_alone(predictor, ready.untouched)
+
+
+def _seconds_alone(predictor: Predictor, untouched: Data) -> float:
+    """Of one prediction, decoding included: the median of a few examples, each by itself."""
+    each = []
+    for row in islice(rows_of(untouched), TIMED):
+        began = time.monotonic()
+        predictor.batch([row])
+        each.append(time.monotonic() - began)
+    return float(np.median(each))
 
 
 def refit_on_all(

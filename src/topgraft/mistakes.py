@@ -21,7 +21,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def untouched_json(data: Data, probabilities: Array) -> dict[str, Any]:
-    """Targets, predictions, and the most confident mistakes with what they are about.
+    """Targets, predictions, groups, and the most confident mistakes with what they are about.
 
     Parameters
     ----------
@@ -40,6 +40,7 @@ def untouched_json(data: Data, probabilities: Array) -> dict[str, Any]:
         "targets": targets.tolist(),
         "predictions": predictions.tolist(),
         "confidence": confidence.tolist(),
+        "groups": np.asarray(data.groups).tolist(),
         "mistakes": [
             {
                 "input": data.names[i],
