@@ -18,8 +18,9 @@ def test_it_is_the_answer_of_the_comparison_and_its_sentence_stands_first(tmp_pa
     assert document["comparison"] == said
     assert document["summary"][0] == said["sentence"]
     assert document["summary"][0].startswith("Pretraining was worth it: ")
-    assert "120 untouched examples" in document["summary"][1]
-    assert [s[:-1].casefold() for s in document["summary"][2:]] == [
+    assert document["summary"][1] == "a note <b>&</b> more"
+    assert "120 untouched examples" in document["summary"][2]
+    assert [s[:-1].casefold() for s in document["summary"][3:]] == [
         words.casefold() for words in said["saved_in_words"]
     ]
     assert document["again"] == {

@@ -80,7 +80,7 @@ def _summary(found: Mapping[str, Any]) -> list[str]:
         for point in arm["curve"]:
             _numbers(point, "examples", "seeds", "value", "low", "high", "seconds", "gap")
         _numbers(arm, "score", "low", "high", "seconds", "gap")
-        within = f"{percent(arm['low'])} to {percent(arm['high'])}"
+        within = f"{100 * arm['low']:.0f} to {100 * arm['high']:.0f}"
         said.append(f"{said_of(arm['name'])} {percent(arm['score'], 1)} ({within})")
     for other in found["differences"].values():
         _numbers(other, "value", "low", "high")
@@ -88,7 +88,8 @@ def _summary(found: Mapping[str, Any]) -> list[str]:
         f"Accuracy on the same {found['untouched']:,} untouched examples, each with its 95 % interval: "
         f"{'; '.join(said)}."
     )
-    return [first, scores, *(_sentence(words) for words in found["saved_in_words"])]
+    notes = [str(note) for note in found["notes"]]  # such as that it was no fair fight: before what was saved
+    return [first, *notes, scores, *(_sentence(words) for words in found["saved_in_words"])]
 
 
 def said_of(arm: str) -> str:

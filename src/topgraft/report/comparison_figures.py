@@ -19,6 +19,7 @@ from topgraft.report.ink import (
     rows_high,
     short,
 )
+from topgraft.report.page import seconds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +44,7 @@ def comparison_figures(document: Document) -> list[Drawn]:
 
 def differences(found: Document) -> Drawn:
     """By how much the pretrained network is better than each other way, paired."""
-    others = found["differences"]
+    others = {a["name"]: found["differences"][a["name"]] for a in found["arms"] if a["name"] != PRETRAINED}
     better = [arm for arm, d in others.items() if d["low"] > 0]
     worse = [arm for arm, d in others.items() if d["high"] < 0]
     title = f"The pretrained network is better for sure than {len(better)} of {len(others)} other ways"
@@ -194,18 +195,17 @@ def _in_words(found: Document, across: str) -> str:
     """First and last point of each curve."""
     said = []
     for arm in found["arms"]:
+        if arm["name"] == MAJORITY:
+            said.append(f"{said_of(arm['name'])} {percent(arm['score'], 1)}")
+            continue
         ends = [arm["curve"][i] for i in sorted({0, len(arm["curve"]) - 1})]
         said.append(f"{said_of(arm['name'])} " + ", ".join(_point(p, across) for p in ends))
     return "; ".join(said)
 
 
 def _point(point: Mapping[str, Any], across: str) -> str:
-    with_what = f"{point['examples']:,}" if across == "examples" else _seconds(point["seconds"])
+    with_what = f"{point['examples']:,}" if across == "examples" else seconds(point["seconds"])
     return f"{percent(point['value'], 1)} with {with_what}"
-
-
-def _seconds(value: float) -> str:
-    return duration(value) if value >= 10 else f"{value:.1f} s"
 
 
 def _points(one: Mapping[str, float]) -> str:

@@ -144,6 +144,17 @@ def amount(value: float | None, unit: str) -> str:
     return size(value) if unit in ("memory", "disk") else f"{value:g}"
 
 
+def seconds(value: float) -> str:
+    """A time, with a decimal where it is short.
+
+    Examples
+    --------
+    >>> seconds(0.26), seconds(12.3), seconds(600)
+    ('0.3 s', '12 s', '10 min')
+    """
+    return duration(value) if value >= 10 else f"{value:.1f} s"
+
+
 def share(value: float | None) -> str:
     """A share as a percentage.
 

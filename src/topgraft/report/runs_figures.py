@@ -18,10 +18,14 @@ from topgraft.report.ink import (
     stacked,
     whole_numbers,
 )
+from topgraft.report.page import seconds
 from topgraft.report.runs import in_words, verdicts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+LEAST = 0.01
+"""Seconds that are still told apart in a figure."""
 
 
 def runs_figures(document: Document) -> list[Drawn]:
@@ -44,7 +48,7 @@ def scores(document: Document) -> Drawn:
             score = run["score"]
             interval(axes, ink.accent, place, [100 * score[k] for k in ("low", "value", "high")])
             axes.plot([100 * run["majority"]], [place], "x", color=ink.faint, markersize=6)
-        name_rows(axes, [f"{run['letter']}  {short(run['name'], 14)}" for run in runs])
+        name_rows(axes, [f"{run['letter']}  {_name(run)}" for run in runs])
         return figure
 
     told = (
@@ -149,15 +153,16 @@ def costs(document: Document) -> Drawn:
     def draw(ink: Ink) -> Figure:
         figure, axes = axes_of(ink, "seconds", "", height=rows_high(len(lines)))
         for place, (_, _, told, was) in enumerate(lines):
-            axes.plot([max(was, 1e-3)], [place], "o", color=ink.accent, markersize=5)
-            if told is not None:
-                axes.plot([max(told, 1e-3)], [place], "o", color=ink.second, markersize=8, fillstyle="none")
+            axes.plot([max(was, LEAST)], [place], "o", color=ink.accent, markersize=5)
+            if told:
+                axes.plot([max(told, LEAST)], [place], "o", color=ink.second, markersize=8, fillstyle="none")
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         name_rows(axes, [f"{_brief(stage)}, {letter}" for stage, letter, _, _ in lines])
         return figure
 
-    told = "Spots: seconds as measured; rings: as told before the stage began. " + "; ".join(
-        f"{stage}, {letter}: {duration(was)}" + ("" if told is None else f" (told: {duration(told)})")
+    told = "Spots: seconds as measured; rings: as told before the stage began. Measured (told): " + "; ".join(
+        f"{stage}, {letter} {seconds(was)}" + ("" if told is None else f" ({seconds(told)})")
         for stage, letter, told, was in lines
     )
     return Drawn("costs", f"{title} in all", f"{told}.", draw, ("stage", "run", "told", "was"), lines)
@@ -169,6 +174,11 @@ def _depth_in_words(run: Document) -> str:
         f"{run['letter']} from {percent(cuts[0]['score'], 1)} with one block to "
         f"{percent(cuts[-1]['score'], 1)} with all {len(cuts)}"
     )
+
+
+def _name(run: Document) -> str:
+    """As much of a run's name as the margin holds."""
+    return short(str(run["name"]).removesuffix(".topgraft"), 14)
 
 
 def _brief(stage: str) -> str:
