@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,30 @@ from topgraft.underway import Underway
 from topgraft.versions import versions
 
 Array = np.ndarray[Any, np.dtype[Any]]
+TIMED = 5
+"""Untouched examples that are predicted one by one, to tell how long one takes."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the saved model said of untouched data.
+
+    Parameters
+    ----------
+    scores
+        The main one first.
+    constant
+        The score of always giving the same answer: the most frequent class, or the mean where it was learned.
+    said
+        Probabilities ``(n, classes)`` or numbers ``(n, outputs)``.
+    seconds
+        Of the prediction of one example by itself.
+    """
+
+    scores: tuple[Score, ...]
+    constant: float
+    said: Array
+    seconds: float
 
 
 def finish(
@@ -84,13 +109,13 @@ def finish(
     )
     graft.head.cool(calibration.temperature).in_units(ready.scale)
     save(run.path, graft, ready.backbone.preprocess, description)
-    scores, constant, said = score_untouched(at)
+    judged = score_untouched(at)
     if at.settings.refit_all:
         refit_on_all(at, material, graft, history, description)
-    score_lines(console, scores, constant)
-    told = optimism(at.searched, scores[0])
+    score_lines(console, judged.scores, judged.constant)
+    told = optimism(at.searched, judged.scores[0])
     optimism_line(console, told)
-    trusted = trust(at, said)
+    trusted = trust(at, judged.said)
     compared = at.ledger.to_json()
     compared_lines(console, compared)
     seconds = time.monotonic() - at.began
@@ -110,13 +135,14 @@ def finish(
             },
             "trained_parameters": trained,
             "trained_names": names,
-            "score": score_json(scores[0]),
-            "scores": [score_json(s) for s in scores],
+            "score": score_json(judged.scores[0]),
+            "scores": [score_json(s) for s in judged.scores],
             "task": ready.data.task,
-            "majority": constant,
+            "majority": judged.constant,
             "optimism": told,
             **trusted,
             "seconds": seconds,
+            "prediction": {"seconds": judged.seconds},
             "model": str(run.path),
             "resumed": at.resumed,
             "backbone": ready.backbone.source,
@@ -132,7 +158,7 @@ def finish(
         }
     )
     write_json(run.path / "labels.json", list(ready.data.classes or ready.data.outputs))
-    write_json(run.path / UNTOUCHED, untouched_json(ready.untouched, said))
+    write_json(run.path / UNTOUCHED, untouched_json(ready.untouched, judged.said))
     picture = svg(chain.blocks, keep, freeze, title=ready.backbone.source)
     write_whole(run.path / "chain.svg", picture.encode())
     write_json(run.path / "result.json", result)
@@ -147,14 +173,13 @@ def finish(
     return result
 
 
-def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float, Array]:
+def score_untouched(at: Underway) -> Judged:
     """Scores on untouched data, by the path that ``predict`` takes, from what was saved.
 
     Returns
     -------
-    scores, constant, said
-        The scores; that of always giving the same answer, the most frequent class or the mean of the
-        development part; probabilities ``(n, classes)`` or numbers ``(n, outputs)``.
+    Judged
+        With the seconds of one prediction by itself.
 
     Raises
     ------
@@ -163,24 +188,35 @@ def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float, Array]:
     """
     ready = at.ready
     model = open_model(at.run.path, module=_own_module(ready))
-    predictions = []
+    predictor, predictions = Predictor(model, store=at.store), []
     with at.console.progress("Untouched", len(ready.untouched)) as bar:
-        for prediction in Predictor(model, store=at.store).predict(rows_of(ready.untouched)):
+        for prediction in predictor.predict(rows_of(ready.untouched)):
             predictions.append(prediction)
             bar(1)
     lost = next((p for p in predictions if p.error is not None), None)
     if lost is not None:
         asked = "" if "changed" in str(lost.error) else ". Did the data change?"
         raise RunningError(f"{lost.input} can't be read any more: {lost.error}{asked}")
+    seconds = _seconds_alone(predictor, ready.untouched)
     targets, groups = np.asarray(ready.untouched.targets), ready.untouched.groups
     if ready.scale is not None:
         numbers = np.array([p.values for p in predictions])
         mean = np.broadcast_to(np.array(ready.scale.mean), targets.shape)
         scored = score_numbers(targets, numbers, ready.data.outputs, groups=groups)
-        return scored, r2(targets, mean), numbers
+        return Judged(scored, r2(targets, mean), numbers, seconds)
     chances = np.array([p.probabilities for p in predictions])
     scores = score_predictions(targets, predicted_classes(predictions, model.classes), groups=groups)
-    return scores, majority_score(targets), chances
+    return Judged(scores, majority_score(targets), chances, seconds)
+
+
+def _seconds_alone(predictor: Predictor, untouched: Data) -> float:
+    """Of one prediction, decoding included: the quickest of a few, as other programs only make it slower."""
+    each = []
+    for row in islice(rows_of(untouched), TIMED):
+        began = time.monotonic()
+        predictor.batch([row])
+        each.append(time.monotonic() - began)
+    return min(each)
 
 
 def trust(at: Underway, said: Array) -> dict[str, Any]:

@@ -22,7 +22,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def untouched_json(data: Data, said: Array) -> dict[str, Any]:
-    """Targets, predictions, and the most confident (or largest) mistakes with what they are about.
+    """Targets, predictions, groups, and the most confident (or largest) mistakes with what they are about.
 
     Parameters
     ----------
@@ -44,6 +44,7 @@ def _of_numbers(data: Data, numbers: Array) -> dict[str, Any]:
         "names": list(data.names),
         "targets": targets.tolist(),
         "predictions": numbers.tolist(),
+        "groups": np.asarray(data.groups).tolist(),
         "mistakes": [
             {
                 "input": data.names[i],
@@ -67,6 +68,7 @@ def _of_classes(data: Data, probabilities: Array) -> dict[str, Any]:
         "targets": targets.tolist(),
         "predictions": predictions.tolist(),
         "confidence": confidence.tolist(),
+        "groups": np.asarray(data.groups).tolist(),
         "mistakes": [
             {
                 "input": data.names[i],
