@@ -18,6 +18,7 @@ from small_networks import backbone_of, data_of_maps, example_maps, maps, materi
 
 import topgraft as tg
 from topgraft.data import read
+from topgraft.evidence import Evidence
 from topgraft.files import read_json, read_tensors
 from topgraft.head import Head
 from topgraft.linear import fit_head
@@ -236,8 +237,29 @@ def test_numbers_of_a_test_set_change_no_bit_of_the_model(job: Job, tmp_path: Pa
         test = table_of(
             tmp_path / f"{name}.csv", [(t, repr(factor * float(w)), n) for t, w, n in others], HEADER
         )
-        more = ("--keep", "3", "--freeze", "1", "--epochs", "2", "--test", test)
+        more = ("--keep", "3", "--freeze", "1", "--epochs", "2", "--test", test, "--allow-overlap")
         outcome = job.fit(tmp_path / name, "--label", "worth", *more)
         assert outcome.status == 0, outcome.err
     first, second = (tmp_path / name / "model.safetensors" for name in ("as they are", "larger"))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_report_shows_numbers(run: tuple[Path, dict], tmp_path: Path) -> None:
+    out, result = run
+    told = done("report", out, "-o", tmp_path / "page.html", "--figures", tmp_path / "figures", "--json").json
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert told["report"] == str(tmp_path / "page.html")
+    assert f"R2 {100 * result['score']['value']:.1f} %" in page
+    assert "the mean alone gives" in page
+    assert "The largest mistakes" in page
+    rows = list(csv.DictReader((tmp_path / "figures/predicted.csv").open(encoding="utf-8")))
+    untouched = read_json(out / "untouched.json")
+    assert [[float(r["predicted worth"])] for r in rows] == untouched["predictions"]
+    assert [[float(r["true worth"])] for r in rows] == untouched["targets"]
+    numbers = read_json(tmp_path / "figures/numbers.json")
+    evidence = Evidence.from_json(read_json(out / "evidence.json")["evidence"])
+    assert [c["score"] for c in numbers["depth"]["cuts"]] == [c.score for c in evidence.cuts]
+    assert numbers["depth"]["chance"] < 0
+    beside = called("report", out, out.parent, "-o", tmp_path / "none.html")
+    assert beside.status == 2
+    assert "predicts numbers" in beside.err

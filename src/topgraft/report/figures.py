@@ -9,6 +9,7 @@ import numpy as np
 from topgraft.console import counted, percent
 from topgraft.health import HEALTHY, VANISHED
 from topgraft.report.ink import HEIGHT, PAPER, Document, Drawn, Ink, axes_of, labels, short, whole_numbers
+from topgraft.show import constant_answer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +25,11 @@ def figures(document: Document) -> list[Drawn]:
         found.append(training(document))
     if document["health"]:
         found.append(health(document))
+    if "outputs" in document["untouched"]:
+        return [
+            *found,
+            *(predicted(document, place) for place in range(len(document["untouched"]["outputs"]))),
+        ]
     return [*found, confusion(document), calibration(document)]
 
 
@@ -37,7 +43,7 @@ def depth(document: Document) -> Drawn:
         title = f"{keep} blocks were kept as asked; the advice was {advised}: {found['reason']}"
 
     def draw(ink: Ink) -> Figure:
-        figure, axes = axes_of(ink, "blocks kept", f"accuracy, {found['folds']} folds (%)")
+        figure, axes = axes_of(ink, "blocks kept", f"{document['metric']}, {found['folds']} folds (%)")
         for row in cuts:
             colour = ink.accent if row["in_set"] else ink.faint
             low, middle, high = (100 * row[k] for k in ("low", "score", "high"))
@@ -49,10 +55,10 @@ def depth(document: Document) -> Drawn:
         return figure
 
     told = (
-        f"Accuracy of a probe at each of {len(cuts)} depths, from {percent(cuts[0]['score'], 1)} with one "
-        f"block to {percent(cuts[-1]['score'], 1)} with all. Depths that can't be told from the best: "
-        f"{', '.join(map(str, inside))}. The dashed line stands at the {keep} that were kept, the dotted one "
-        f"at the most frequent class ({percent(found['chance'], 1)})."
+        f"{document['metric'].capitalize()} of a probe at each of {len(cuts)} depths, from "
+        f"{percent(cuts[0]['score'], 1)} with one block to {percent(cuts[-1]['score'], 1)} with all. Depths that "
+        f"can't be told from the best: {', '.join(map(str, inside))}. The dashed line stands at the {keep} that "
+        f"were kept, the dotted one at {constant_answer(document['metric'])} ({percent(found['chance'], 1)})."
     )
     header = ("keep", "block", "score", "low", "high", "in set", "chance of being best")
     rows = [(c["keep"], c["block"], c["score"], c["low"], c["high"], c["in_set"], c["p_best"]) for c in cuts]
@@ -71,7 +77,7 @@ def trade_off(document: Document) -> Drawn:
     )
 
     def draw(ink: Ink) -> Figure:
-        figure, axes = axes_of(ink, "share of the network's work (%)", "accuracy (%)")
+        figure, axes = axes_of(ink, "share of the network's work (%)", f"{document['metric']} (%)")
         for row, is_front in zip(cuts, front, strict=True):
             colour = ink.accent if is_front else ink.faint
             size = 5 if is_front else 3.5
@@ -89,7 +95,7 @@ def trade_off(document: Document) -> Drawn:
         return figure
 
     keeps = ", ".join(str(c["keep"]) for c, f in zip(cuts, front, strict=True) if f)
-    told = f"Depths that no other beats in both accuracy and work: {keeps}. The ring marks what was kept."
+    told = f"Depths that no other beats in both score and work: {keeps}. The ring marks what was kept."
     header = ("keep", "share of work", "share of parameters", "score", "no other is better in both")
     rows = [(c["keep"], c["work"], c["parameters"], c["score"], f) for c, f in zip(cuts, front, strict=True)]
     return Drawn("trade-off", title, told, draw, header, rows)
@@ -107,7 +113,7 @@ def training(document: Document) -> Drawn:
     )
 
     def draw(ink: Ink) -> Figure:
-        figure, axes = axes_of(ink, "epoch", "accuracy, validation part (%)")
+        figure, axes = axes_of(ink, "epoch", f"{document['metric']}, validation part (%)")
         numbers = [e["number"] for e in epochs]
         axes.plot(
             numbers, [100 * e["validation_score"] for e in epochs], "o-", color=ink.accent, markersize=4
@@ -120,7 +126,7 @@ def training(document: Document) -> Drawn:
         f"From {percent(first, 1)} before the first step to {percent(kept, 1)} after epoch {best} of "
         f"{len(epochs) - 1}, whose weights were kept."
     )
-    header = ("epoch", "training loss (nats)", "validation loss (nats)", "validation score", "seconds")
+    header = ("epoch", "training loss", "validation loss", "validation score", "seconds")
     rows = [
         (e["number"], e["loss"], e["validation_loss"], e["validation_score"], e["seconds"]) for e in epochs
     ]
@@ -198,6 +204,38 @@ def confusion(document: Document) -> Drawn:
     )
     rows = [(name, *row) for name, row in zip(classes, matrix.tolist(), strict=True)]
     return Drawn("confusion", title, f"{told}.", draw, ("true class", *classes), rows)
+
+
+def predicted(document: Document, place: int) -> Drawn:
+    """Predicted against true numbers of one output on the untouched part."""
+    found, intervals = document["untouched"], document["intervals"]
+    name = found["outputs"][place]
+    true, said = (np.array(found[key])[:, place] for key in ("targets", "predictions"))
+    error = float(np.abs(said - true).mean())
+    title = f"Predictions of {name} are off by {error:.3g} on average"
+    lean = float((said - true).mean())
+    if abs(lean) > 0.25 * error:
+        title += f", by {abs(lean):.3g} too {'high' if lean > 0 else 'low'} on the whole"
+    half = intervals["half_widths"][place] if intervals["half_widths"] else None
+
+    def draw(ink: Ink) -> Figure:
+        figure, axes = axes_of(ink, f"true {short(name)}", f"predicted {short(name)}")
+        ends = np.array([min(true.min(), said.min()), max(true.max(), said.max())])
+        axes.plot(ends, ends, color=ink.faint, linestyle=":", linewidth=1)
+        if half is not None:
+            axes.fill_between(ends, ends - half, ends + half, color=ink.faint, alpha=0.2, linewidth=0)
+        axes.plot(true, said, "o", color=ink.accent, markersize=3.5)
+        return figure
+
+    told = f"On the dotted line predictions are right; {len(true)} untouched examples."
+    if half is not None:
+        told += (
+            f" The band of ± {half:.3g} shall hold {percent(intervals['coverage'])} of new targets, and holds "
+            f"{percent(intervals['measured'], 1)} of these (of several numbers all of an example's at once)."
+        )
+    rows = list(zip(found["names"], true.tolist(), said.tolist(), strict=True))
+    key = "predicted" if len(found["outputs"]) == 1 else f"predicted-{place + 1}"
+    return Drawn(key, title, told, draw, ("input", f"true {name}", f"predicted {name}"), rows)
 
 
 def calibration(document: Document) -> Drawn:

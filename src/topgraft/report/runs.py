@@ -48,6 +48,10 @@ def gather_runs(folders: Sequence[Path]) -> dict[str, Any]:
     twice = [f for f, many in Counter(f.resolve() for f in folders).items() if many > 1]
     if twice:
         raise TopgraftError(f"{twice[0].name} is given more than once: give different runs.")
+    if numbers := [folder for folder in folders if _predicts_numbers(folder)]:
+        raise TopgraftError(
+            f"{numbers[0]} predicts numbers; runs are set side by side where they predict classes so far."
+        )
     names = names_of(folders)
     runs = [_run(folder, letter, name) for folder, letter, name in zip(folders, LETTERS, names, strict=False)]
     right = [_right(folder) for folder in folders]
@@ -64,6 +68,11 @@ def gather_runs(folders: Sequence[Path]) -> dict[str, Any]:
         "apart": apart,
         "costs": _costs(runs),
     }
+
+
+def _predicts_numbers(folder: Path) -> bool:
+    result = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
+    return result.get("task") == "regression"
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
