@@ -252,7 +252,8 @@ def test_the_report_shows_numbers(run: tuple[Path, dict], tmp_path: Path) -> Non
     assert f"R2 {100 * result['score']['value']:.1f} %" in page
     assert "the mean alone gives" in page
     assert "The largest mistakes" in page
-    rows = list(csv.DictReader((tmp_path / "figures/predicted.csv").open(encoding="utf-8")))
+    table = (tmp_path / "figures/predicted.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(table)))
     untouched = read_json(out / "untouched.json")
     assert [[float(r["predicted worth"])] for r in rows] == untouched["predictions"]
     assert [[float(r["true worth"])] for r in rows] == untouched["targets"]

@@ -25,11 +25,9 @@ def figures(document: Document) -> list[Drawn]:
         found.append(training(document))
     if document["health"]:
         found.append(health(document))
-    if "outputs" in document["untouched"]:
-        return [
-            *found,
-            *(predicted(document, place) for place in range(len(document["untouched"]["outputs"]))),
-        ]
+    outputs = document["untouched"].get("outputs", ())
+    if outputs:
+        return [*found, *(predicted(document, place) for place in range(len(outputs)))]
     return [*found, confusion(document), calibration(document)]
 
 
@@ -56,9 +54,10 @@ def depth(document: Document) -> Drawn:
 
     told = (
         f"{document['metric'].capitalize()} of a probe at each of {len(cuts)} depths, from "
-        f"{percent(cuts[0]['score'], 1)} with one block to {percent(cuts[-1]['score'], 1)} with all. Depths that "
-        f"can't be told from the best: {', '.join(map(str, inside))}. The dashed line stands at the {keep} that "
-        f"were kept, the dotted one at {constant_answer(document['metric'])} ({percent(found['chance'], 1)})."
+        f"{percent(cuts[0]['score'], 1)} with one block to {percent(cuts[-1]['score'], 1)} with all. Depths "
+        f"that can't be told from the best: {', '.join(map(str, inside))}. The dashed line stands at the "
+        f"{keep} that were kept, the dotted one at {constant_answer(document['metric'])} "
+        f"({percent(found['chance'], 1)})."
     )
     header = ("keep", "block", "score", "low", "high", "in set", "chance of being best")
     rows = [(c["keep"], c["block"], c["score"], c["low"], c["high"], c["in_set"], c["p_best"]) for c in cuts]
@@ -230,8 +229,9 @@ def predicted(document: Document, place: int) -> Drawn:
     told = f"On the dotted line predictions are right; {len(true)} untouched examples."
     if half is not None:
         told += (
-            f" The band of ± {half:.3g} shall hold {percent(intervals['coverage'])} of new targets, and holds "
-            f"{percent(intervals['measured'], 1)} of these (of several numbers all of an example's at once)."
+            f" The band of ± {half:.3g} shall hold {percent(intervals['coverage'])} of new targets, and "
+            f"holds {percent(intervals['measured'], 1)} of these (of several numbers all of an example's at "
+            "once)."
         )
     rows = list(zip(found["names"], true.tolist(), said.tolist(), strict=True))
     key = "predicted" if len(found["outputs"]) == 1 else f"predicted-{place + 1}"
