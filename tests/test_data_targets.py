@@ -49,6 +49,13 @@ def test_few_different_numbers_stay_classes_unless_asked_otherwise(tmp_path: Pat
         read(path, text="text", label="price", task="classification")
 
 
+def test_many_whole_numbers_as_classes_get_a_hint_where_they_fail() -> None:
+    data = read(texts(90), targets=[i % 40 for i in range(90)])
+    assert data.task == "classification"
+    with pytest.raises(TopgraftError, match=r"numbers to be predicted: --task regression"):
+        hold_out(data)
+
+
 def test_several_columns_and_a_name_with_a_comma_in_it(tmp_path: Path) -> None:
     path = table(tmp_path)
     both = read(path, text="text", label="price,rooms")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topgraft.data.notes import listed, number
+from topgraft.data.targets import hint
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
 
@@ -56,7 +57,7 @@ def hold_out(data: Data, *, share: float = 0.2, seed: int = 0) -> tuple[NDArray[
                 has += f" in {number(int(groups), 'group')} of duplicates or of the group column"
             raise TopgraftError(
                 f'Class "{name}" has only {has}. At least 3 are needed, 2 to choose on and 1 to score: '
-                "add examples, leave the class out, or give a test set of its own (--test)."
+                f"add examples, leave the class out, or give a test set of its own (--test).{hint(classes)}"
             )
     part, missing = deal(targets, data.groups, np.array([1 - share, share]), np.array([2, 1]), seed=seed)
     if missing:

@@ -57,6 +57,21 @@ def is_regression(
     return True
 
 
+def hint(classes: Sequence[str]) -> str:
+    """What to say of classes that look like numbers, behind an error about them.
+
+    Examples
+    --------
+    >>> hint([str(i) for i in range(30)])
+    ' If these are numbers to be predicted: --task regression.'
+    >>> hint(["1", "2"]), hint(["cat", "dog"] * 20)
+    ('', '')
+    """
+    if len(classes) <= MANY or any(_number(name) is None for name in classes):
+        return ""
+    return " If these are numbers to be predicted: --task regression."
+
+
 def output_names(found: Found) -> tuple[str, ...]:
     """Names of the numbers: those of their columns, else ``target``, or ``target_1`` and so on."""
     if found.label_names:
