@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from drawn import draw
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.preprocessing import StandardScaler
@@ -13,15 +14,6 @@ from topgraft.errors import TopgraftError
 from topgraft.linear import fit_head
 
 KINDS = ("blend", "ridge", "logistic")
-
-
-def draw(
-    n: int, width: int, classes: int, *, apart: float = 1.0, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    y = torch.randint(classes, (n,), generator=generator)
-    centres = torch.randn(classes, width, generator=generator) * apart / width**0.5
-    return centres[y] * 3 + torch.randn(n, width, generator=generator), y
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from drawn import draw
 from sklearn.metrics import r2_score
 
 from topgraft.advise import advise_depth
@@ -13,15 +14,6 @@ from topgraft.evidence import Evidence, Features
 from topgraft.probe import fit_head, probe
 
 KINDS = ("blend", "ridge", "logistic")
-
-
-def draw(
-    n: int, width: int, classes: int, *, apart: float = 1.0, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    y = torch.randint(classes, (n,), generator=generator)
-    centres = torch.randn(classes, width, generator=generator) * apart / width**0.5
-    return centres[y] * 3 + torch.randn(n, width, generator=generator), y
 
 
 def folds(n: int, k: int = 5, seed: int = 0) -> np.ndarray:
