@@ -111,7 +111,7 @@ def test_evidence_goes_through_json_bit_for_bit(evidence: Evidence) -> None:
         assert getattr(again, name).tobytes() == getattr(evidence, name).tobytes()
         assert getattr(again, name).dtype == getattr(evidence, name).dtype
     for cut, same in zip(evidence.cuts, again.cuts, strict=True):
-        for name in ("losses", "correct", "predictions"):
+        for name in ("losses", "marks", "predictions"):
             assert getattr(cut, name).tobytes() == getattr(same, name).tobytes()
             assert getattr(cut, name).dtype == getattr(same, name).dtype
         for name in ("keep", "score", "low", "high", "penalties", "temperatures", "edges"):

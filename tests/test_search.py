@@ -242,7 +242,7 @@ def test_the_lower_loss_at_its_best_temperature_is_taken(sharper: float, turned:
     targets = torch.arange(n) % 3
     logits = 1.5 * torch.nn.functional.one_hot(targets, 3) + torch.randn(n, 3, generator=own)
     logits = logits.double()
-    before = Calibration.of_logits(logits.numpy(), targets.numpy()).temperature
+    before = Calibration.of_outputs(logits.numpy(), targets.numpy()).temperature
     losses = torch.nn.functional.cross_entropy(logits / before, targets, reduction="none")
     correct = logits.argmax(1) == targets
     changed = logits.clone()
