@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench
+.PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench torture
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,3 +66,6 @@ bench: install  ## speed beside what people use, each in an environment of its o
 # ALL=1: every name of timm, not only the smallest of each module. GRADIENTS=all: at every cut.
 coverage: install  ## every network that can be had as a chain, each cut checked; writes the table in docs/
 	$(BIN)/python benchmarks/coverage.py
+
+torture: install  ## kills, faults and bad input on real processes and files; writes two pages in docs/
+	$(BIN)/python benchmarks/torture.py
