@@ -184,6 +184,6 @@ def bad_input_page(lines: Sequence[str], some: Sequence[Row]) -> str:
         f"# Bad input and what is said to it\n\nWritten by `make torture`: {len(some)} kinds of bad input, "
         f"each put through the command line; {right} got the message and the exit status that they must get, "
         "and left nothing behind. The exit status is 2 for what was wrong from the start, 1 for a failure "
-        "while running, and 0 where a bad example is left out by itself. `…` stands for the folder of the case.\n"
+        "while running, and 0 where a bad example is left out by itself. `…` is the folder of the case.\n"
     )
     return "\n".join([told, *lines])
