@@ -7,7 +7,8 @@ INSTALLED := .venv/.installed
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench honesty screenshots
+.PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench
+.PHONY: torture honesty screenshots
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,3 +73,6 @@ screenshots: install  ## the pages of a report in a browser, as pictures to look
 # ALL=1: every name of timm, not only the smallest of each module. GRADIENTS=all: at every cut.
 coverage: install  ## every network that can be had as a chain, each cut checked; writes the table in docs/
 	$(BIN)/python benchmarks/coverage.py
+
+torture: install  ## kills, faults and bad input on real processes and files; writes two pages in docs/
+	$(BIN)/python benchmarks/torture.py

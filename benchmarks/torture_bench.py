@@ -8,13 +8,14 @@ import re
 import resource
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torture_job import Done, Job, Running, differences, left_behind
+from torture_job import Done, Job, Running, differences, left_behind, names_of_rows, passes
 
 PAUSE = 0.05
 """Seconds that each batch waits in the first block."""
@@ -52,29 +53,68 @@ class Met:
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A job, its reference, and places for runs that are disturbed.
+class Reference:
+    """A fit that nobody disturbed, and what it needed.
 
-    All runs repeat the plan of the reference, so that what each decides does not depend on time.
+    Parameters
+    ----------
+    folder
+        What it left.
+    stages
+        When each stage began and ended, in seconds.
+    passes
+        How often each row passed the first block.
+    """
+
+    folder: Path
+    stages: Mapping[str, tuple[float, float]]
+    passes: Counter[str]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A job, its references, and places for runs that are disturbed.
+
+    Parameters
+    ----------
+    job
+        What is fitted, in an empty place.
     """
 
     job: Job
 
     @cached_property
+    def names(self) -> dict[str, dict[str, str]]:
+        """What the counter of passes calls each example's row."""
+        return names_of_rows(self.job.data)
+
+    @cached_property
+    def references(self) -> dict[bool, Reference]:
+        """Runs that nobody disturbed: without a plan, and one that repeats the plan of the first."""
+        plain = self._undisturbed("reference")
+        again = self._undisturbed("planned", "--plan", plain.folder / "plan.json")
+        if found := differences(again.folder, plain.folder):
+            raise RuntimeError(f"the plan does not repeat the reference: {', '.join(found)}")
+        return {False: plain, True: again}
+
+    @property
     def reference(self) -> Path:
-        """A run that nobody disturbed."""
-        folder = self.job.place / "reference"
-        if not (folder / "result.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            done = self.job.run(folder, self.job.place / "reference.store")
-            if done.status:
-                raise RuntimeError(f"the undisturbed fit ended with {done.status}: {done.err}")
-        return folder
+        """What an undisturbed run left."""
+        return self.references[False].folder
 
     @property
     def plan(self) -> tuple[str, Path]:
-        """What every disturbed run is told."""
+        """What a run is told that repeats the plan of the reference."""
         return "--plan", self.reference / "plan.json"
+
+    def _undisturbed(self, name: str, *more: str | Path) -> Reference:
+        folder, store = self.job.place / name, self.job.place / f"{name}.store"
+        counts = self.job.place / f"{name}.counts"
+        done = self.job.run(folder, store, *more, counts=counts, pause=PAUSE)
+        if done.status:
+            raise RuntimeError(f"the undisturbed fit ended with {done.status}: {done.err}")
+        (found,) = passes(counts).values()
+        return Reference(folder, done.at, found)
 
     @cached_property
     def half(self) -> Path:

@@ -4,54 +4,23 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torture_job import (
-    MARKS,
-    Done,
-    Job,
-    Running,
-    differences,
-    names_of_rows,
-    passes,
-    stored_rows,
-)
+from torture_bench import PAUSE, Bench, Reference, trained_epochs
+from torture_job import MARKS, Done, Running, differences, passes, stored_rows
 
-PAUSE = 0.05
-"""Seconds that each batch waits in the first block, so that a pass can be met in its middle."""
 TWICE = 5
 """Each so-manieth disturbed fit is killed again while it goes on."""
 PLANNED = 4
 """Each so-manieth repeats the reference's plan (``--plan``), which leaves the search out."""
 STAGES = tuple(MARKS)
 MOST_TRIES = 4
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A fit that nobody disturbed, and what it needed.
-
-    Parameters
-    ----------
-    folder
-        What it left.
-    stages
-        When each stage began and ended, in seconds.
-    passes
-        How often each row passed the first block.
-    """
-
-    folder: Path
-    stages: Mapping[str, tuple[float, float]]
-    passes: Counter[str]
 
 
 @dataclass
@@ -94,44 +63,19 @@ class Campaign:
 
     Parameters
     ----------
-    job
-        What is fitted.
+    bench
+        Where they run.
     seed
         Of the random moments.
     """
 
-    job: Job
+    bench: Bench
     seed: int = 0
 
-    @cached_property
-    def names(self) -> dict[str, dict[str, str]]:
-        """What the counter calls each example's row."""
-        return names_of_rows(self.job.data)
-
-    @cached_property
-    def references(self) -> dict[bool, Reference]:
+    @property
+    def references(self) -> Mapping[bool, Reference]:
         """Without and with the plan."""
-        plain = self._reference("reference")
-        again = self._reference("planned", "--plan", plain.folder / "plan.json")
-        if found := differences(again.folder, plain.folder):
-            raise RuntimeError(f"the plan does not repeat the reference: {', '.join(found)}")
-        return {False: plain, True: again}
-
-    def _reference(self, name: str, *more: str | Path) -> Reference:
-        folder, counts = self.job.place / name, self.job.place / f"{name}.counts"
-        store = self.job.place / f"{name}.store"
-        for old in (folder, store):
-            shutil.rmtree(old, ignore_errors=True)
-        counts.unlink(missing_ok=True)
-        done = self.job.run(folder, store, *more, counts=counts, pause=PAUSE)
-        if done.status:
-            raise RuntimeError(f"the undisturbed fit ended with {done.status}: {done.err}")
-        (found,) = passes(counts).values()
-        return Reference(folder, done.at, found)
-
-    def more(self, *, planned: bool) -> list[str | Path]:
-        """What is said beside the usual command."""
-        return ["--plan", self.references[False].folder / "plan.json"] if planned else []
+        return self.bench.references
 
     def kill(self, number: int, total: int) -> Killed:
         """One fit, killed in its stage and run to its end."""
@@ -150,16 +94,13 @@ class Campaign:
 
     def _disturb(self, one: Killed, stream: random.Random) -> bool:
         began = time.monotonic()
-        reference = self.references[one.planned]
-        out, store, counts = (self.job.place / name for name in ("killed", "killed.store", "killed.counts"))
-        for old in (out, store):
-            shutil.rmtree(old, ignore_errors=True)
-        counts.unlink(missing_ok=True)
-        more, before, seen = self.more(planned=one.planned), Counter[str](), 0
-        limit = reference.passes
+        reference, names = self.references[one.planned], self.bench.names
+        out, store = self.bench.fresh("killed")
+        counts, limit = out.with_name("counts"), reference.passes
 
         def start() -> Running:
-            return self.job.start(out, store, *more, counts=counts, pause=PAUSE)
+            plan = self.bench.plan if one.planned else ()
+            return self.bench.job.start(out, store, *plan, counts=counts, pause=PAUSE)
 
         running = start()
         if not killed_in(running, one.stage, one.share, reference.stages):
@@ -169,14 +110,13 @@ class Campaign:
             later = [s for s in STAGES[STAGES.index(one.stage) :] if s in reference.stages]
             moments.append((stream.choice(later), stream.random()))
         expected = self._expected(out)
-        one.kills, before = 1, stored_rows(store, self.names)
+        one.kills, before = 1, stored_rows(store, names)
         one.in_flight += self._lost(counts, running, Counter(), before)
-        seen += 1
         for stage, share in moments[1:]:
             running, stored = start(), before
             if killed_in(running, stage, share, reference.stages):
                 one.again += again(passes(counts), running, limit, stored)
-                before = stored_rows(store, self.names)
+                before = stored_rows(store, names)
                 one.in_flight += self._lost(counts, running, stored, before)
                 one.kills += 1
                 expected = self._expected(out)
@@ -202,10 +142,9 @@ class Campaign:
         found = set()
         if (out / "evidence.json").exists():
             found |= {"pass", "probe"}
-        if list(work.glob("trial-*.safetensors")):
-            found.add("training")
-        if list(work.glob("refit*.safetensors")):
-            found.add("refit")
+        for stage, pattern in (("training", "trial-*.safetensors"), ("refit", "refit*.safetensors")):
+            if any(trained_epochs(path) for path in work.glob(pattern)):
+                found.add(stage)
         if (out / "plan.json").exists():
             decisions = json.loads((out / "plan.json").read_text())["decisions"]
             if "candidate" not in decisions and any(name.startswith("short_") for name in decisions):
@@ -244,10 +183,10 @@ def again(
 
 
 def run_kills(
-    job: Job, total: int, *, done: list[dict[str, Any]], note: Callable[[list[dict[str, Any]]], None]
+    bench: Bench, total: int, *, done: list[dict[str, Any]], note: Callable[[list[dict[str, Any]]], None]
 ) -> list[dict[str, Any]]:
     """All disturbed fits that ``done`` lacks; each is noted when it has ended."""
-    campaign = Campaign(job)
+    campaign = Campaign(bench)
     for number in range(len(done), total):
         one = campaign.kill(number, total)
         done.append(asdict(one))
