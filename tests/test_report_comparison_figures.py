@@ -57,8 +57,8 @@ def test_titles_say_what_the_numbers_say(tmp_path: Path):
     _, figures = drawn(tmp_path)
     assert figures["differences"].title == "The pretrained network is better for sure than 4 of 4 other ways"
     assert figures["examples"].title == (
-        "At least 90 % of the labels can be spared: with the rest the pretrained network is as good as training "
-        "from scratch with all"
+        "At least 90 % of the labels can be spared: with the rest the pretrained network is as good as "
+        "training from scratch with all"
     )
     assert "training from scratch 6 min for " in figures["seconds"].title
     lost = CURVES | {SCRATCH: (0.8, 0.85, 0.9, 0.95), PRETRAINED: (0.2, 0.3, 0.3, 0.4)}

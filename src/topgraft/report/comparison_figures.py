@@ -149,7 +149,7 @@ def gaps(found: Document) -> Drawn:
 
 
 def _labels_title(found: Document) -> str:
-    """What the learning curve says of labels, against the better of training from scratch and the baseline."""
+    """What the learning curve says of labels, against the better of scratch and the simple baseline."""
     saved, scores = found["labels_saved"], {arm["name"]: arm["score"] for arm in found["arms"]}
     if not saved:
         return "Learning curves: accuracy by the number of examples"
