@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from topgraft.comparing import comparison_json
 from topgraft.curves import BASELINE, MAJORITY, PRETRAINED, RANDOM, SCRATCH, Comparison, Outcome
 
+N = 120
 SHARES = (0.1, 0.25, 0.5, 1.0)
 SECONDS = {PRETRAINED: 4.0, SCRATCH: 300.0, RANDOM: 3.0, BASELINE: 0.4, MAJORITY: 0.0}
 CURVES = {
@@ -22,7 +24,7 @@ CURVES = {
 }
 
 
-def outcomes(curves: dict[str, tuple[float, ...]], *, n: int = 120, seeds: int = 3) -> list[Outcome]:
+def outcomes(curves: dict[str, tuple[float, ...]], *, n: int = N, seeds: int = 3) -> list[Outcome]:
     """For each arm and share a rate of right answers, each seed with luck of its own."""
     found = []
     for a, (arm, curve) in enumerate(curves.items()):
@@ -36,10 +38,15 @@ def outcomes(curves: dict[str, tuple[float, ...]], *, n: int = 120, seeds: int =
     return found
 
 
-def answer(curves: dict[str, tuple[float, ...]] | None = None, **options: int) -> dict[str, Any]:
+def answer(curves: dict[str, tuple[float, ...]] | None = None) -> dict[str, Any]:
     """What ``topgraft compare --json`` says of them."""
-    found = outcomes(curves or CURVES, **options)
-    return comparison_json(Comparison(found, np.arange(options.get("n", 120))), ["a note <b>&</b> more"])
+    return json.loads(_answer(tuple((curves or CURVES).items())))
+
+
+@functools.cache
+def _answer(curves: tuple[tuple[str, tuple[float, ...]], ...]) -> str:
+    found = Comparison(outcomes(dict(curves)), np.arange(N))
+    return json.dumps(comparison_json(found, ["a note <b>&</b> more"]))
 
 
 def comparison_file(path: Path, curves: dict[str, tuple[float, ...]] | None = None) -> Path:

@@ -14,7 +14,7 @@ from topgraft.report.comparison import gather_comparison
 
 def test_it_is_the_answer_of_the_comparison_and_its_sentence_stands_first(tmp_path: Path):
     document = gather_comparison(comparison_file(tmp_path / "c.json"))
-    said = json.loads(json.dumps(answer()))
+    said = answer()
     assert document["comparison"] == said
     assert document["summary"][0] == said["sentence"]
     assert document["summary"][0].startswith("Pretraining was worth it: ")

@@ -12,6 +12,7 @@ from topgraft.report.ink import (
     Drawn,
     axes_of,
     interval,
+    logarithmic,
     name_rows,
     short,
     stacked,
@@ -71,3 +72,15 @@ def test_names_are_spread_evenly_where_there_are_too_many(many: int) -> None:
     places, names = spread([str(i) for i in range(many)], most=12)
     assert len(names) <= 12
     assert names == [str(p) for p in places]
+
+
+@pytest.mark.parametrize("values", [(2.0, 9.0), (0.4, 30.0), (0.02, 800.0), (5.0, 5.0)])
+def test_an_axis_by_powers_has_ticks_in_plain_numbers(values: tuple[float, float]) -> None:
+    figure, axes = axes_of(PAPER, "seconds", "up")
+    axes.plot(values, [1, 2], "o")
+    logarithmic(axes, values)
+    figure.draw_without_rendering()
+    low, high = axes.get_xlim()
+    told = [t.get_text() for t in axes.get_xticklabels() if low <= t.get_position()[0] <= high]
+    assert (2 if values[0] < values[1] else 1) <= len(told) <= 8
+    assert all(float(text) > 0 for text in told)

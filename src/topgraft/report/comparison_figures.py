@@ -15,6 +15,7 @@ from topgraft.report.ink import (
     Ink,
     axes_of,
     interval,
+    logarithmic,
     name_rows,
     rows_high,
     short,
@@ -32,6 +33,8 @@ LOOKS = {
     RANDOM: ("faint", "D", ":"),
 }
 """Colour, mark and line of each arm; the majority class is a dotted line across."""
+LEAST = 1e-3
+"""Seconds that are still told apart in a figure."""
 SPREAD = 1.04
 """By how much arms of the same size are set apart, so that their intervals can be seen."""
 
@@ -101,8 +104,8 @@ def over_seconds(found: Document) -> Drawn:
     def draw(ink: Ink) -> Figure:
         figure, axes = axes_of(ink, "seconds", "accuracy (%)", height=HEIGHT + 0.5)
         _curves(axes, ink, found, "seconds")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_xticks([], minor=True)
+        shown = [arm for arm in found["arms"] if arm["name"] in LOOKS]
+        logarithmic(axes, [max(p["seconds"], LEAST) for arm in shown for p in arm["curve"]])
         _legend(figure, ink)
         return figure
 
@@ -146,11 +149,11 @@ def gaps(found: Document) -> Drawn:
 
 
 def _labels_title(found: Document) -> str:
-    """What the learning curve says of labels, against training from scratch where that was run."""
-    saved = found["labels_saved"]
-    other = next((arm for arm in (SCRATCH, BASELINE) if arm in saved), None)
-    if other is None:
+    """What the learning curve says of labels, against the better of scratch and the simple baseline."""
+    saved, scores = found["labels_saved"], {arm["name"]: arm["score"] for arm in found["arms"]}
+    if not saved:
         return "Learning curves: accuracy by the number of examples"
+    other = max(saved, key=lambda arm: scores[arm])
     if saved[other] is None:
         return f"With all labels the pretrained network is not yet as good as {said_of(other)}"
     curve = next(arm["curve"] for arm in found["arms"] if arm["name"] == PRETRAINED)
@@ -168,7 +171,7 @@ def _curves(axes: Axes, ink: Ink, found: Document, across: str, *, spread: float
     for number, arm in enumerate(shown):
         colour, mark, line = LOOKS[arm["name"]]
         ink_of = getattr(ink, colour)
-        places = [max(p[across], 1e-3) * spread ** (number - middle) for p in arm["curve"]]
+        places = [max(p[across], LEAST) * spread ** (number - middle) for p in arm["curve"]]
         for place, point in zip(places, arm["curve"], strict=True):
             axes.plot([place] * 2, [100 * point["low"], 100 * point["high"]], color=ink_of, linewidth=1)
         values = [100 * point["value"] for point in arm["curve"]]

@@ -142,6 +142,17 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_ylim(len(names) - 0.5, -0.5)
 
 
+def logarithmic(axes: Axes, values: Sequence[float]) -> None:
+    """The axis below by powers, its ticks as plain numbers, enough of them for these values."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    steps = (1.0,) if max(values) > 100 * min(values) else (1.0, 2.0, 5.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
 def whole_numbers() -> Locator:
     """Ticks at whole numbers."""
     from matplotlib.ticker import MaxNLocator

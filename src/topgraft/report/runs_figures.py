@@ -12,6 +12,7 @@ from topgraft.report.ink import (
     Ink,
     axes_of,
     interval,
+    logarithmic,
     name_rows,
     rows_high,
     short,
@@ -156,8 +157,7 @@ def costs(document: Document) -> Drawn:
             axes.plot([max(was, LEAST)], [place], "o", color=ink.accent, markersize=5)
             if told:
                 axes.plot([max(told, LEAST)], [place], "o", color=ink.second, markersize=8, fillstyle="none")
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        logarithmic(axes, [max(was, LEAST) for _, _, _, was in lines])
         name_rows(axes, [f"{_brief(stage)}, {letter}" for stage, letter, _, _ in lines])
         return figure
 
