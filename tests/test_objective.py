@@ -35,6 +35,14 @@ def test_mean_loss_is_the_mean_of_losses_and_knows_class_weights() -> None:
     assert torch.allclose(mean_loss(logits[:, :2], numbers), losses(logits[:, :2], numbers).mean())
 
 
+def test_smoothing_mixes_each_label_with_all_classes_alike() -> None:
+    logits, wanted = torch.randn(9, 4), torch.arange(9) % 4
+    even = -logits.log_softmax(1).mean()
+    for share in (0.0, 0.25, 1.0):
+        expected = (1 - share) * mean_loss(logits, wanted) + share * even
+        assert torch.allclose(mean_loss(logits, wanted, smoothing=share), expected)
+
+
 @given(st.integers(0, 10_000), st.integers(1, 3), st.floats(1e-3, 1e5), st.floats(-1e5, 1e5))
 @settings(max_examples=50, deadline=None)
 def test_marks_of_standardised_numbers_average_to_r2(

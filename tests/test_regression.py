@@ -158,6 +158,7 @@ def test_several_numbers_at_once(job: Job, tmp_path: Path) -> None:
 def test_what_is_for_classes_alone_is_refused(job: Job, run: tuple[Path, dict], tmp_path: Path) -> None:
     for more, words in (
         (("--class-weights", "balanced"), "--class-weights balanced is for classes"),
+        (("--label-smoothing", "0.1"), "--label-smoothing 0.1 is for classes"),
         (("--task", "regresion"), "Nearest: regression"),
     ):
         outcome = job.fit(tmp_path / "none", "--label", "worth", *more)

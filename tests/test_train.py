@@ -357,6 +357,23 @@ def test_mixtures_are_trained_on_and_their_bits_repeat_and_go_on(tmp_path):
     assert differing(kept(a), kept(b)) == set()
 
 
+def test_smoothed_labels_are_trained_on_and_the_validation_part_knows_nothing_of_them():
+    chain = backbone().chain
+    plain, smooth = (graft_of(chain, CUTS, 2) for _ in range(2))
+    recipe = Recipe(epochs=4, batch_size=10, rate=0.05, patience=50)
+    sharp = fitted(plain, Held(chain, 2), recipe=recipe)
+    soft = fitted(smooth, Held(chain, 2), recipe=replace(recipe, smoothing=0.5))
+    assert differing(kept(plain), kept(smooth))
+    assert soft.epochs[0].validation_loss == sharp.epochs[0].validation_loss
+    assert soft.epochs[-1].loss > sharp.epochs[-1].loss
+
+    def confidence(graft: Graft) -> float:
+        logits = predict_logits(graft, Held(chain, 2), VALIDATION)
+        return float(logits.softmax(1).max(1).values.mean())
+
+    assert confidence(smooth) < confidence(plain)
+
+
 # what is kept, and when it ends
 
 

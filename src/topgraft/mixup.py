@@ -81,7 +81,13 @@ def mixed(batch: Any, alpha: float) -> tuple[Any, Tensor | None, float]:
 
 
 def mixed_loss(
-    logits: Tensor, wanted: Tensor, partner: Tensor | None, share: float, weight: Tensor | None = None
+    logits: Tensor,
+    wanted: Tensor,
+    partner: Tensor | None,
+    share: float,
+    weight: Tensor | None = None,
+    *,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Loss of mixtures: that of either target, by its share.
 
@@ -95,11 +101,13 @@ def mixed_loss(
         As :func:`mixed` gives them.
     weight
         ``(classes,)``, or ``None`` for 1.
+    smoothing
+        Of the labels, see :func:`topgraft.objective.mean_loss`.
     """
-    own = mean_loss(logits, wanted, weight)
+    own = mean_loss(logits, wanted, weight, smoothing=smoothing)
     if partner is None:
         return own
-    other = mean_loss(logits, wanted[partner], weight)
+    other = mean_loss(logits, wanted[partner], weight, smoothing=smoothing)
     return share * own + (1 - share) * other
 
 

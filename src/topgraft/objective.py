@@ -53,11 +53,22 @@ def losses(outputs: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(outputs, targets, reduction="none")
 
 
-def mean_loss(outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean of :func:`losses`; with ``weight`` ``(classes,)`` the weighted mean of cross-entropies."""
+def mean_loss(
+    outputs: Tensor, targets: Tensor, weight: Tensor | None = None, *, smoothing: float = 0.0
+) -> Tensor:
+    """Mean of :func:`losses`; with ``weight`` ``(classes,)`` the weighted mean of cross-entropies.
+
+    ``smoothing`` is the share of each label that is spread evenly over the classes (Szegedy et al. 2016).
+
+    Examples
+    --------
+    >>> sure = torch.tensor([[9.0, -9.0]])
+    >>> [round(float(mean_loss(sure, torch.tensor([0]), smoothing=s)), 3) for s in (0.0, 0.1)]
+    [0.0, 0.9]
+    """
     if are_numbers(targets):
         return losses(outputs, targets).mean()
-    return nn.functional.cross_entropy(outputs, targets, weight=weight)
+    return nn.functional.cross_entropy(outputs, targets, weight=weight, label_smoothing=smoothing)
 
 
 def marks(outputs: Tensor, targets: Tensor) -> Tensor:

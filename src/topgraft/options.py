@@ -64,6 +64,9 @@ Mixup = Annotated[
     float | None,
     typer.Option(help="Train on mixtures of two examples: alpha, 0 for none; by default 1 for pictures."),
 ]
+LabelSmoothing = Annotated[
+    float, typer.Option(help="Share of each label that is spread over the classes in training.")
+]
 Resize = Annotated[
     str,
     typer.Option(help="How pictures get the network's size: auto, pretrained, crop, squash or border."),

@@ -236,6 +236,7 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
         seed=settings.seed,
         class_weights=() if weights is None else tuple(weights.tolist()),
         mixup=alpha_for(settings.mixup, material.data.modality),
+        smoothing=settings.label_smoothing,
     )
 
 

@@ -132,8 +132,10 @@ def prepare(
     else:
         development = data
         untouched = read_test(test, data, allow_overlap=allow_overlap)
-    if data.outputs and settings.class_weights != "none":
-        raise TopgraftError(f"--class-weights {settings.class_weights} is for classes, not for numbers.")
+    for option in ("class_weights", "label_smoothing"):
+        told = getattr(settings, option)
+        if data.outputs and told != getattr(Settings, option):
+            raise TopgraftError(f"--{option.replace('_', '-')} {told} is for classes, not for numbers.")
     targets, classes = strata(development)
     fold_of, _, notes = assign_folds(
         targets, development.groups, folds=settings.folds, seed=settings.seed, classes=classes

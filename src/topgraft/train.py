@@ -308,7 +308,7 @@ class _Loop:
             read = self.watch.wants(step)
             with self.accelerator.autocast(), self.watch.listen() if read else contextlib.nullcontext():
                 logits = self.model(batch)
-            loss = mixed_loss(logits.float(), wanted, partner, own, self.weights)
+            loss = mixed_loss(logits.float(), wanted, partner, own, self.weights, smoothing=recipe.smoothing)
             finite = bool(torch.isfinite(loss))
             optimizer.zero_grad()
             self.accelerator.backward(loss)

@@ -67,6 +67,8 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
         see :meth:`topgraft.Backbone.resized`.
     class_weights
         ``none`` or ``balanced``.
+    label_smoothing
+        See :class:`topgraft.settings.Settings`.
     engine, precision
         Of the frozen part, see :class:`topgraft.settings.Settings`. ``auto`` may choose otherwise in another
         fold, which then shares no activations with the first.
@@ -124,6 +126,7 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
         resize: str = "pretrained",
         taps: str | Sequence[int] = "auto",
         class_weights: str = "none",
+        label_smoothing: float = 0.0,
         engine: str = "torch",
         precision: str = "fp32",
         store: str | Path | bool | None = None,
@@ -152,6 +155,7 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
             verbose=verbose,
         )
         self.class_weights = class_weights
+        self.label_smoothing = label_smoothing
 
     def fit(self, X: Any, y: Any) -> TransferClassifier:
         """Choose depth, train, and fit the head, on all examples.
@@ -187,7 +191,7 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
                 f"y has 1 class, {self.classes_.tolist()[0]!r}. "
                 "Two or more are needed to learn to tell them apart."
             )
-        settings = self._told("class_weights")
+        settings = self._told("class_weights", "label_smoothing")
         if self._is_on_numbers():
             self._fit_numbers(taken, codes, settings)
         else:
