@@ -8,9 +8,10 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench
+.PHONY: torture honesty screenshots
 
 help:  ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## make .venv, if need be, and install Topgraft with what its checks need
 
@@ -63,6 +64,15 @@ ways: install  ## every way of reuse on real weights; writes the table in docs/
 bench: install  ## speed beside what people use, each in an environment of its own; writes the table in docs/
 	$(BIN)/python benchmarks/bench.py
 
+honesty: install  ## shuffled labels, and a task that a simple baseline solves better; writes the page in docs/
+	$(BIN)/python benchmarks/honesty.py
+
+screenshots: install  ## the pages of a report in a browser, as pictures to look at
+	$(BIN)/python benchmarks/screenshots.py
+
 # ALL=1: every name of timm, not only the smallest of each module. GRADIENTS=all: at every cut.
 coverage: install  ## every network that can be had as a chain, each cut checked; writes the table in docs/
 	$(BIN)/python benchmarks/coverage.py
+
+torture: install  ## kills, faults and bad input on real processes and files; writes two pages in docs/
+	$(BIN)/python benchmarks/torture.py

@@ -18,6 +18,7 @@ from topgraft.features.passes import one_pass
 from topgraft.features.store import Store
 from topgraft.graft import Graft
 from topgraft.head import Head
+from topgraft.objective import encoded, scale_of
 from topgraft.pooling import width
 from topgraft.search import Material
 from topgraft.settings import Settings
@@ -158,7 +159,7 @@ def material_of(backbone: Backbone, data: Data, root: Path, **settings: object) 
         store=store,
         settings=Settings.of(settings),
         features=features,
-        targets=torch.as_tensor(data.targets),
+        targets=encoded(data, scale_of(data)),
         rows=np.flatnonzero(fold != 0).tolist(),
         validation=np.flatnonzero(fold == 0).tolist(),
     )

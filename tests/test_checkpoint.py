@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from small_networks import CLASSES, differing, example_maps, graft_of, kept, maps
 from torch import nn
 
 from topgraft.chain import Chain
-from topgraft.checkpoint import put, restore, save, weights_of
+from topgraft.checkpoint import Amid, put, restore, save, weights_of
+from topgraft.errors import DamageWarning
 from topgraft.graft import Graft
 from topgraft.health import Reading
 from topgraft.history import Epoch, History, Recipe
@@ -39,6 +41,7 @@ def test_what_was_saved_comes_back_bit_by_bit_and_the_optimiser_goes_on_from_it(
     assert found is not None
     assert found[0] == history
     assert not differing(found[1], best)
+    assert found[2] is None
     assert not differing(kept(other.body), kept(graft.body))
     assert not differing(kept(other.head), kept(graft.head))
     assert not differing(kept(other.frozen), frozen)
@@ -66,6 +69,22 @@ def test_nothing_and_what_is_damaged_is_no_state(tmp_path: Path):
     whole = (tmp_path / "state").read_bytes()
     (tmp_path / "state").write_bytes(whole[:-100])
     before = weights_of(graft)
-    assert restore(tmp_path / "state", graft, optimizer) is None
+    with pytest.warns(DamageWarning, match="begins anew"):
+        assert restore(tmp_path / "state", graft, optimizer) is None
     assert not (tmp_path / "state").exists()
     assert not differing(weights_of(graft), before)
+
+
+def test_a_place_amid_an_epoch_comes_back_with_its_stream_of_random_numbers(tmp_path: Path):
+    graft, optimizer = stepped(0)
+    torch.manual_seed(8)
+    amid = Amid.here(7, 0.1 + 0.2, 20, 1.5)
+    save(tmp_path / "state", graft, optimizer, History(), weights_of(graft), amid)
+    expected = torch.rand(3)
+    found = restore(tmp_path / "state", graft, optimizer)
+    assert found is not None
+    assert found[2] is not None
+    assert (found[2].step, found[2].total, found[2].seen, found[2].seconds) == (7, 0.1 + 0.2, 20, 1.5)
+    torch.manual_seed(9)
+    found[2].take_up()
+    assert torch.equal(torch.rand(3), expected)

@@ -37,13 +37,19 @@ def test_five_ways_are_scored_on_the_same_examples_and_a_killed_comparison_goes_
     assert shares[-1] == 1.0
     assert shares == sorted(shares)
     assert by_name["scratch"]["curve"][-1]["seconds"] > 0
+    assert json.loads((place / "out.json").read_text())["result"] == document
+    assert str(place / "out.json") in outcome.err
 
     kept = json.loads((place / "out.json").read_text())
     kept["outcomes"] = [o for o in kept["outcomes"] if o["arm"] != "scratch" or o["share"] == 1.0]
     whole = len(json.loads((place / "out.json").read_text())["outcomes"])
+    del kept["result"]
     (place / "out.json").write_text(json.dumps(kept))
+    assert "not finished" in called("report", place / "out.json").err
     again = json.loads(done(*command, "--json").out)
     assert len(json.loads((place / "out.json").read_text())["outcomes"]) == whole
+    numbers = json.loads(done("report", place / "out.json", "--json").out)["numbers"]
+    assert numbers["comparison"] == again
     for arm in again["arms"]:
         if arm["name"] != "scratch":
             assert arm["score"] == by_name[arm["name"]]["score"]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_curves import comparison
 
-from topgraft.comparing import comparison_json, labels_in_words, sentence
+from topgraft.comparing import comparison_json, labels_in_words, sentence, time_in_words
 from topgraft.curves import BASELINE, MAJORITY, PRETRAINED, SCRATCH
 
 
@@ -38,8 +41,11 @@ def test_json_has_the_fixed_form():
         assert {"name", "score", "low", "high", "seconds"} <= arm.keys()
         assert arm["low"] <= arm["score"] <= arm["high"]
         assert [point["share"] for point in arm["curve"]] == [0.5, 1.0]
+        assert arm["curve"][-1]["gap"] == arm["gap"]
     assert document["differences"][SCRATCH]["low"] > 0
     assert document["labels_saved"][SCRATCH]["value"] >= 0.5
+    assert document["time_saved"].keys() == document["labels_saved"].keys() == {SCRATCH, BASELINE}
+    assert all(words.split(":")[0] in ("Labels", "Time") for words in document["saved_in_words"][:3])
     assert document["notes"] == ["a note"]
 
 
@@ -47,3 +53,14 @@ def test_labels_saved_are_told_with_their_interval_or_that_there_are_none():
     assert labels_in_words(of(0.9, 0.6, 0.5), SCRATCH).startswith("at least 50 % saved (95 % interval ")
     assert labels_in_words(of(0.5, 0.9, 0.5), SCRATCH).startswith("none saved")
     assert np.isfinite(of(0.9, 0.6, 0.5).score(PRETRAINED).value)
+
+
+def test_time_saved_is_told_with_its_interval_or_that_there_is_none():
+    said = time_in_words(of(0.9, 0.6, 0.5), SCRATCH)
+    assert re.fullmatch(
+        r"at least \d+ % saved \(95 % interval .*\): so much less gives what training .*", said
+    )
+    assert time_in_words(of(0.5, 0.9, 0.5), SCRATCH).startswith("none saved")
+    found = of(0.9, 0.6, 0.5)
+    slow = [replace(o, seconds=100.0 if o.arm == PRETRAINED else 1.0) for o in found.outcomes]
+    assert time_in_words(replace(found, outcomes=slow), SCRATCH).startswith("none saved: until it is as good")

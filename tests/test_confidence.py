@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from topgraft.confidence import Paired, any_better, confidence_set
+from topgraft.confidence import Paired, any_better, confidence_set, pairwise_gains
 from topgraft.errors import TopgraftError
 
 
@@ -130,3 +130,35 @@ def test_chance_is_rarely_beaten_by_chance() -> None:
 def test_one_group_is_refused() -> None:
     with pytest.raises(TopgraftError, match="one group"):
         Paired.of(draw([0.3, 0.4], 20, 0), np.zeros(20), seed=0)
+
+
+def test_gains_of_all_pairs_mirror_each_other_and_a_candidate_gains_nothing_over_itself() -> None:
+    gains, low, high = pairwise_gains(Paired.of(draw([0.3, 0.4, 0.5], 200, 0)[:1], np.arange(200), seed=0))
+    assert np.allclose(gains, -gains.T)
+    assert np.allclose(low, -high.T)
+    assert np.diag(low).tolist() == np.diag(high).tolist() == [0, 0, 0]
+    assert gains[0, 2] > gains[0, 1] > 0
+
+
+@pytest.mark.parametrize(("shares", "n"), [([0.3, 0.4], 60), ([0.3, 0.3, 0.35], 100)])
+def test_intervals_of_all_pairs_hold_the_truth_together_as_often_as_they_say(
+    shares: list[float], n: int
+) -> None:
+    truth = np.subtract.outer(shares, shares).T
+    held = 0
+    for trial in range(100):
+        mistakes = draw(shares, n, trial + 1)[:1]
+        _, low, high = pairwise_gains(Paired.of(mistakes, np.arange(n), seed=trial))
+        held += bool(((low <= truth) & (truth <= high)).all())
+    assert held / 100 >= 0.88  # 95 % less three standard errors
+
+
+def test_four_examples_that_one_alone_has_right_show_nothing() -> None:
+    wrong = np.ones((100, 2))
+    wrong[:50] = 0
+    wrong[50:54, 0] = 0
+    _, low, high = pairwise_gains(Paired.of([wrong], np.arange(100), seed=0))
+    assert low[0, 1] < 0 < high[0, 1]  # an exact test gives 0.125
+    wrong[54:60, 0] = 0
+    _, low, _ = pairwise_gains(Paired.of([wrong], np.arange(100), seed=0))
+    assert low[0, 1] > 0  # and here 0.002

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -92,11 +94,32 @@ def test_labels_are_saved_where_the_curve_gets_there_and_not_where_it_does_not()
     assert found.labels_saved(BASELINE) is None
 
 
+def test_time_is_saved_by_the_seconds_of_the_size_that_is_as_good() -> None:
+    steep = {0.1: 0.5, 0.25: 0.7, 0.5: 0.8, 1.0: 0.9}
+    found = comparison({PRETRAINED: steep, SCRATCH: {1.0: 0.75}, BASELINE: {1.0: 0.99}}, n=3000)
+    quick = [replace(o, seconds=10 * o.share if o.arm == PRETRAINED else 100.0) for o in found.outcomes]
+    saved = Comparison(quick, found.groups).time_saved(SCRATCH)
+    labels = found.labels_saved(SCRATCH)
+    assert saved is not None
+    assert labels is not None
+    assert 1 - saved.value == pytest.approx(
+        (1 - labels.value) / 10
+    )  # seconds go with the share, of 10 in 100
+    assert saved.low < saved.value < saved.high
+    slow = [replace(o, seconds=1000.0 if o.arm == PRETRAINED else 100.0) for o in found.outcomes]
+    longer = Comparison(slow, found.groups).time_saved(SCRATCH)
+    assert longer is not None
+    assert longer.value == pytest.approx(-9)
+    assert found.time_saved(BASELINE) is None
+
+
 def test_gap_seconds_and_best_are_those_of_everything():
     found = comparison({PRETRAINED: {0.5: 0.9, 1.0: 0.6}, SCRATCH: {1.0: 0.8}})
     assert found.best() == SCRATCH
     assert found.seconds(SCRATCH) == 3.0
     assert found.gap(PRETRAINED) == pytest.approx(0.1, abs=0.05)
+    assert found.gap(PRETRAINED, 0.5) == pytest.approx(0.1, abs=0.05)
+    assert found.seconds(PRETRAINED, 0.5) == 2.0
     assert found.shares(PRETRAINED) == [0.5, 1.0]
 
 

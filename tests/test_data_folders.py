@@ -173,24 +173,31 @@ def test_no_permission(closed_for_us: Path) -> None:
     assert "no permission" in message(closed_for_us / "photos" / "cat")
 
 
+def test_the_folder_of_a_class_without_permission_is_not_passed_by(closed_for_us: Path) -> None:
+    assert "no permission to read 1 class folder: dog" in message(closed_for_us / "others")
+
+
 @pytest.fixture
 def closed_for_us(tmp_path: Path) -> object:
-    """A folder whose folder ``photos`` this process may not read, even when it is the superuser's."""
-    two_classes(tmp_path / "photos")
+    """A folder in which this process, even the superuser's, may not read ``photos`` and ``others/dog``."""
+    closed = [two_classes(tmp_path / "photos"), two_classes(tmp_path / "others") / "dog"]
     above = [p for p in tmp_path.parents if p.stat().st_uid == os.geteuid() and p.stat().st_mode & 0o77 == 0]
     modes = {p: p.stat().st_mode for p in above}
     user = os.geteuid()
     try:
         for p in above:
             p.chmod(0o711)
-        tmp_path.chmod(0o755)
-        (tmp_path / "photos").chmod(0)
+        for p in (tmp_path, tmp_path / "others", tmp_path / "others" / "cat"):
+            p.chmod(0o755)
+        for p in closed:
+            p.chmod(0)
         if user == 0:
             os.seteuid(65534)
         yield tmp_path
     finally:
         os.seteuid(user)
-        (tmp_path / "photos").chmod(0o700)
+        for p in closed:
+            p.chmod(0o700)
         for p, mode in modes.items():
             p.chmod(mode)
 

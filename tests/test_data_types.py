@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from topgraft.data import Data, read
+from topgraft.data.example import ExampleError
 from topgraft.errors import TopgraftError
 
 TEXTS = ["a red fox", "the blue car", "A red fox", "some old bus", "a red fox", "two brown bears"]
@@ -69,6 +72,20 @@ def test_examples_are_decoded_to_what_preprocessing_takes(data: Data, photos: Pa
     assert isinstance(row, np.ndarray)
     assert row.dtype == np.float32
     assert row.tolist() == [2, 3]
+
+
+def test_a_picture_whose_file_changed_is_not_taken_for_what_it_was(tmp_path: Path, photos: Path) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    data = read(tmp_path / "photos")
+    path, before = Path(data.inputs[3]), Path(data.inputs[3]).read_bytes()
+    path.write_bytes(Path(data.inputs[20]).read_bytes())
+    with pytest.raises(ExampleError, match="changed after it was read") as refused:
+        data.decode(3)
+    assert path.name in str(refused.value)
+    assert refused.value.exit_status == 1  # nothing was wrong with the command
+    assert str(pickle.loads(pickle.dumps(refused.value))) == str(refused.value)
+    path.write_bytes(before)
+    assert data.decode(3).mode == "RGB"
 
 
 def test_it_prints_in_one_line(data: Data) -> None:

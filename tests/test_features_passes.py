@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from child_process import in_child, killed
 from hub_cache import tiny_bert
 from small_networks import backbone_of, bits, data_of_maps, differing, example_maps, maps
 from torch import Tensor
@@ -26,6 +29,7 @@ from topgraft.features.shelf import NotStored, StoreWarning
 from topgraft.features.sources import StateSource
 from topgraft.features.store import Store
 from topgraft.pooling import pool, width
+from topgraft.stopping import gently
 
 DATA = data_of_maps(24)
 TEXTS = [
@@ -198,11 +202,48 @@ def test_a_pass_that_was_ended_goes_on(backbone, store, monkeypatch):
         one_pass(counting, DATA, store, batch_size=4, advance=end)
     seen.clear()
     features, reused = one_pass(counting, DATA, store, batch_size=4)
-    assert reused == 8
-    assert sum(seen) == 16
+    assert reused == 12  # what was done is stored, whatever ended it
+    assert sum(seen) == 12
     with torch.no_grad():
         live = pool(backbone.chain[:3].eval()(torch.from_numpy(DATA.inputs)), "map")
     assert torch.allclose(features.cuts[3], live, atol=1e-6)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_pass_that_is_killed_loses_only_some_seconds(backbone, store, monkeypatch):
+    def die(_count: int) -> None:
+        done.append(_count)
+        if len(done) == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    done: list[int] = []
+    monkeypatch.setattr(passes, "SECONDS", 0.0)
+    killed(lambda: one_pass(backbone, DATA, store, batch_size=4, advance=die))
+    _, reused = one_pass(backbone, DATA, store, batch_size=4)
+    assert reused == 12  # the first was told as none, and the last had not been stored
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_pass_that_is_to_stop_stores_what_it_has_begun(backbone, store):
+    def stop(_count: int) -> None:
+        done.append(_count)
+        if len(done) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def task() -> str:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with gently():
+            try:
+                one_pass(backbone, DATA, store, batch_size=4, advance=stop)
+            except KeyboardInterrupt:
+                return "stopped"
+        return "done"
+
+    done: list[int] = []
+    assert in_child(task) == "stopped"
+    _, reused = one_pass(backbone, DATA, store, batch_size=4)
+    assert 8 <= reused < 24
+    assert reused % 4 == 0
 
 
 # fresh

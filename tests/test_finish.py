@@ -79,6 +79,17 @@ def test_every_score_is_exactly_that_of_predict_on_the_untouched_part(job: Job, 
     ]
 
 
+def test_how_long_one_prediction_takes_and_which_untouched_examples_belong_together_is_kept(
+    job: Job, model: Path
+) -> None:
+    assert json.loads((model / "result.json").read_text())["prediction"]["seconds"] > 0
+    data = read(job.table)
+    untouched = data.subset(hold_out(data, share=0.2, seed=1)[1])
+    kept = json.loads((model / "untouched.json").read_text())
+    assert kept["groups"] == untouched.groups.tolist()
+    assert kept["names"] == list(untouched.names)
+
+
 def test_what_is_not_a_number_is_null(model: Path) -> None:
     history = json.loads((model / "result.json").read_text())["history"]
     assert history[0]["loss"] is None  # nothing was trained before the first epoch

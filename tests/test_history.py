@@ -10,6 +10,6 @@ def test_a_history_comes_back_from_json():
         steps_an_epoch=3,
         trained=17,
         stopped="so",
-        correct=[True, False],
+        marks=[1.0, 0.0],
     )
     assert History.from_json(history.to_json()) == history

@@ -57,3 +57,14 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, text: str, said: str) -> Non
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(TopgraftError, match=said):
         Plan.read(tmp_path / "plan.json")
+
+
+def test_a_run_whose_plan_is_damaged_says_how_to_go_on(tmp_path: Path) -> None:
+    place = tmp_path / "plan.json"
+    given = {"keep": {"value": 3, "reason": "so"}}
+    assert Plan.of_run(place, given).decisions == given
+    Plan(place).decide("keep", lambda: (2, "measured"))
+    assert Plan.of_run(place, given).decisions == {"keep": {"value": 2, "reason": "measured"}}
+    place.write_text(place.read_text()[:-9])
+    with pytest.raises(TopgraftError, match=f"damaged: .*\nDelete {tmp_path} to begin this run anew"):
+        Plan.of_run(place, given)

@@ -13,6 +13,7 @@ from small_networks import backbone_of, data_of_maps, example_maps, graft_of, ma
 
 from topgraft.backbones import load
 from topgraft.backbones.types import Backbone
+from topgraft.data import read
 from topgraft.data.unlabelled import Row
 from topgraft.errors import TopgraftError
 from topgraft.predict import Prediction, Predictor, predict, predicted_classes, rows_of
@@ -78,6 +79,17 @@ def test_probabilities_are_those_of_the_graft_in_the_order_given(arrays, keep, f
         assert prediction.confidence == float(row.max())
         assert prediction.error is None
     assert predicted_classes(got, CLASSES).tolist() == wanted.argmax(1).tolist()
+
+
+def test_labelled_pictures_must_be_what_they_were_when_they_were_read(pictures, photos):
+    files = sorted(photos.glob("*.png"))
+    data = read(files, targets=["x", "y", "x"])
+    before = list(Predictor(pictures).predict(rows_of(data)))
+    files[1].write_bytes(files[2].read_bytes())
+    got = list(Predictor(pictures).predict(rows_of(data)))
+    assert got[1].label is None
+    assert "changed after it was read" in str(got[1].error)
+    assert [got[i].label for i in (0, 2)] == [before[i].label for i in (0, 2)]
 
 
 def test_the_same_rows_give_the_same_bits_and_leave_threads_and_modes_alone(arrays):

@@ -5,21 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from drawn import draw
+from sklearn.metrics import r2_score
 
+from topgraft.advise import advise_depth
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence, Features
 from topgraft.probe import fit_head, probe
 
 KINDS = ("blend", "ridge", "logistic")
-
-
-def draw(
-    n: int, width: int, classes: int, *, apart: float = 1.0, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    y = torch.randint(classes, (n,), generator=generator)
-    centres = torch.randn(classes, width, generator=generator) * apart / width**0.5
-    return centres[y] * 3 + torch.randn(n, width, generator=generator), y
 
 
 def folds(n: int, k: int = 5, seed: int = 0) -> np.ndarray:
@@ -36,79 +30,6 @@ def features() -> tuple[Features, torch.Tensor]:
 @pytest.fixture(scope="module")
 def evidence(features: tuple[Features, torch.Tensor]) -> Evidence:
     return probe(features[0], features[1], folds(150), 3)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("n", "width"), [(400, 12), (60, 150)])
-def test_folded_head_gives_calibrated_probabilities(kind: str, n: int, width: int) -> None:
-    x, y = draw(n + 4000, width, 3, seed=2)
-    fit = fit_head(x[:n] * 50 + 9, y[:n], 3, kind=kind)
-    assert fit.weight.dtype == fit.bias.dtype == torch.float64
-    assert fit.weight.shape == (3, width)
-    logits = fit.logits(x[n:] * 50 + 9)
-    losses = [float(torch.nn.functional.cross_entropy(logits * hot, y[n:])) for hot in (0.6, 1.0, 1.6)]
-    assert losses[1] < min(losses[0], losses[2])
-    assert losses[1] < 0.8 * np.log(3)
-    sure = logits.softmax(1).max(1)
-    assert float(sure.values.mean()) == pytest.approx(float((sure.indices == y[n:]).float().mean()), abs=0.06)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_left_out_loss_foretells_the_loss_on_new_examples(kind: str) -> None:
-    x, y = draw(5000, 30, 3, seed=4)
-    fit = fit_head(x[:1000], y[:1000], 3, kind=kind)
-    new = float(torch.nn.functional.cross_entropy(fit.logits(x[1000:]), y[1000:]))
-    assert fit.loss == pytest.approx(new, abs=0.05)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_features_that_say_nothing_give_the_shares_of_the_classes(kind: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    y = torch.tensor([0] * 150 + [1] * 50)
-    x = torch.randn(200, 30, generator=generator)
-    x = x - x[y == 0].mean(0) * (y == 0)[:, None] - x[y == 1].mean(0) * (y == 1)[:, None]
-    p = fit_head(x, y, 2, kind=kind).logits(torch.randn(50, 30, generator=generator)).softmax(1)
-    assert float((p[:, 0] - 0.75).abs().max()) < 0.02
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("limit", [2**25, 1])
-def test_chunks_give_what_a_tensor_gives(kind: str, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("topgraft.ridge.SCORED", limit)
-    x, y = draw(4500, 6, 3)
-    together = fit_head(x, y, 3, kind=kind)
-    apart = fit_head(lambda: iter(x.split(700)), y, 3, kind=kind)
-    torch.testing.assert_close(apart.weight, together.weight, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(apart.bias, together.bias, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_class_weights_move_the_answers_towards_the_class(kind: str) -> None:
-    x, y = draw(300, 5, 2, apart=0.3)
-    plain, equal, second = (
-        fit_head(x, y, 2, kind=kind, class_weights=w)
-        for w in (None, torch.ones(2) * 3, torch.tensor([1.0, 9.0]))
-    )
-    torch.testing.assert_close(plain.weight, equal.weight, rtol=1e-9, atol=1e-12)
-    share = [float((f.logits(x).argmax(1) == 1).float().mean()) for f in (plain, second)]
-    assert share[1] > share[0] + 0.1
-
-
-def test_emphasis_of_nought_is_a_column_left_out() -> None:
-    x, y = draw(100, 6, 3)
-    emphasis = torch.tensor([1.0, 1, 1, 1, 0, 0])
-    some, without = fit_head(x, y, 3, emphasis=emphasis), fit_head(x[:, :4], y, 3)
-    assert some.weight[:, 4:].abs().max() == 0
-    assert not torch.allclose(fit_head(x, y, 3).weight[:, :4], without.weight)
-    np.testing.assert_allclose(some.loss, without.loss, atol=0.01)
-
-
-def test_a_class_with_one_example_and_one_with_none_are_no_obstacle() -> None:
-    x, y = draw(30, 50, 2)
-    y[0] = 2
-    fit = fit_head(x, y, 4)
-    assert fit.logits(x).isfinite().all()
-    assert fit.weight.shape == (4, 50)
 
 
 def test_a_fold_of_one_example_is_scored() -> None:
@@ -139,7 +60,7 @@ def test_evidence_tells_what_each_example_lost(
     fit = fit_head(x[~test], y[~test], 3)
     loss = torch.nn.functional.cross_entropy(fit.logits(x[test]), y[test], reduction="none")
     np.testing.assert_allclose(cut.losses[fold_of == 2], loss.numpy(), rtol=1e-6, atol=1e-9)
-    assert cut.score == np.mean(cut.predictions == y.numpy()) == cut.correct.mean()
+    assert cut.score == np.mean(cut.predictions == y.numpy()) == cut.marks.mean()
     assert 0 < cut.low < cut.score < cut.high < 1
     assert len(cut.penalties) == len(cut.temperatures) == len(cut.edges) == 5
 
@@ -190,7 +111,7 @@ def test_evidence_goes_through_json_bit_for_bit(evidence: Evidence) -> None:
         assert getattr(again, name).tobytes() == getattr(evidence, name).tobytes()
         assert getattr(again, name).dtype == getattr(evidence, name).dtype
     for cut, same in zip(evidence.cuts, again.cuts, strict=True):
-        for name in ("losses", "correct", "predictions"):
+        for name in ("losses", "marks", "predictions"):
             assert getattr(cut, name).tobytes() == getattr(same, name).tobytes()
             assert getattr(cut, name).dtype == getattr(same, name).dtype
         for name in ("keep", "score", "low", "high", "penalties", "temperatures", "edges"):
@@ -251,3 +172,38 @@ def test_bad_input_is_refused_with_what_was_wrong(change: dict, words: str) -> N
 def test_missing_cut_is_refused_with_those_measured(evidence: Evidence) -> None:
     with pytest.raises(TopgraftError, match=r"keep=7; measured were 1, 2, 3"):
         evidence[7]
+
+
+def test_of_numbers_the_score_is_r2_out_of_fold_whatever_their_unit() -> None:
+    x, _ = draw(150, 20, 3)
+    numbers = (
+        x @ torch.randn(20, 2, generator=torch.Generator().manual_seed(1)) + torch.randn(150, 2)
+    ).double()
+    given = Features({1: x[:, :4], 2: x}, "drawn")
+    found = probe(given, numbers, folds(150))
+    standard = found.targets
+    for cut in found.cuts:
+        assert cut.predictions.shape == (150, 2)
+        assert cut.score == pytest.approx(r2_score(standard, cut.predictions))
+        assert np.allclose(cut.losses, np.square(standard - cut.predictions).mean(1))
+        assert cut.low < cut.score < cut.high
+    scaled = probe(given, numbers * 1e5 - 7, folds(150))
+    assert np.allclose(scaled.cuts[1].predictions, found.cuts[1].predictions)
+    flat = probe(given, numbers[:, 0], folds(150))
+    assert flat.cuts[1].predictions.shape == (150, 1)
+    assert Evidence.from_json(json.loads(json.dumps(found.to_json()))).to_json() == found.to_json()
+    advice = advise_depth(found, {1: 1.0, 2: 2.0})
+    assert (advice.keep, advice.beats_chance) == (2, True)
+
+
+def test_no_number_of_a_fold_changes_a_prediction_in_that_fold() -> None:
+    x, _ = draw(60, 8, 3)
+    y, fold_of = x[:, :1].double() + torch.randn(60, 1), folds(60, 3)
+    before = probe(Features({1: x}, "drawn"), y, fold_of).cuts[0].predictions
+    changed = y.clone()
+    inside = torch.from_numpy(fold_of == 0)
+    order = torch.randperm(int(inside.sum()), generator=torch.Generator().manual_seed(0))
+    changed[inside] = y[inside][order]
+    after = probe(Features({1: x}, "drawn"), changed, fold_of).cuts[0].predictions
+    assert np.allclose(after[fold_of == 0], before[fold_of == 0])
+    assert not np.allclose(after[fold_of == 1], before[fold_of == 1])

@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing overflows or overlaps, and axe finds nothing to object to."""
+"""The pages of reports in a real browser: nothing overflows or overlaps, and axe objects to nothing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from command_line import done
+from compared import comparison_file
 from packaged_data import pictures_of
 from playwright.sync_api import sync_playwright
 
+from topgraft.report.comparison import gather_comparison
 from topgraft.report.numbers import gather
-from topgraft.report.page import write_report
+from topgraft.report.page import number
+from topgraft.report.reports import write_report
+from topgraft.report.runs import gather_runs
 
 pytestmark = pytest.mark.slow
 VIEWS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
@@ -39,9 +43,17 @@ def chromium() -> str:
     return found
 
 
+NETWORK = ("--backbone", "timm/test_efficientnet", "--weights", "none")
+FIGURES = {
+    "run": ("depth", "chain", "trade-off", "training", "health", "confusion", "calibration"),
+    "runs": ("scores", "difference", "depths", "costs"),
+    "comparison": ("differences", "examples", "seconds", "gaps"),
+}
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A fit on pictures that trained two blocks."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Path]]]:
+    """What each page is of: a fit on pictures that trained two blocks, that beside another, a comparison."""
     place = tmp_path_factory.mktemp("browser")
     for name in ("animals", "buildings", "food"):
         (place / "photos" / name).mkdir(parents=True)
@@ -49,11 +61,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             shutil.copy(picture, place / "photos" / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOPGRAFT_CACHE", str(place / "store"))
-        network = ("--backbone", "timm/test_efficientnet", "--weights", "none")
         trained = ("--keep", "4", "--freeze", "2", "--epochs", "2")
-        done("fit", place / "photos", "-o", place / "photos.topgraft", *network, *trained)
-        write_report(place / "photos.topgraft")
-        yield place / "photos.topgraft"
+        done("fit", place / "photos", "-o", place / "photos.topgraft", *NETWORK, *trained)
+        frozen = ("--keep", "2", "--freeze", "all")
+        done("fit", place / "photos", "-o", place / "frozen-and-a-long-name.topgraft", *NETWORK, *frozen)
+        run = place / "photos.topgraft"
+        yield {
+            "run": [run],
+            "runs": [run, place / "frozen-and-a-long-name.topgraft"],
+            "comparison": [comparison_file(place / "comparison.json")],
+        }
+
+
+@pytest.fixture(scope="module")
+def pages(made: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each page, written."""
+    folder = tmp_path_factory.mktemp("pages")
+    return {name: write_report(places, folder / f"{name}.html")[0] for name, places in made.items()}
 
 
 @pytest.fixture(scope="module")
@@ -65,20 +89,21 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
+@pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_nothing_scrolls_sideways_overlaps_or_keeps_anybody_out(
-    run: Path, browser: Any, width: int, scheme: str
+    pages: dict[str, Path], browser: Any, width: int, scheme: str, name: str
 ):
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
     page = context.new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto((run / "report.html").as_uri())
+    page.goto(pages[name].as_uri())
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
     wide = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert wide[0] <= wide[1]
     texts = page.evaluate(TEXTS)
-    assert len({t["figure"] for t in texts}) >= 6
+    assert {t["figure"] for t in texts} == set(FIGURES[name])
     assert overlapping(texts) == []
     assert min(t["h"] for t in texts if t["figure"] != "chain") >= 9, "letters are too small to read"
     violations = Axe().run(page).response["violations"]
@@ -105,16 +130,60 @@ def test_boxes_that_overlap_are_found():
     assert overlapping([one, {**two, "figure": "b"}]) == []
 
 
-def test_the_tables_of_the_figures_hold_the_numbers_of_the_json(run: Path, browser: Any):
-    page = browser.new_page()
-    page.goto((run / "report.html").as_uri())
-    numbers = json.loads(page.evaluate("() => document.getElementById('numbers').textContent"))
-    assert numbers["depth"] == json.loads(json.dumps(gather(run)["depth"]))
-    rows = page.evaluate(
-        "() => [...document.querySelectorAll('#depth ~ details tbody tr')]"
-        ".map(r => [...r.cells].map(c => c.textContent))"
+def cells(page: Any, figure: str) -> list[list[str]]:
+    """The table of a figure's numbers, as it is shown."""
+    return page.evaluate(
+        "id => [...document.querySelectorAll(`#${id} ~ details tbody tr`)]"
+        ".map(r => [...r.cells].map(c => c.textContent))",
+        figure,
     )
-    shown = [(int(r[0]), r[1], float(r[2])) for r in rows]
+
+
+def numbers_in(page: Any) -> Any:
+    return json.loads(page.evaluate("() => document.getElementById('numbers').textContent"))
+
+
+def test_the_tables_of_the_figures_hold_the_numbers_of_the_json(
+    made: dict[str, list[Path]], pages: dict[str, Path], browser: Any
+):
+    page = browser.new_page()
+    page.goto(pages["run"].as_uri())
+    numbers = numbers_in(page)
+    assert numbers["depth"] == json.loads(json.dumps(gather(made["run"][0])["depth"]))
+    shown = [(int(r[0]), r[1], float(r[2])) for r in cells(page, "depth")]
     wanted = [(c["keep"], c["block"], float(f"{c['score']:.3g}")) for c in numbers["depth"]["cuts"]]
     assert shown == wanted
+    page.close()
+
+
+def test_so_they_do_where_runs_stand_side_by_side(
+    made: dict[str, list[Path]], pages: dict[str, Path], browser: Any
+):
+    page = browser.new_page()
+    page.goto(pages["runs"].as_uri())
+    numbers = numbers_in(page)
+    assert numbers == json.loads(json.dumps(gather_runs(made["runs"])))
+    (pair,) = numbers["pairs"]
+    (row,) = cells(page, "difference")
+    assert row[2:5] == [number(pair[name]) for name in ("gain", "low", "high")]
+    cuts = [(run["letter"], c) for run in numbers["runs"] for c in run["depth"]["cuts"]]
+    assert [(r[0], r[3]) for r in cells(page, "depths")] == [(x, number(c["score"])) for x, c in cuts]
+    first = page.evaluate("() => document.querySelector('.summary p').textContent")
+    assert first == numbers["summary"][0]
+    heading = page.evaluate("() => document.querySelector('main h2').textContent")
+    assert heading == "What differs"
+    page.close()
+
+
+def test_so_they_do_for_a_comparison(made: dict[str, list[Path]], pages: dict[str, Path], browser: Any):
+    page = browser.new_page()
+    page.goto(pages["comparison"].as_uri())
+    numbers = numbers_in(page)
+    assert numbers == json.loads(json.dumps(gather_comparison(made["comparison"][0])))
+    points = [(a["name"], p) for a in numbers["comparison"]["arms"] for p in a["curve"]]
+    for figure in ("examples", "seconds"):
+        shown = [(r[0], *r[4:]) for r in cells(page, figure)]
+        names = ("value", "low", "high", "seconds", "gap")
+        assert shown == [(arm, *(number(p[n]) for n in names)) for arm, p in points]
+    assert page.evaluate("() => document.querySelector('b')") is None
     page.close()

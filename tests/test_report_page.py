@@ -13,7 +13,8 @@ from command_line import called, done, table_of, tiny_job, word_texts
 from PIL import Image
 
 from topgraft.evidence import Evidence
-from topgraft.report.figures import PAPER, VARIABLES, figures, to_svg
+from topgraft.report.figures import figures
+from topgraft.report.ink import PAPER, VARIABLES, to_svg
 from topgraft.report.numbers import gather
 
 ODD = {"praise": 'praise <b>"$x_1$" & </script>', "blame": "blame"}

@@ -85,6 +85,16 @@ def test_what_is_no_run_is_refused_even_if_it_may_be_replaced(tmp_path: Path, te
     assert (tmp_path / "mine" / "run.json").read_text() == text
 
 
+def test_a_damaged_run_is_left_alone_and_says_what_helps(tmp_path: Path) -> None:
+    status = claim(tmp_path / "run").path / "run.json"
+    status.write_bytes(status.read_bytes()[:-20])
+    before = content(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(TopgraftError, match=r"damaged: .*\n.*Delete .*run, or give another -o"):
+            claim(tmp_path / "run", overwrite=overwrite)
+    assert content(tmp_path) == before
+
+
 def test_a_file_in_the_way_of_the_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(TopgraftError, match="file"):

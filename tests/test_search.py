@@ -111,7 +111,7 @@ def test_before_the_first_step_the_loss_is_the_probes_out_of_fold(
         source, _ = source_at(material, keep, freeze)
         loss, _, correct = evaluate(graft, source, material.targets, validation)
         assert loss == pytest.approx(wanted, abs=1e-4), (keep, freeze)
-        assert correct.tolist() == evidence[keep].correct[validation].tolist()
+        assert correct.tolist() == evidence[keep].marks[validation].tolist()
     _, trial = trial_of(material, keep, freeze, epochs=1)
     assert trial.history.epochs[0].validation_loss == pytest.approx(wanted, abs=1e-4)
 
@@ -163,10 +163,10 @@ def test_a_trial_trains_what_is_not_frozen_and_scores_the_validation_part(tmp_pa
         n for n in start if not n.startswith("frozen.") and "running" not in n and "num_b" not in n
     }
     assert (trial.keep, trial.freeze, len(trial.history.epochs)) == (4, 2, 3)
-    assert len(trial.history.correct) == len(material.validation)
+    assert len(trial.history.marks) == len(material.validation)
     source, _ = source_at(material, 4, 2)
     correct = evaluate(graft, source, material.targets, material.validation)[2].tolist()
-    assert trial.history.correct == correct
+    assert trial.history.marks == correct
 
 
 # what training reads
@@ -242,7 +242,7 @@ def test_the_lower_loss_at_its_best_temperature_is_taken(sharper: float, turned:
     targets = torch.arange(n) % 3
     logits = 1.5 * torch.nn.functional.one_hot(targets, 3) + torch.randn(n, 3, generator=own)
     logits = logits.double()
-    before = Calibration.of_logits(logits.numpy(), targets.numpy()).temperature
+    before = Calibration.of_outputs(logits.numpy(), targets.numpy()).temperature
     losses = torch.nn.functional.cross_entropy(logits / before, targets, reduction="none")
     correct = logits.argmax(1) == targets
     changed = logits.clone()
@@ -255,12 +255,12 @@ def test_the_lower_loss_at_its_best_temperature_is_taken(sharper: float, turned:
     evidence = Evidence(
         (cut,), np.zeros(n, dtype=np.int64), targets.numpy(), 3, np.arange(n), losses.numpy(), targets.numpy()
     )
-    history = History(correct=right.tolist(), best=SETTLED)
+    history = History(marks=right.tolist(), best=SETTLED)
     trial = Trial(3, 1, history, 1.0, (sharper * changed).float())
     took, why = is_better(trial, evidence, range(n))
     assert took == better
     assert f"{100 * correct.double().mean():.1f} % frozen, {100 * right.double().mean():.1f} % trained" in why
-    short = replace(trial, history=History(correct=right.tolist(), best=SETTLED - 1))
+    short = replace(trial, history=History(marks=right.tolist(), best=SETTLED - 1))
     gain, _, error = why.partition("a gain of ")[2].partition(" ± ")
     is_clear = bool(gain) and float(gain) > float(error)
     assert is_better(short, evidence, range(n))[0] == (better and is_clear)

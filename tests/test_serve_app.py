@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from served import CLASSES, FORM, JSON, SCORE, Reply, asked, assert_same, form, graft_model, in_thread, posted
 from small_networks import backbone_of, data_of_maps, example_maps, maps
 
 import topgraft
+from topgraft.estimators.regressor import TransferRegressor
 from topgraft.predict import Predictor, rows_of
 from topgraft.saved import Model
 from topgraft.serve.limits import Limits
@@ -221,6 +223,7 @@ def test_the_model_tells_what_it_is(model: Model, address: str):
         "name": "small.topgraft",
         "modality": "array",
         "classes": list(CLASSES),
+        "outputs": [],
         "backbone": model.description["backbone"]["source"],
         "blocks": len(model.description["blocks"]),
         "keep": 4,
@@ -270,3 +273,27 @@ def test_a_reply_is_the_document_of_predict_json(address: str):
     reply = posted(address, {"arrays": arrays(1)})
     assert reply.headers["content-type"] == "application/json"
     assert isinstance(json.loads(reply.body), list)
+
+
+def test_predicted_numbers_are_the_rows_of_predict(tmp_path: Path):
+    X = np.asarray(data_of_maps(60).inputs)
+    both = np.stack([100 * X.mean((1, 2, 3)), 7 - X[:, 0, 0, 0]], 1)
+    backbone = backbone_of(maps(), example_maps(2))
+    model = TransferRegressor(backbone, freeze="all", store=tmp_path).fit(X, both).model_
+    assert isinstance(model, Model)
+    with in_thread(model, SMALL) as at:
+        rows = posted(at, {"arrays": arrays(9)}).json
+        schema = asked(at, "GET", "/openapi.json").json["paths"]["/predict"]["post"]["responses"]["200"]
+        told = asked(at, "GET", "/model").json
+        huge = posted(at, {"arrays": [[[[3e38] * 6] * 6] * 2]}).json[0]
+    found = list(Predictor(model).predict(list(rows_of(data_of_maps(60)))[:9], batch_size=8))
+    for i, (row, prediction) in enumerate(zip(rows, found, strict=True)):
+        assert list(row) == ["input", "prediction_y0", "prediction_y1", "error"]
+        assert row["input"] == str(i)
+        assert [row["prediction_y0"], row["prediction_y1"]] == pytest.approx(prediction.values, rel=1e-5)
+    columns = schema["content"]["application/json"]["schema"]["items"]["properties"]
+    assert list(columns) == list(rows[0])
+    assert told["outputs"] == ["y0", "y1"]
+    assert told["classes"] == []
+    assert huge["error"] is not None
+    assert huge["prediction_y0"] is None

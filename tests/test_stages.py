@@ -12,7 +12,7 @@ from small_networks import backbone_of, data_of_maps, example_maps, maps
 from topgraft.backbones.types import Backbone
 from topgraft.console import Console
 from topgraft.data import read
-from topgraft.errors import TopgraftError
+from topgraft.errors import DamageWarning, TopgraftError
 from topgraft.features.store import Store
 from topgraft.settings import PREFERENCES, Settings
 from topgraft.stages import advise, cost_of_cuts, load_for, measure, prepare, probe_all, reuse, time_one_batch
@@ -77,6 +77,14 @@ def test_evidence_is_read_back_only_for_the_same_features_data_and_folds(
     read_back, was_there = probe_all(features, ready.development, ready.fold_of, path=path)
     assert was_there
     assert json.dumps(read_back.to_json()) == json.dumps(made.to_json())
+    whole = path.read_bytes()
+    for damage in (whole[:-30], whole.replace(b'"losses"', b'"lossss"')):
+        path.write_bytes(damage)
+        with pytest.warns(DamageWarning, match="the probes are fitted again"):
+            again, was_there = probe_all(features, ready.development, ready.fold_of, path=path)
+        assert not was_there
+        assert json.dumps(again.to_json()) == json.dumps(made.to_json())
+        assert path.read_bytes() == whole
     other_folds = (ready.fold_of + 1) % 5
     _, was_there = probe_all(features, ready.development, other_folds, path=path)
     assert not was_there

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from child_process import killed
+from child_process import in_child, killed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import (
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Chain, Inputs, State
-from topgraft.errors import RunningError
+from topgraft.errors import DamageWarning, RunningError
 from topgraft.features.engine import Engine
 from topgraft.features.passes import one_pass, states
 from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSource
@@ -40,6 +41,7 @@ from topgraft.files import read_tensors, write_tensors
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History, Recipe
 from topgraft.pooling import pool
+from topgraft.stopping import gently
 from topgraft.train import (
     evaluate,
     keeps_up,
@@ -175,6 +177,73 @@ def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_bits(tmp_path
     assert differing(kept(resumed), kept(undisturbed)) == set()
 
 
+class Stops:
+    """A source at which, in a child process, Ctrl-C is pressed, once or twice, when a batch is read."""
+
+    def __init__(self, source: Source, at: int, *, presses: int = 1) -> None:
+        self.source, self.at, self.presses, self.read = source, at, presses, 0
+
+    def batch(self, rows: Sequence[int], *, training: bool) -> State | Inputs | Tensor:
+        self.read += training
+        if training and self.read == self.at:
+            for _ in range(self.presses):
+                os.kill(os.getpid(), signal.SIGINT)
+        return self.source.batch(rows, training=training)
+
+
+@pytest.mark.parametrize(("at", "presses"), [(1, 1), (5, 1), (6, 1), (5, 2)])
+def test_a_training_that_is_to_stop_keeps_the_step_under_way_and_goes_on_to_the_same_bits(
+    tmp_path: Path, at: int, presses: int
+) -> None:
+    chain, path = backbone(0.4).chain, tmp_path / "training.safetensors"
+    source, recipe = Held(chain, 1), replace(RECIPE, mixup=0.4)
+    undisturbed = graft_of(chain, CUTS, 1, drop=True)
+    whole = fitted(undisturbed, source, recipe=recipe)
+
+    def in_another_process() -> list[int]:
+        torch.set_num_threads(1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stops = Stops(source, at, presses=presses)
+        with gently(), contextlib.suppress(KeyboardInterrupt):
+            fitted(graft_of(chain, CUTS, 1, drop=True), stops, checkpoint=path, recipe=recipe)
+        return [stops.read]
+
+    assert in_child(in_another_process) == [at]
+    resumed, rest = graft_of(chain, CUTS, 1, drop=True), Stops(source, 0)
+    history = fitted(resumed, rest, checkpoint=path, recipe=recipe)
+    assert differing(kept(resumed), kept(undisturbed)) == set()
+    assert [(e.loss, e.validation_loss) for e in history.epochs[1:]] == [
+        (e.loss, e.validation_loss) for e in whole.epochs[1:]
+    ]
+    assert (history.steps, history.readings) == (whole.steps, whole.readings)
+    lost = 2 if presses == 2 else 0  # stopped at once: steps 4 and 5 began after the last epoch was kept
+    assert rest.read == whole.steps - at + lost
+
+
+def test_a_long_epoch_is_kept_in_its_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain, path = backbone(0.4).chain, tmp_path / "training.safetensors"
+    monkeypatch.setattr("topgraft.train.SECONDS", 0.0)
+    undisturbed = graft_of(chain, CUTS, 1)
+    fitted(undisturbed, Held(chain, 1))
+
+    class Dies(Stops):
+        def batch(self, rows: Sequence[int], *, training: bool) -> State | Inputs | Tensor:
+            self.read += training
+            if self.read == 6:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return self.source.batch(rows, training=training)
+
+    def in_another_process() -> None:
+        torch.set_num_threads(1)
+        fitted(graft_of(chain, CUTS, 1), Dies(Held(chain, 1), 0), checkpoint=path)
+
+    killed(in_another_process)
+    resumed, rest = graft_of(chain, CUTS, 1), Stops(Held(chain, 1), 0)
+    assert fitted(resumed, rest, checkpoint=path).resumed == 1
+    assert rest.read == 9 - 5
+    assert differing(kept(resumed), kept(undisturbed)) == set()
+
+
 def test_going_on_after_the_end_changes_nothing(tmp_path: Path) -> None:
     chain, path = backbone().chain, tmp_path / "training.safetensors"
     first, again = graft_of(chain, CUTS, 2), graft_of(chain, CUTS, 2)
@@ -183,7 +252,7 @@ def test_going_on_after_the_end_changes_nothing(tmp_path: Path) -> None:
     assert differing(kept(first), kept(again)) == set()
     assert after.resumed == 3
     assert repr(after.epochs) == repr(before.epochs)  # the first has a loss that is not a number
-    assert after.correct == before.correct
+    assert after.marks == before.marks
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x80\x04."], ids=["empty", "short", "pickle"])
@@ -192,7 +261,8 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path: Path, damage: bytes) -> None
     undisturbed, graft = graft_of(chain, CUTS, 2), graft_of(chain, CUTS, 2)
     fitted(undisturbed, Held(chain, 2))
     path.write_bytes(damage)
-    history = fitted(graft, Held(chain, 2), checkpoint=path)
+    with pytest.warns(DamageWarning, match="begins anew"):
+        history = fitted(graft, Held(chain, 2), checkpoint=path)
     assert history.resumed == 0
     assert differing(kept(graft), kept(undisturbed)) == set()
 
@@ -287,6 +357,23 @@ def test_mixtures_are_trained_on_and_their_bits_repeat_and_go_on(tmp_path):
     assert differing(kept(a), kept(b)) == set()
 
 
+def test_smoothed_labels_are_trained_on_and_the_validation_part_knows_nothing_of_them():
+    chain = backbone().chain
+    plain, smooth = (graft_of(chain, CUTS, 2) for _ in range(2))
+    recipe = Recipe(epochs=4, batch_size=10, rate=0.05, patience=50)
+    sharp = fitted(plain, Held(chain, 2), recipe=recipe)
+    soft = fitted(smooth, Held(chain, 2), recipe=replace(recipe, smoothing=0.5))
+    assert differing(kept(plain), kept(smooth))
+    assert soft.epochs[0].validation_loss == sharp.epochs[0].validation_loss
+    assert soft.epochs[-1].loss > sharp.epochs[-1].loss
+
+    def confidence(graft: Graft) -> float:
+        logits = predict_logits(graft, Held(chain, 2), VALIDATION)
+        return float(logits.softmax(1).max(1).values.mean())
+
+    assert confidence(smooth) < confidence(plain)
+
+
 # what is kept, and when it ends
 
 
@@ -302,11 +389,11 @@ def test_the_last_weights_that_keep_up_on_the_validation_part_are_kept():
     history = fitted(graft, source, recipe=recipe, advance=note)
     scores = [(e.validation_score, -e.validation_loss) for e in history.epochs]
     assert scores[history.top] == max(scores)
-    assert history.top_correct == right[history.top].tolist()
+    assert history.top_marks == right[history.top].tolist()
     assert history.best == max(i for i, r in enumerate(right) if keeps_up(r, right[history.top]))
     loss, score, correct = evaluate(graft, source, TARGETS, VALIDATION)
     assert (score, loss) == (scores[history.best][0], -scores[history.best][1])
-    assert history.correct == correct.tolist() == right[history.best].tolist()
+    assert history.marks == correct.tolist() == right[history.best].tolist()
     assert not graft.training
     assert len(history.epochs) == 7
     assert history.trained == sum(p.numel() for _, p, _ in graft.trainable())
@@ -356,7 +443,7 @@ def test_without_a_validation_part_the_last_weights_stay():
     assert [e.number for e in history.epochs] == [0, 1, 2, 3]
     assert differing(kept(graft), seen[-1]) == set()
     assert differing(kept(graft), seen[-2])
-    assert history.correct == []
+    assert history.marks == []
 
 
 def test_steps_end_in_the_middle_of_an_epoch_on_the_given_schedule():

@@ -199,7 +199,7 @@ def test_a_training_that_runs_away_ends_with_the_best_weights_until_then():
     assert history.stopped == f"it diverged: {history.diverged}"
     assert len(history.epochs) - 1 < 6
     scores = [e.validation_score for e in history.epochs]
-    assert sum(history.correct) / len(history.correct) == pytest.approx(scores[history.best])
+    assert sum(history.marks) / len(history.marks) == pytest.approx(scores[history.best])
     assert all(torch.isfinite(t).all() for t in kept(graft).values())
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from topgraft.errors import TopgraftError as TopgraftError
     from topgraft.estimators.classifier import TransferClassifier as TransferClassifier
     from topgraft.estimators.features import TransferFeatures as TransferFeatures
+    from topgraft.estimators.regressor import TransferRegressor as TransferRegressor
     from topgraft.evidence import Evidence as Evidence
     from topgraft.evidence import Features as Features
     from topgraft.export import Export as Export
@@ -74,6 +75,7 @@ _HOMES = {
     "TopgraftError": "errors",
     "TransferClassifier": "estimators.classifier",
     "TransferFeatures": "estimators.features",
+    "TransferRegressor": "estimators.regressor",
     "add_lora": "lora",
     "advise": "stages",
     "assign_folds": "data",

@@ -13,6 +13,7 @@ import numpy as np
 from topgraft.confidence import Paired, any_better, confidence_set
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence
+from topgraft.objective import are_numbers
 
 Prefer = Literal["small", "accuracy"]
 
@@ -85,9 +86,10 @@ def advise_depth(
 ) -> DepthAdvice:
     """Advise the cheapest cut that neither accuracy nor loss can tell from the best.
 
-    Cuts are compared on the same examples, and groups are drawn whole. Loss tells apart what accuracy
-    alone could not; one max-t bootstrap over both measures and all pairs allows for using two and for the
-    best having been chosen (see :func:`topgraft.confidence.confidence_set`).
+    Cuts are compared on the same examples, and groups are drawn whole. Of predicted numbers the loss is the
+    one measure. Of classes it tells apart what accuracy alone could not; one max-t bootstrap over both
+    measures and all pairs allows for using two and for the best having been chosen (see
+    :func:`topgraft.confidence.confidence_set`).
 
     Parameters
     ----------
@@ -118,11 +120,12 @@ def advise_depth(
         raise TopgraftError(f"cost lacks keep={missing[0]}; it needs {', '.join(map(str, keeps))}.")
     if prefer not in get_args(Prefer):
         raise TopgraftError(f"prefer={prefer!r} is unknown. Give one of {', '.join(get_args(Prefer))}.")
-    mistakes = np.column_stack([~cut.correct for cut in evidence.cuts]).astype(float)
-    nats = np.column_stack([cut.losses for cut in evidence.cuts])
-    chance = [(evidence.chance_predictions != evidence.targets).astype(float), evidence.chance_losses]
-    beats_chance = any_better([mistakes, nats], chance, evidence.groups, seed=seed)
-    paired = Paired.of([mistakes, nats], evidence.groups, seed=seed, unstable=UNSTABLE)
+    measures, chance = [np.column_stack([cut.losses for cut in evidence.cuts])], [evidence.chance_losses]
+    if not are_numbers(evidence.targets):
+        measures.insert(0, np.column_stack([~cut.marks for cut in evidence.cuts]).astype(float))
+        chance.insert(0, (evidence.chance_predictions != evidence.targets).astype(float))
+    beats_chance = any_better(measures, chance, evidence.groups, seed=seed)
+    paired = Paired.of(measures, evidence.groups, seed=seed, unstable=UNSTABLE)
     found = confidence_set(paired)
     in_set = tuple(keeps[k] for k in found.members)
     if prefer == "small":
@@ -134,7 +137,7 @@ def advise_depth(
     here, other = keeps.index(keep), keeps.index(best)
     if here == other and len(keeps) > 1:
         others = (k for k in range(len(keeps)) if k != here)
-        other = min(others, key=lambda k: (paired.means[0, k], paired.means[1, k]))
+        other = min(others, key=lambda k: tuple(paired.means[:, k]))
     width = float(found.critical[here]) + POWER
     saved = _saved(cost, keep, cost[max(keeps)] if whole is None else whole, saving)
     return DepthAdvice(
@@ -173,6 +176,14 @@ def cut_rows(
     ]
 
 
+def _constant(evidence: Evidence) -> str:
+    """What is answered where nothing is known of the inputs."""
+    if are_numbers(evidence.targets):
+        return "the mean"
+    share = 100 * float(np.mean(evidence.chance_predictions == evidence.targets))
+    return f"the most frequent class ({share:.1f} %)"
+
+
 def _within(evidence: Evidence, in_set: tuple[int, ...], margin: tuple[float, float]) -> list[int]:
     """The members of the set that measured at most ``margin`` worse than its best; never empty."""
     top = max(evidence[k].score for k in in_set)
@@ -190,8 +201,7 @@ def _reason(evidence: Evidence, keep: int, in_set: tuple[int, ...], saved: str, 
     count, best = len(evidence.cuts), evidence.best.keep
     if not beats_chance:
         return (
-            "no depth does measurably better than always answering the most frequent class "
-            f"({100 * float(np.mean(evidence.chance_predictions == evidence.targets)):.1f} %), so this data "
+            f"no depth does measurably better than always answering {_constant(evidence)}, so this data "
             "can't tell how many blocks to keep"
         )
     if count == 1:

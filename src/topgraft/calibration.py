@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 
 from topgraft.errors import TopgraftError
+from topgraft.evidence import CutEvidence
+from topgraft.objective import are_numbers
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 BINS = 15
 """Of equal width, as in Guo et al. (2017)."""
+COVERAGE = 0.9
+"""Of intervals about predicted numbers, where nobody says another."""
 COLDEST, HOTTEST = 0.05, 20.0
 """Temperatures that are tried."""
 
@@ -47,9 +51,10 @@ class Calibration:
     Parameters
     ----------
     temperature
-        By which the logits were divided; 1 where they were right already.
+        By which the logits were divided; 1 where they were right already, and for numbers.
     scores
-        Per such example one minus the probability of its own class, ascending: what prediction sets go by.
+        Per such example one minus the probability of its own class, ascending: what prediction sets go by. Of
+        predicted numbers the largest error of its outputs, in units of their spread.
     examples
         Where they come from, in words.
     """
@@ -80,11 +85,26 @@ class Calibration:
         return cls(1.0, tuple(np.sort(scores).tolist()), f"{len(scores):,} examples out of fold")
 
     @classmethod
-    def of_logits(cls, logits: Array, targets: Array) -> Calibration:
-        """Of a trained model, by its logits ``(n, classes)`` on the validation part."""
-        scores = np.sort(-np.expm1(-cooled_losses(logits, targets)))
+    def of_errors(cls, predictions: Array, targets: Array, examples: str) -> Calibration:
+        """Of standardised numbers ``(n, outputs)`` predicted for examples that were not trained on."""
+        scores = np.sort(np.abs(predictions - targets).max(1))
+        return cls(1.0, tuple(scores.tolist()), f"{len(scores):,} examples {examples}")
+
+    @classmethod
+    def of_probe(cls, cut: CutEvidence, targets: Array) -> Calibration:
+        """Of the probe at a cut, by the examples out of fold; targets as the evidence has them."""
+        if are_numbers(targets):
+            return cls.of_errors(cut.predictions, targets, "out of fold")
+        return cls.of_losses(cut.losses)
+
+    @classmethod
+    def of_outputs(cls, outputs: Array, targets: Array) -> Calibration:
+        """Of a trained model, by its logits or numbers ``(n, outputs)`` on the validation part."""
+        if are_numbers(targets):
+            return cls.of_errors(outputs, targets, "of the validation part")
+        scores = np.sort(-np.expm1(-cooled_losses(outputs, targets)))
         return cls(
-            fit_temperature(logits, targets),
+            fit_temperature(outputs, targets),
             tuple(scores.tolist()),
             f"{len(scores):,} examples of the validation part",
         )
@@ -99,6 +119,36 @@ class Calibration:
             "temperature": self.temperature,
             "examples": self.examples,
             "bins": [asdict(b) for b in bins],
+        }
+
+    def intervals(
+        self, numbers: Array, targets: Array, spread: Sequence[float], *, coverage: float = COVERAGE
+    ) -> dict[str, Any]:
+        """How many untouched targets lie in the intervals about predicted numbers: ``fit --json``.
+
+        Parameters
+        ----------
+        numbers, targets
+            ``(n, outputs)`` float, in the target's unit.
+        spread
+            Of each output.
+        coverage
+            Share of examples whose numbers all shall lie inside.
+
+        Returns
+        -------
+        dict
+            ``coverage`` asked for and ``measured``, ``half_widths`` in the unit of each output (``None``
+            where there are too few examples for any), and where they come from.
+        """
+        limit = self.threshold(coverage)
+        half = limit * np.array(spread)
+        inside = (np.abs(numbers - targets) <= half).all(1)
+        return {
+            "coverage": coverage,
+            "measured": float(inside.mean()),
+            "half_widths": half.tolist() if math.isfinite(limit) else None,
+            "examples": self.examples,
         }
 
 

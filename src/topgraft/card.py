@@ -7,6 +7,7 @@ from typing import Any
 from topgraft.backbones.types import Backbone
 from topgraft.console import percent
 from topgraft.data.types import Data
+from topgraft.show import constant_answer, is_share
 
 
 def model_card(result: dict[str, Any], backbone: Backbone, data: Data, *, command_seed: int) -> str:
@@ -28,9 +29,17 @@ def model_card(result: dict[str, Any], backbone: Backbone, data: Data, *, comman
         "text": "text-classification",
         "sound": "audio-classification",
     }.get(data.modality, "tabular-classification")
+    if data.outputs:
+        kind = "tabular-regression" if data.modality == "array" else "other"
     score = result["score"]
     kept, frozen = result["blocks"]["kept"], result["blocks"]["frozen"]
     counts = "\n".join(f"- {plain_text(name)}: {n:,}" for name, n in data.counts.items())
+    if data.outputs:
+        counts = f"To be predicted: {', '.join(map(plain_text, data.outputs))}."
+    errors = [
+        f"; {one['metric']} {one['value']:.4g}" for one in result["scores"] if not is_share(one["metric"])
+    ]
+    constant = f"always answering {constant_answer(score['metric'])} gives {percent(result['majority'], 1)}"
     licence = backbone.licence or "not known"
     return f"""---
 library_name: topgraft
@@ -49,8 +58,7 @@ Made by Topgraft {topgraft.__version__} from {plain_text(backbone.source)}
 ## Score
 
 {score["metric"]} {percent(score["value"], 1)} on {score["n"]} untouched examples (95 % interval
-{percent(score["low"], 1)} to {percent(score["high"], 1)}); always naming the most frequent class gives
-{percent(result["majority"], 1)}.
+{percent(score["low"], 1)} to {percent(score["high"], 1)}); {constant}{"".join(errors)}.
 
 ## Data
 
@@ -60,9 +68,18 @@ Made by Topgraft {topgraft.__version__} from {plain_text(backbone.source)}
 
 ## Limits
 
-Scores hold for data like those above. Probabilities are not calibrated after fine-tuning. The classes
-are the only answers that it knows: what belongs to none of them gets one all the same.
+Scores hold for data like those above. {_limits(data)}
 """
+
+
+def _limits(data: Data) -> str:
+    """What the answers are not."""
+    if data.outputs:
+        return "Any input gets numbers, also one that is like none of those above."
+    return (
+        "Probabilities are those of data with the same shares of the classes. The classes\nare the only "
+        "answers that it knows: what belongs to none of them gets one all the same."
+    )
 
 
 def _reads(taps: list[int]) -> str:

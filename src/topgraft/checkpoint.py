@@ -1,18 +1,53 @@
-"""The state of a training after an epoch: what going on from there needs."""
+"""The state of a training after an epoch, or amid one: what going on from there needs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from topgraft.errors import warn_of_damage
 from topgraft.files import DamagedFile, read_tensors, write_tensors
 from topgraft.graft import Graft
 from topgraft.history import History
+
+
+@dataclass(frozen=True)
+class Amid:
+    """A place in the middle of an epoch.
+
+    Parameters
+    ----------
+    step
+        The next one of the whole training.
+    total, seen, seconds
+        Sum of the loss over the examples of the epoch so far, their number, and the time they took.
+    random
+        State of torch's streams of numbers: that of the CPU, then those of devices.
+    """
+
+    step: int
+    total: float
+    seen: int
+    seconds: float
+    random: tuple[Tensor, ...]
+
+    @classmethod
+    def here(cls, step: int, total: float, seen: int, seconds: float) -> Amid:
+        """With the streams as they are now."""
+        devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return cls(step, total, seen, seconds, (torch.get_rng_state(), *devices))
+
+    def take_up(self) -> None:
+        """Let the streams go on from there."""
+        torch.set_rng_state(self.random[0])
+        if torch.cuda.is_available() and len(self.random) == 1 + torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(list(self.random[1:]))
 
 
 def weights_of(graft: Graft) -> dict[str, Tensor]:
@@ -37,7 +72,14 @@ def put(graft: Graft, weights: Mapping[str, Tensor]) -> None:
                 tensor.copy_(weights[prefix + name])
 
 
-def save(path: Path, graft: Graft, optimizer: Any, history: History, best: Mapping[str, Tensor]) -> None:
+def save(
+    path: Path,
+    graft: Graft,
+    optimizer: Any,
+    history: History,
+    best: Mapping[str, Tensor],
+    amid: Amid | None = None,
+) -> None:
     """Write everything that going on needs, whole or not at all."""
     tensors = {f"now.{n}": t for n, t in weights_of(graft).items()}
     tensors |= {f"best.{n}": t for n, t in best.items()}
@@ -45,16 +87,29 @@ def save(path: Path, graft: Graft, optimizer: Any, history: History, best: Mappi
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in optimizer.state[parameter].items():
                 tensors[f"optimizer.{key}.{name}"] = value.detach().cpu().clone()
-    write_tensors(path, tensors, {"history": json.dumps(history.to_json())})
+    metadata = {"history": json.dumps(history.to_json())}
+    if amid is not None:
+        tensors |= {f"random.{number}": state.cpu() for number, state in enumerate(amid.random)}
+        metadata["amid"] = json.dumps([amid.step, amid.total, amid.seen, amid.seconds])
+    write_tensors(path, tensors, metadata)
 
 
-def restore(path: Path | None, graft: Graft, optimizer: Any) -> tuple[History, dict[str, Tensor]] | None:
-    """Put what :func:`save` wrote back: history and best weights; ``None`` where nothing whole is there."""
+def restore(
+    path: Path | None, graft: Graft, optimizer: Any
+) -> tuple[History, dict[str, Tensor], Amid | None] | None:
+    """Put what :func:`save` wrote back; ``None`` where nothing whole is there.
+
+    Returns
+    -------
+    History, dict, Amid or None
+        Best weights by name; the place in the epoch under way, if the state is from its middle.
+    """
     if path is None or not path.exists():
         return None
     try:
         tensors, metadata = read_tensors(path)
-    except DamagedFile:
+    except DamagedFile as error:
+        warn_of_damage(path, error.reason, "this training begins anew")
         path.unlink()
         return None
     put(graft, {n.removeprefix("now."): t for n, t in tensors.items() if n.startswith("now.")})
@@ -66,4 +121,9 @@ def restore(path: Path | None, graft: Graft, optimizer: Any) -> tuple[History, d
                     for key in ("step", "exp_avg", "exp_avg_sq")
                 }
     best = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
-    return History.from_json(json.loads(metadata["history"])), best
+    amid = None
+    if "amid" in metadata:
+        count = sum(name.startswith("random.") for name in tensors)
+        step, total, seen, seconds = json.loads(metadata["amid"])
+        amid = Amid(step, total, seen, seconds, tuple(tensors[f"random.{i}"] for i in range(count)))
+    return History.from_json(json.loads(metadata["history"])), best, amid

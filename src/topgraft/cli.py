@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from topgraft import cache, comparing, listing, model_commands, options
 from topgraft.console import say_json
 from topgraft.errors import TopgraftError, TopgraftWarning
+from topgraft.stopping import gently
 
 if TYPE_CHECKING:
     from topgraft.console import Console
@@ -97,8 +98,7 @@ def _read(
     path: str | None,
     group: str | None,
     max_unreadable: float,
-    classes: list[str] | None = None,
-    modality: Any = None,
+    task: str | None,
 ) -> Data:
     from topgraft.data import read
 
@@ -109,8 +109,7 @@ def _read(
         path=path,
         group=group,
         max_unreadable=max_unreadable,
-        classes=classes,
-        modality=modality,
+        task=task,  # type: ignore[arg-type]  # what it can't be is refused with the nearest choice
     )
 
 
@@ -151,6 +150,7 @@ def probe(
     path: options.PathOption = None,
     group: options.GroupOption = None,
     max_unreadable: options.Unreadable = 0.05,
+    task: options.TaskOption = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -189,7 +189,7 @@ def probe(
     }
     began, settings = time.monotonic(), Settings.of(told)
     document = run_probe(
-        _read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable),
+        _read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable, task=task),
         settings,
         backbones=backbone or (),
         test=test,
@@ -217,6 +217,7 @@ def fit(
     path: options.PathOption = None,
     group: options.GroupOption = None,
     max_unreadable: options.Unreadable = 0.05,
+    task: options.TaskOption = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -229,6 +230,7 @@ def fit(
     dropout: options.Dropout = 0.0,
     augment: options.Augment = "auto",
     mixup: options.Mixup = None,
+    label_smoothing: options.LabelSmoothing = 0.0,
     resize: options.Resize = "auto",
     taps: options.Taps = "auto",
     soup: options.Soup = None,
@@ -263,6 +265,7 @@ def fit(
         "path": path,
         "group": group,
         "max_unreadable": max_unreadable,
+        "task": task,
         "plan": plan,
         "overwrite": overwrite,
         "console": _console(json=json, quiet=quiet),
@@ -282,6 +285,7 @@ def fit(
         "dropout": dropout,
         "augment": augment,
         "mixup": mixup,
+        "label_smoothing": label_smoothing,
         "resize": resize,
         "taps": taps,
         "soup": soup,
@@ -353,7 +357,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     run: Callable[..., Any] = app
     quiet = not {"--quiet", "-q"}.isdisjoint(given)
     try:
-        with warnings.catch_warnings():
+        with gently(), warnings.catch_warnings():
             warnings.showwarning = partial(_say_warning, warnings.showwarning, quiet)
             run(given)
     except TopgraftError as error:

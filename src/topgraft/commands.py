@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from topgraft.calibration import calibration_error, prediction_set
-from topgraft.console import Console, percent
+from topgraft.console import Console
 from topgraft.data import read
+from topgraft.data.types import Data
 from topgraft.data.unlabelled import Row, rows
 from topgraft.errors import TopgraftError
-from topgraft.predict import Prediction, Predictor, predicted_classes, rows_of
+from topgraft.number_scores import r2, score_numbers
+from topgraft.predict import Prediction, Predictor, number_columns, predicted_classes, rows_of
 from topgraft.run import RunFolder
 from topgraft.saved import Model, open_model
 from topgraft.score import class_scores, majority_score, score_predictions
-from topgraft.show import class_table, data_lines, score_json
+from topgraft.show import class_table, data_lines, score_json, score_lines
 
 FORMS = ("csv", "jsonl", "json")
 
@@ -58,7 +60,7 @@ def run_predict(
     shown = Console() if sys.stdout.isatty() else console  # on a terminal the rows themselves are progress
     with shown.progress("Predicting", total, "inputs") as advance:
         predictions = Predictor(model).predict(given, batch_size=batch_size)
-        _write(_counted(predictions, advance), model.classes, form, threshold)
+        _write(_counted(predictions, advance), model, form, threshold)
 
 
 def _counted(predictions: Iterable[Prediction], advance: Callable[[int], None]) -> Iterator[Prediction]:
@@ -82,33 +84,42 @@ def _threshold(model: Model, coverage: float) -> float:
     return known.threshold(coverage)
 
 
-def _row(prediction: Prediction, classes: Sequence[str], threshold: float | None) -> dict[str, Any]:
-    """The fixed columns, and the prediction set where one is asked for."""
-    row = prediction.row(classes)
-    if threshold is not None:
+def _row(prediction: Prediction, model: Model, threshold: float | None) -> dict[str, Any]:
+    """The fixed columns, and the prediction set or the intervals where they are asked for."""
+    row = prediction.row(model.classes, model.outputs)
+    if threshold is None:
+        return row
+    if not model.outputs:
         inside = prediction_set(prediction.probabilities, threshold) if prediction.error is None else ()
-        row["set"] = [classes[c] for c in inside]
+        return row | {"set": [model.classes[c] for c in inside]}
+    halves = [threshold * spread for spread in model.spread]
+    for name, value, half in zip(
+        number_columns(model.outputs), prediction.values or (None,) * len(halves), halves, strict=True
+    ):
+        row[f"{name}_low"] = None if value is None else value - half
+        row[f"{name}_high"] = None if value is None else value + half
     return row
 
 
-def _write(
-    predictions: Iterable[Prediction], classes: Sequence[str], form: str, threshold: float | None
-) -> None:
+def _columns(model: Model, threshold: float | None) -> list[str]:
+    """Names of the columns of CSV, in their order."""
+    return list(_row(Prediction("", None, None, error=""), model, threshold))
+
+
+def _write(predictions: Iterable[Prediction], model: Model, form: str, threshold: float | None) -> None:
     if form == "json":
-        document = [_row(p, classes, threshold) for p in predictions]
+        document = [_row(p, model, threshold) for p in predictions]
         sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
         return
     if form == "jsonl":
         for p in predictions:
-            sys.stdout.write(json.dumps(_row(p, classes, threshold), ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(_row(p, model, threshold), ensure_ascii=False) + "\n")
             sys.stdout.flush()
         return
-    names = ["input", "label", "confidence", *(f"p_{name}" for name in classes), "error"]
-    names += [] if threshold is None else ["set"]
-    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    writer = csv.DictWriter(sys.stdout, _columns(model, threshold), lineterminator="\n")
     writer.writeheader()
     for p in predictions:
-        writer.writerow({n: _cell(v) for n, v in _row(p, classes, threshold).items()})
+        writer.writerow({n: _cell(v) for n, v in _row(p, model, threshold).items()})
         sys.stdout.flush()
 
 
@@ -138,7 +149,8 @@ def run_evaluate(
         label=asked.get("label"),
         path=asked.get("path"),
         group=asked.get("group"),
-        classes=model.classes,
+        classes=model.classes or None,
+        task="regression" if model.outputs else "classification",
         modality=_modality(model),
         max_unreadable=max_unreadable,
     )
@@ -150,6 +162,8 @@ def run_evaluate(
         for p in Predictor(model).predict(rows_of(data)):
             predictions.append(p)
             advance(1)
+    if model.outputs:
+        return {"model": str(folder), **_score_numbers(model, data, predictions, console)}
     found = predicted_classes(predictions, model.classes)
     scores = score_predictions(data.targets, found, groups=data.groups)
     known = [i for i, p in enumerate(predictions) if p.error is None]
@@ -157,20 +171,13 @@ def run_evaluate(
     off = calibration_error(chances, data.targets[known]) if known else None
     majority = majority_score(data.targets)
     each = class_scores(data.targets, found, len(model.classes))
-    main = scores[0]
-    console.line(
-        "Score",
-        f"{main.metric} {percent(main.value, 1)} on {main.n} examples "
-        f"(95 % interval {percent(main.low, 1)} to {percent(main.high, 1)}); "
-        f"the most frequent class alone: {percent(majority, 1)}",
-        ", ".join(f"{s.metric} {percent(s.value, 1)}" for s in scores[1:]),
-    )
+    score_lines(console, scores, majority, examples="examples")
     if off is not None:
         console.line("", f"probabilities are off by {100 * off:.1f} points on average (calibration error)")
     class_table(console, model.classes, each)
     return {
         "model": str(folder),
-        "score": score_json(main),
+        "score": score_json(scores[0]),
         "scores": [score_json(s) for s in scores],
         "majority": majority,
         "calibration_error": off,
@@ -178,6 +185,29 @@ def run_evaluate(
             {"class": n, "precision": s.precision, "recall": s.recall, "f1": s.f1, "support": s.support}
             for n, s in zip(model.classes, each, strict=True)
         ],
+    }
+
+
+def _score_numbers(
+    model: Model, data: Data, predictions: Sequence[Prediction], console: Console
+) -> dict[str, Any]:
+    """Scores of predicted numbers; examples that can't be read any more are not among them."""
+    if len(data.outputs) != len(model.outputs):
+        raise TopgraftError(
+            f"The model predicts {', '.join(model.outputs)}; the data have {', '.join(data.outputs)}. "
+            "Name as many columns (--label)."
+        )
+    known = [i for i, p in enumerate(predictions) if p.error is None]
+    targets = np.asarray(data.targets)[known]
+    found = np.array([predictions[i].values for i in known])
+    scores = score_numbers(targets, found, model.outputs, groups=data.groups[known])
+    mean = np.broadcast_to(np.array(model.description["scale"]["mean"]), targets.shape)
+    score_lines(console, scores, r2(targets, mean), examples="examples")
+    return {
+        "score": score_json(scores[0]),
+        "scores": [score_json(s) for s in scores],
+        "majority": r2(targets, mean),
+        "errors": [p.input for p in predictions if p.error is not None],
     }
 
 

@@ -48,11 +48,14 @@ def compare(
     """
     del debug
     from topgraft.compare import compare as run
+    from topgraft.curves import RESULT
     from topgraft.data import read
     from topgraft.features.store import Store
+    from topgraft.files import read_json, write_json
     from topgraft.settings import Settings
     from topgraft.show import backbone_lines, data_lines
     from topgraft.stages import load_for, prepare
+    from topgraft.versions import versions
 
     console = Console.for_command(json=json, quiet=quiet)
     settings = Settings.of(
@@ -69,6 +72,13 @@ def compare(
         }
     )
     found = read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable)
+    if found.outputs:
+        from topgraft.errors import TopgraftError
+
+        raise TopgraftError(
+            "compare is for classes so far; these labels are numbers to be predicted. For their score on "
+            "untouched data: topgraft fit."
+        )
     network = load_for(found, settings)
     ready = prepare(found, network, settings, test=test)
     backbone_lines(console, network)
@@ -76,13 +86,17 @@ def compare(
     console.line("Budget", f"about {duration(settings.budget)} for all (--budget)")
     comparison, notes = run(ready, store=Store(), console=console, file=out)
     comparison_lines(console, comparison, notes)
+    document = comparison_json(comparison, notes)
+    if out is not None:
+        write_json(out, {**read_json(out), RESULT: document, "versions": versions()})
+        console.line("Saved", f"{out}; as a page with figures: topgraft report {out}")
     if json:
-        say_json(comparison_json(comparison, notes))
+        say_json(document)
 
 
 def sentence(comparison: Comparison) -> str:
     """The answer in one sentence, also where pretraining lost."""
-    from topgraft.curves import BASELINE, PRETRAINED, SCRATCH
+    from topgraft.curves import BASELINE, PRETRAINED, SAID, SCRATCH
 
     verdict = comparison.verdict()
     rest = [arm for arm in comparison.arms() if arm != PRETRAINED]
@@ -90,19 +104,19 @@ def sentence(comparison: Comparison) -> str:
     if verdict in ("scratch_won", "baseline_won"):
         winner = {"scratch_won": SCRATCH, "baseline_won": BASELINE}[verdict]
         gain = comparison.difference(winner, PRETRAINED)
-        return f"Pretraining lost: {_said(winner)} is better by {_points(gain)}."
+        return f"Pretraining lost: {SAID[winner]} is better by {_points(gain)}."
     gain = comparison.difference(PRETRAINED, rival)
     if verdict == "pretrained_won":
-        return f"Pretraining was worth it: better than {_said(rival)}, the next best, by {_points(gain)}."
+        return f"Pretraining was worth it: better than {SAID[rival]}, the next best, by {_points(gain)}."
     return (
-        f"No difference can be shown: the pretrained network and {_said(rival)} differ by {_points(gain)}, "
+        f"No difference can be shown: the pretrained network and {SAID[rival]} differ by {_points(gain)}, "
         "and the interval holds 0."
     )
 
 
 def comparison_lines(console: Console, comparison: Comparison, notes: list[str]) -> None:
     """The sentence, then learning curves as a table, then what was saved."""
-    from topgraft.curves import BASELINE, PRETRAINED, SCRATCH
+    from topgraft.curves import PRETRAINED
 
     console.text()
     console.text(sentence(comparison))
@@ -116,28 +130,63 @@ def comparison_lines(console: Console, comparison: Comparison, notes: list[str])
         rows.append([arm, *cells, f"{100 * comparison.gap(arm):.1f}", time])
     console.table(header, rows, left=(0,))
     console.text()
-    for other in (SCRATCH, BASELINE):
-        if other in comparison.arms():
-            console.line("Labels", labels_in_words(comparison, other))
-    if SCRATCH in comparison.arms():
-        ratio = comparison.seconds(SCRATCH) / max(comparison.seconds(PRETRAINED), 1e-9)
-        console.line("Time", f"training from scratch took {ratio:.1f} times as long")
+    for label, said in saved_in_words(comparison):
+        console.line(label, said)
     for note in notes:
         console.line("Note", note)
 
 
+def saved_in_words(comparison: Comparison) -> list[tuple[str, str]]:
+    """What pretraining saves in labels and in time, each with its label."""
+    from topgraft.curves import BASELINE, PRETRAINED, SCRATCH
+
+    found = [
+        ("Labels", labels_in_words(comparison, other))
+        for other in (SCRATCH, BASELINE)
+        if other in comparison.arms()
+    ]
+    if SCRATCH in comparison.arms():
+        ratio = comparison.seconds(SCRATCH) / max(comparison.seconds(PRETRAINED), 1e-9)
+        found.append(("Time", time_in_words(comparison, SCRATCH)))
+        found.append(("", f"with all labels, training from scratch took {ratio:.1f} times as long"))
+    return found
+
+
 def labels_in_words(comparison: Comparison, other: str) -> str:
     """How many labels pretraining saves against another way."""
-    from topgraft.curves import PRETRAINED
+    from topgraft.curves import SAID
 
     saved = comparison.labels_saved(other)
     if saved is None:
-        return f"none saved: with all labels the pretrained network is not yet as good as {_said(other)}"
+        return f"none saved: with all labels the pretrained network is not yet as good as {SAID[other]}"
+    said = f"so many fewer give what {SAID[other]} gives with all"
+    return f"{_at_least(comparison, other)}{_share_saved(saved)}: {said}"
+
+
+def time_in_words(comparison: Comparison, other: str) -> str:
+    """How much time pretraining saves against another way."""
+    from topgraft.curves import SAID
+
+    saved = comparison.time_saved(other)
+    if saved is None:
+        return f"none saved: the pretrained network is not as good as {SAID[other]}, however long"
+    if saved.value <= 0:
+        return f"none saved: until it is as good, the pretrained network takes longer than {SAID[other]}"
+    said = f"so much less gives what {SAID[other]} gives"
+    return f"{_at_least(comparison, other)}{_share_saved(saved)}: {said}"
+
+
+def _at_least(comparison: Comparison, other: str) -> str:
+    """Where the pretrained network is as good at the smallest size that was measured already."""
+    from topgraft.curves import PRETRAINED
+
     least = min(comparison.shares(PRETRAINED))
-    at_least = "at least " if saved.value >= 1 - least - 1e-9 else ""
-    within = f"95 % interval {percent(saved.low)} to {percent(saved.high)}"
-    said = f"so many fewer give what {_said(other)} gives with all"
-    return f"{at_least}{percent(saved.value)} saved ({within}): {said}"
+    saved = comparison.labels_saved(other)
+    return "at least " if saved is not None and saved.value >= 1 - least - 1e-9 else ""
+
+
+def _share_saved(saved: Interval) -> str:
+    return f"{percent(saved.value)} saved (95 % interval {percent(saved.low)} to {percent(saved.high)})"
 
 
 def comparison_json(comparison: Comparison, notes: list[str]) -> dict[str, Any]:
@@ -153,7 +202,8 @@ def comparison_json(comparison: Comparison, notes: list[str]) -> dict[str, Any]:
                 "examples": comparison.at(arm, share)[0].examples,
                 "seeds": len(comparison.at(arm, share)),
                 **_interval(comparison.score(arm, share)),
-                "seconds": sum(o.seconds for o in comparison.at(arm, share)) / len(comparison.at(arm, share)),
+                "seconds": comparison.seconds(arm, share),
+                "gap": comparison.gap(arm, share),
             }
             for share in comparison.shares(arm)
         ]
@@ -170,14 +220,21 @@ def comparison_json(comparison: Comparison, notes: list[str]) -> dict[str, Any]:
             }
         )
     others = [arm for arm in comparison.arms() if arm != PRETRAINED]
-    saved = {other: comparison.labels_saved(other) for other in (SCRATCH, BASELINE) if other in others}
+    rivals = [other for other in (SCRATCH, BASELINE) if other in others]
+    labels = {other: comparison.labels_saved(other) for other in rivals}
+    time = {other: comparison.time_saved(other) for other in rivals}
     return {
         "arms": arms,
         "best": comparison.best(),
         "verdict": comparison.verdict(),
         "sentence": sentence(comparison),
         "differences": {arm: _interval(comparison.difference(PRETRAINED, arm)) for arm in others},
-        "labels_saved": {arm: None if i is None else _interval(i) for arm, i in saved.items()},
+        "labels_saved": {arm: None if i is None else _interval(i) for arm, i in labels.items()},
+        "time_saved": {arm: None if i is None else _interval(i) for arm, i in time.items()},
+        "saved_in_words": [
+            f"{label}: {said}" if label else said for label, said in saved_in_words(comparison)
+        ],
+        "untouched": len(comparison.groups),
         "notes": notes,
     }
 
@@ -195,12 +252,3 @@ def _cell(comparison: Comparison, arm: str, share: float) -> str:
 
 def _points(gain: Interval) -> str:
     return f"{100 * gain.value:.1f} points (95 % interval {100 * gain.low:.1f} to {100 * gain.high:.1f})"
-
-
-def _said(arm: str) -> str:
-    return {
-        "scratch": "training from scratch",
-        "baseline": "the simple baseline",
-        "random features": "the same network with random values",
-        "majority class": "always naming the most frequent class",
-    }.get(arm, arm)

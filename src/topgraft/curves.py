@@ -16,6 +16,16 @@ ARMS = (PRETRAINED, SCRATCH, RANDOM, BASELINE, MAJORITY)
 DRAWS, MOST_UNITS = 2000, 2048
 WON = {PRETRAINED: "pretrained_won", SCRATCH: "scratch_won", BASELINE: "baseline_won"}
 NO_DIFFERENCE = "no_difference"
+RESULT = "result"
+"""Where the answer stands in the file of a finished comparison."""
+SAID = {
+    PRETRAINED: "the pretrained network",
+    SCRATCH: "training from scratch",
+    RANDOM: "the same network with random values",
+    BASELINE: "the simple baseline",
+    MAJORITY: "always naming the most frequent class",
+}
+"""Each arm as a sentence calls it."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -113,14 +123,14 @@ class Comparison:
         """Score of ``a`` minus score of ``b``, both trained on everything, on the same draws."""
         return _interval(self._mean(a, 1.0) - self._mean(b, 1.0), self._drawn(a, 1.0) - self._drawn(b, 1.0))
 
-    def gap(self, arm: str) -> float:
-        """Score on what it was trained on minus untouched score, trained on everything."""
-        found = self.at(arm, 1.0)
-        return float(np.mean([o.train_score for o in found])) - self._mean(arm, 1.0)
+    def gap(self, arm: str, share: float = 1.0) -> float:
+        """Score on what it was trained on minus untouched score."""
+        found = self.at(arm, share)
+        return float(np.mean([o.train_score for o in found])) - self._mean(arm, share)
 
-    def seconds(self, arm: str) -> float:
-        """Mean over seeds, trained on everything."""
-        return float(np.mean([o.seconds for o in self.at(arm, 1.0)]))
+    def seconds(self, arm: str, share: float = 1.0) -> float:
+        """Mean over seeds."""
+        return float(np.mean([o.seconds for o in self.at(arm, share)]))
 
     def verdict(self) -> str:
         """Who won, by the paired intervals: one of four.
@@ -147,18 +157,32 @@ class Comparison:
         the number of examples. ``None`` where it does not get there; where it is there at the smallest size,
         what is saved is at least the value given.
         """
+        return self._read_off(self.shares(PRETRAINED), other)
+
+    def time_saved(self, other: str) -> Interval | None:
+        """Share of the time of ``other``, trained on everything, that the pretrained network can do without.
+
+        As :meth:`labels_saved`, over the seconds that each size took, a pass over the data included. Below 0
+        where it takes longer; the interval is that of the scores, since seconds are taken as measured.
+        """
+        whole = max(self.seconds(other), 1e-9)
+        return self._read_off(
+            [max(self.seconds(PRETRAINED, s), 1e-9) / whole for s in self.shares(PRETRAINED)], other
+        )
+
+    def _read_off(self, needed: Sequence[float], other: str) -> Interval | None:
+        """One minus what is needed to match ``other``; ``needed`` by share of the pretrained network."""
         shares = self.shares(PRETRAINED)
         goal, drawn_goal = self._mean(other, 1.0), self._drawn(other, 1.0)
-        points = [self._mean(PRETRAINED, s) for s in shares]
-        drawn_points = np.stack([self._drawn(PRETRAINED, s) for s in shares])
-        value = _saved(shares, points, goal)
+        value = _saved(needed, [self._mean(PRETRAINED, s) for s in shares], goal)
         if value is None:
             return None
+        drawn_points = np.stack([self._drawn(PRETRAINED, s) for s in shares])
         drawn = [
-            _saved(shares, list(column), float(g)) or 0.0
+            _saved(needed, list(column), float(g))
             for column, g in zip(drawn_points.T, drawn_goal, strict=True)
         ]
-        return _interval(value, np.array(drawn))
+        return _interval(value, np.array([1 - needed[-1] if d is None else d for d in drawn]))
 
     @cached_property
     def _groups(self) -> tuple[Array, Array]:

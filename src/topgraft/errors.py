@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class TopgraftError(Exception):
@@ -24,6 +26,15 @@ class RunningError(TopgraftError):
 
 class TopgraftWarning(UserWarning):
     """Something that was decided for the user or noticed on the way; the command line says it in a line."""
+
+
+class DamageWarning(TopgraftWarning):
+    """A file of an unfinished run was damaged, and what it held is made again."""
+
+
+def warn_of_damage(path: Path, reason: str, instead: str) -> None:
+    """Say that a file is damaged, why, and what is done instead."""
+    warnings.warn(f"{path} is damaged ({reason}): {instead}.", DamageWarning, stacklevel=3)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

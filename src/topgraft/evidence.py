@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-FORM = 1
+FORM = 2
 """Version of the JSON form."""
 
 
@@ -59,13 +59,14 @@ class CutEvidence:
     keep
         Number of blocks kept.
     losses
-        ``(n,)`` float64: out-of-fold loss of every example in nats.
-    correct
-        ``(n,)`` bool.
+        ``(n,)`` float64: out-of-fold loss of every example, see :func:`topgraft.objective.losses`.
+    marks
+        ``(n,)``: what the score is the mean of, bool for classes (right or not), float64 for numbers; see
+        :func:`topgraft.objective.marks`.
     predictions
-        ``(n,)`` int64: class predicted out of fold.
+        ``(n,)`` int64: class predicted out of fold; or ``(n, outputs)`` float64 standardised numbers.
     score, low, high
-        Share correct and its 95 % interval: see :func:`topgraft.score.cross_validated_interval`.
+        Accuracy, or R² of numbers, and its 95 % interval: see :mod:`topgraft.score`.
     penalties, temperatures
         Chosen inside each fold's training part.
     edges
@@ -74,7 +75,7 @@ class CutEvidence:
 
     keep: int
     losses: Array
-    correct: Array
+    marks: Array
     predictions: Array
     score: float
     low: float
@@ -85,7 +86,7 @@ class CutEvidence:
 
     @property
     def loss(self) -> float:
-        """Mean out-of-fold loss in nats."""
+        """Mean out-of-fold loss."""
         return float(self.losses.mean())
 
 
@@ -100,15 +101,16 @@ class Evidence:
     fold_of
         ``(n,)`` int64: the fold in which each example was scored.
     targets
-        ``(n,)`` int64 class indices.
+        ``(n,)`` int64 class indices, or ``(n, outputs)`` float64 standardised numbers.
     classes
-        Number of classes.
+        Number of classes; 0 for numbers.
     groups
         ``(n,)`` int64: examples with the same number belong together and are resampled together.
     chance_losses
-        ``(n,)`` float64: out-of-fold loss of knowing only how frequent each class is.
+        ``(n,)`` float64: out-of-fold loss of knowing only how frequent each class is, or the mean of numbers.
     chance_predictions
-        ``(n,)`` int64: out of fold, always the most frequent class of the training part.
+        Out of fold, always the most frequent class of the training part, ``(n,)`` int64; or its mean,
+        ``(n, outputs)`` float64.
     notes
         Plain sentences for the user.
     """
@@ -159,7 +161,7 @@ class Evidence:
                     "temperatures": list(cut.temperatures),
                     "edges": list(cut.edges),
                     "losses": _pack(cut.losses),
-                    "correct": _pack(cut.correct),
+                    "marks": _pack(cut.marks),
                     "predictions": _pack(cut.predictions),
                 }
                 for cut in self.cuts
@@ -194,7 +196,7 @@ class Evidence:
             raise TopgraftError(f"The evidence is damaged: {error}.") from error
         n = len(evidence.targets)
         if any(
-            len(array) != n for cut in evidence.cuts for array in (cut.losses, cut.correct, cut.predictions)
+            len(array) != n for cut in evidence.cuts for array in (cut.losses, cut.marks, cut.predictions)
         ):
             raise TopgraftError(f"The evidence is damaged: a cut has not {n:,} examples.")
         return evidence
@@ -204,7 +206,7 @@ def _cut(part: Mapping[str, Any]) -> CutEvidence:
     return CutEvidence(
         int(part["keep"]),
         _unpack(part["losses"]),
-        _unpack(part["correct"]),
+        _unpack(part["marks"]),
         _unpack(part["predictions"]),
         float(part["score"]),
         float(part["low"]),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 
 from topgraft import search
 from topgraft.advise import DepthAdvice
@@ -22,12 +22,14 @@ from topgraft.files import write_json, write_whole
 from topgraft.graft import Graft
 from topgraft.history import History
 from topgraft.mistakes import UNTOUCHED, untouched_json
+from topgraft.number_scores import r2, score_numbers
+from topgraft.objective import encoded
 from topgraft.predict import Predictor, predicted_classes, rows_of
 from topgraft.rungs import shorts
 from topgraft.saved import describe, open_model, save
 from topgraft.score import Score, majority_score, optimism, score_predictions
 from topgraft.settings import REPEATED
-from topgraft.show import calibration_line, optimism_line, score_json, score_lines
+from topgraft.show import calibration_line, intervals_line, optimism_line, score_json, score_lines
 from topgraft.show_cost import compared_lines
 from topgraft.soup import refit
 from topgraft.stages import Prepared, measure
@@ -36,6 +38,30 @@ from topgraft.underway import Underway
 from topgraft.versions import versions
 
 Array = np.ndarray[Any, np.dtype[Any]]
+TIMED = 5
+"""Untouched examples that are predicted one by one, to tell how long one takes."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the saved model said of untouched data.
+
+    Parameters
+    ----------
+    scores
+        The main one first.
+    constant
+        The score of always giving the same answer: the most frequent class, or the mean where it was learned.
+    said
+        Probabilities ``(n, classes)`` or numbers ``(n, outputs)``.
+    seconds
+        Of the prediction of one example by itself.
+    """
+
+    scores: tuple[Score, ...]
+    constant: float
+    said: Array
+    seconds: float
 
 
 def finish(
@@ -73,22 +99,23 @@ def finish(
         graft,
         ready.backbone,
         classes=ready.data.classes,
+        outputs=ready.data.outputs,
+        scale=ready.scale,
         columns=ready.data.columns,
         engine=at.settings.engine_or_torch,
         precision=at.settings.precision_or_fp32,
         seed=at.settings.seed,
         calibration=calibration.to_json(),
     )
-    graft.head.cool(calibration.temperature)
+    graft.head.cool(calibration.temperature).in_units(ready.scale)
     save(run.path, graft, ready.backbone.preprocess, description)
-    scores, majority, chances = score_untouched(at)
-    trusted = calibration.measured(chances, np.asarray(ready.untouched.targets))
+    judged = score_untouched(at)
     if at.settings.refit_all:
         refit_on_all(at, material, graft, history, description)
-    score_lines(console, scores, majority)
-    told = optimism(at.searched, scores[0])
+    score_lines(console, judged.scores, judged.constant)
+    told = optimism(at.searched, judged.scores[0])
     optimism_line(console, told)
-    calibration_line(console, trusted)
+    trusted = trust(at, judged.said)
     compared = at.ledger.to_json()
     compared_lines(console, compared)
     seconds = time.monotonic() - at.began
@@ -108,12 +135,14 @@ def finish(
             },
             "trained_parameters": trained,
             "trained_names": names,
-            "score": score_json(scores[0]),
-            "scores": [score_json(s) for s in scores],
-            "majority": majority,
+            "score": score_json(judged.scores[0]),
+            "scores": [score_json(s) for s in judged.scores],
+            "task": ready.data.task,
+            "majority": judged.constant,
             "optimism": told,
-            "calibration": trusted,
+            **trusted,
             "seconds": seconds,
+            "prediction": {"seconds": judged.seconds},
             "model": str(run.path),
             "resumed": at.resumed,
             "backbone": ready.backbone.source,
@@ -128,8 +157,8 @@ def finish(
             "versions": versions(),
         }
     )
-    write_json(run.path / "labels.json", list(ready.data.classes))
-    write_json(run.path / UNTOUCHED, untouched_json(ready.untouched, chances))
+    write_json(run.path / "labels.json", list(ready.data.classes or ready.data.outputs))
+    write_json(run.path / UNTOUCHED, untouched_json(ready.untouched, judged.said))
     picture = svg(chain.blocks, keep, freeze, title=ready.backbone.source)
     write_whole(run.path / "chain.svg", picture.encode())
     write_json(run.path / "result.json", result)
@@ -144,8 +173,13 @@ def finish(
     return result
 
 
-def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float, Array]:
-    """Scores and probabilities on untouched data, by the path that ``predict`` takes, from what was saved.
+def score_untouched(at: Underway) -> Judged:
+    """Scores on untouched data, by the path that ``predict`` takes, from what was saved.
+
+    Returns
+    -------
+    Judged
+        With the seconds of one prediction by itself.
 
     Raises
     ------
@@ -154,19 +188,50 @@ def score_untouched(at: Underway) -> tuple[tuple[Score, ...], float, Array]:
     """
     ready = at.ready
     model = open_model(at.run.path, module=_own_module(ready))
-    predictions = []
+    predictor, predictions = Predictor(model, store=at.store), []
     with at.console.progress("Untouched", len(ready.untouched)) as bar:
-        for prediction in Predictor(model, store=at.store).predict(rows_of(ready.untouched)):
+        for prediction in predictor.predict(rows_of(ready.untouched)):
             predictions.append(prediction)
             bar(1)
-    found = predicted_classes(predictions, model.classes)
-    targets = ready.untouched.targets
-    if targets is None or (found < 0).any():
-        lost = next(p for p in predictions if p.error is not None)
-        raise RunningError(f"{lost.input} can't be read any more: {lost.error}. Did the data change?")
+    lost = next((p for p in predictions if p.error is not None), None)
+    if lost is not None:
+        asked = "" if "changed" in str(lost.error) else ". Did the data change?"
+        raise RunningError(f"{lost.input} can't be read any more: {lost.error}{asked}")
+    seconds = _seconds_alone(predictor, ready.untouched)
+    targets, groups = np.asarray(ready.untouched.targets), ready.untouched.groups
+    if ready.scale is not None:
+        numbers = np.array([p.values for p in predictions])
+        mean = np.broadcast_to(np.array(ready.scale.mean), targets.shape)
+        scored = score_numbers(targets, numbers, ready.data.outputs, groups=groups)
+        return Judged(scored, r2(targets, mean), numbers, seconds)
     chances = np.array([p.probabilities for p in predictions])
-    scores = score_predictions(targets, found, groups=ready.untouched.groups)
-    return scores, majority_score(targets), chances
+    scores = score_predictions(targets, predicted_classes(predictions, model.classes), groups=groups)
+    return Judged(scores, majority_score(targets), chances, seconds)
+
+
+def _seconds_alone(predictor: Predictor, untouched: Data) -> float:
+    """Of one prediction, decoding included: the quickest of a few, as other programs only make it slower."""
+    each = []
+    for row in islice(rows_of(untouched), TIMED):
+        began = time.monotonic()
+        predictor.batch([row])
+        each.append(time.monotonic() - began)
+    return min(each)
+
+
+def trust(at: Underway, said: Array) -> dict[str, Any]:
+    """How far probabilities, or intervals of numbers, can be trusted on untouched data, in ``fit --json``.
+
+    ``calibration`` is that of probabilities and ``intervals`` that of numbers; the other one is ``None``.
+    """
+    targets, calibration = np.asarray(at.ready.untouched.targets), at.calibration
+    if at.ready.scale is None:
+        measured = calibration.measured(said, targets)
+        calibration_line(at.console, measured)
+        return {"calibration": measured, "intervals": None}
+    found = calibration.intervals(said, targets, at.ready.scale.spread)
+    intervals_line(at.console, found)
+    return {"calibration": None, "intervals": found}
 
 
 def refit_on_all(
@@ -185,7 +250,7 @@ def refit_on_all(
         material,
         data=whole,
         features=features,
-        targets=torch.as_tensor(whole.targets),
+        targets=encoded(whole, ready.scale),
         rows=list(range(len(whole))),
         validation=(),
     )
@@ -201,7 +266,7 @@ def refit_on_all(
         source, _ = search.source_at(everything, graft.keep, graft.freeze, views=views)
         members = int(at.plan.decisions.get("soup", {}).get("value", 1))
         last, _ = refit(everything, trial, source, members=members, checkpoint=None, advance=None)
-    last.head.cool(at.calibration.temperature)
+    last.head.cool(at.calibration.temperature).in_units(ready.scale)
     save(at.run.path, last, ready.backbone.preprocess, description)
     at.console.line(
         "Refit",

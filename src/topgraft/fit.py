@@ -14,7 +14,7 @@ from topgraft.backbones.types import PRETRAINED, Backbone
 from topgraft.choices import resolve_freeze, resolve_keep
 from topgraft.console import Console
 from topgraft.data import read
-from topgraft.data.types import Data
+from topgraft.data.types import Data, Task
 from topgraft.features.engine import version_of
 from topgraft.features.store import Store
 from topgraft.files import write_json
@@ -98,6 +98,7 @@ def fit(
     group: str | None = None,
     targets: Any = None,
     max_unreadable: float = 0.05,
+    task: Task | None = None,
     plan: str | Path | None = None,
     overwrite: bool = False,
     store: Store | None = None,
@@ -118,7 +119,7 @@ def fit(
         all depths are measured on the same folds, and one is chosen: see :mod:`topgraft.rivals`.
     test, allow_overlap
         A separate test set, see :func:`topgraft.data.read_test`.
-    text, label, path, group, targets, max_unreadable
+    text, label, path, group, targets, max_unreadable, task
         As for :func:`topgraft.read`.
     plan
         ``plan.json`` of an earlier run, whose decisions are taken; bounded by its epochs instead of by time.
@@ -156,6 +157,7 @@ def fit(
         group=group,
         targets=targets,
         max_unreadable=max_unreadable,
+        task=task,
         plan=plan,
         console=console,
         **options,
@@ -173,9 +175,7 @@ def fit(
     }
     run = RunFolder.claim(folder, command, overwrite=overwrite)
     with alone(run.path):
-        decided = Plan(run.path / "plan.json", given)
-        if (run.path / "plan.json").exists():
-            decided.decisions = Plan.read(run.path / "plan.json")
+        decided = Plan.of_run(run.path / "plan.json", given)
         store = store or Store()
         if start.rivals:
             ready = settle_backbone(start, run, decided, store, console, began)
@@ -216,6 +216,7 @@ def begin(
     group: str | None = None,
     targets: Any = None,
     max_unreadable: float = 0.05,
+    task: Task | None = None,
     plan: str | Path | None = None,
     console: Console,
     **options: Any,
@@ -240,6 +241,7 @@ def begin(
             group=group,
             targets=targets,
             max_unreadable=max_unreadable,
+            task=task,
         )
     networks = [_network(data, settings, one) for one in several]
     for network in networks:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from topgraft.chain import State
+from topgraft.objective import Scale
 from topgraft.pooling import pool
 from topgraft.probe import Fit
 
 
 class Head(nn.Module):
-    """Pools the state at a cut and gives a logit a class.
+    """Pools the state at a cut and gives a logit a class, or a number an output.
 
     Parameters
     ----------
@@ -23,7 +24,7 @@ class Head(nn.Module):
     width
         Number of pooled features.
     classes
-        Number of logits.
+        Number of logits, or of numbers.
     hidden
         Widths of hidden layers. They stand beside the linear layer, and their last layer starts at zero, so
         that a head with hidden layers starts from the same solution as one without.
@@ -57,7 +58,7 @@ class Head(nn.Module):
         return self
 
     def forward(self, given: State | Tensor) -> Tensor:
-        """Logits ``(batch, classes)`` float32 of a state, or of features ``(batch, width)`` pooled before."""
+        """Logits or numbers ``(batch, outputs)`` float32 of a state, or of features ``(batch, width)``."""
         pooled = given if isinstance(given, Tensor) else pool(given, self.layout)
         pooled = self.dropout(pooled)
         logits: Tensor = self.linear(pooled)
@@ -65,12 +66,29 @@ class Head(nn.Module):
 
     def cool(self, temperature: float) -> Head:
         """Divide all logits by a temperature, in the weights of the last layers."""
-        last = [self.linear] if self.hidden is None else [self.linear, self.hidden[-1]]
         with torch.no_grad():
-            for layer in last:
+            for layer in self._last:
                 for parameter in layer.parameters():
                     parameter.div_(temperature)
         return self
+
+    def in_units(self, scale: Scale | None) -> Head:
+        """Give numbers in the target's own unit instead of standardised ones; ``None`` changes nothing."""
+        if scale is None:
+            return self
+        with torch.no_grad():
+            for layer in self._last:
+                spread = layer.weight.new_tensor(scale.spread)
+                layer.weight.mul_(spread[:, None])
+                layer.bias.mul_(spread)
+            self.linear.bias.add_(self.linear.bias.new_tensor(scale.mean))
+        return self
+
+    @property
+    def _last(self) -> list[nn.Linear]:
+        """The layers whose sum comes out."""
+        last = self.hidden[-1] if self.hidden is not None else None
+        return [self.linear, last] if isinstance(last, nn.Linear) else [self.linear]
 
 
 class OwnHead(nn.Module):

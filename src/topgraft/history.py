@@ -8,6 +8,9 @@ from typing import Any
 
 from topgraft.health import Reading
 
+RAN_AWAY = 10.0
+"""How many times the loss of guessing, or of the start, an epoch may have before training ends."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -40,6 +43,8 @@ class Recipe:
         ``no`` or ``bf16``: mixed precision of the trainable part.
     mixup
         ``alpha`` of the mixtures that are trained on, see :func:`topgraft.mixup.mixed`; 0 for none.
+    smoothing
+        Of the labels that are trained on, see :func:`topgraft.objective.mean_loss`; 0 for none.
     """
 
     epochs: int = 10
@@ -54,6 +59,7 @@ class Recipe:
     class_weights: tuple[float, ...] = ()
     precision: str = "no"
     mixup: float = 0.0
+    smoothing: float = 0.0
 
 
 @dataclass
@@ -88,9 +94,9 @@ class History:
         Why it ended, in words.
     resumed
         Epochs that an earlier process had done.
-    correct
-        Per validation example, whether the best weights are right on it.
-    top_correct
+    marks
+        Per validation example what the best weights score on it, see :func:`topgraft.objective.marks`.
+    top_marks
         The same for the epoch that scored highest.
     steps, clipped
         Steps that were made, and those whose gradient was longer than ``clip``.
@@ -107,8 +113,8 @@ class History:
     trained: int = 0
     stopped: str = ""
     resumed: int = 0
-    correct: list[bool] = field(default_factory=list)
-    top_correct: list[bool] = field(default_factory=list)
+    marks: list[float] = field(default_factory=list)
+    top_marks: list[float] = field(default_factory=list)
     steps: int = 0
     clipped: int = 0
     readings: list[Reading] = field(default_factory=list)
@@ -128,3 +134,16 @@ class History:
                 "readings": [Reading(**r) for r in value["readings"]],
             }
         )
+
+
+def ran_away(history: History, guessing: float) -> str:
+    """What the last epoch's validation loss says of a training that ran away, in words; else nothing.
+
+    The loss of the training part says less: with dropout it is high without harm. ``guessing`` is what
+    knowing nothing loses.
+    """
+    worst = max(guessing, history.epochs[0].validation_loss)
+    last = history.epochs[-1]
+    if last.validation_loss > RAN_AWAY * worst:
+        return f"the validation loss is {last.validation_loss:.3g} after epoch {last.number}, not {worst:.3g}"
+    return ""

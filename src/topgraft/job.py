@@ -24,6 +24,7 @@ from topgraft.finish import finish
 from topgraft.graft import Graft
 from topgraft.history import History
 from topgraft.mixup import alpha_for
+from topgraft.objective import marks
 from topgraft.rehearsal import candidate, candidates, is_live
 from topgraft.resizing import settle_resize, take_up_resize
 from topgraft.show import evidence_table
@@ -95,13 +96,13 @@ class Job(Underway):
             store=self.store,
             settings=self.settings,
             features=features,
-            targets=torch.as_tensor(ready.development.targets),
+            targets=ready.targets,
             rows=np.flatnonzero(ready.fold_of != 0).tolist(),
             validation=np.flatnonzero(ready.fold_of == 0).tolist(),
         )
         material, evidence = settle_taps(self, material, keep, evidence, probing=probing)
-        self.calibration = Calibration.of_losses(evidence[keep].losses)
-        self.searched = evidence[keep].score, len(evidence.targets)
+        self.calibration = Calibration.of_probe(evidence[keep], evidence.targets)
+        self.searched = np.asarray(evidence[keep].marks)
         graft, history, freeze = self.settle(material, keep, evidence)
         return finish(self, material, graft, history, advice, freeze)
 
@@ -206,9 +207,8 @@ class Job(Underway):
             graft, trial = self._trial(material, keep, freeze, source, epochs, from_start=True)
         if trial.logits is not None:
             wanted = material.targets[material.validation]
-            self.calibration = Calibration.of_logits(trial.logits.numpy(), wanted.numpy())
-            right = trial.logits.argmax(1) == wanted
-            self.searched = float(right.double().mean()), len(right)
+            self.calibration = Calibration.of_outputs(trial.logits.numpy(), wanted.numpy())
+            self.searched = marks(trial.logits, wanted).numpy()
         return refitted(self, material, graft, trial, source), trial.history, freeze
 
     def _trial(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from topgraft.choices import AUTO
 from topgraft.console import Console
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
+from topgraft.evidence import Features
 from topgraft.features.store import Store
 from topgraft.forecast import foretell
 from topgraft.resizing import MOST, ResizeAdvice, advise_resize, can_be_squashed
@@ -39,7 +40,7 @@ from topgraft.stages import (
     time_one_batch,
 )
 from topgraft.taps import TapsAdvice, advise_taps, said_of_taps, side_by_side, tapped, usual_taps
-from topgraft.transferability import secondary
+from topgraft.transferability import Secondary, secondary
 
 
 def run_probe(
@@ -105,7 +106,7 @@ def run_probe(
     features, passed = measure(backbone, ready.development, store, settings, console)
     evidence, _ = probe_all(features, ready.development, ready.fold_of)
     advice = advise(evidence, backbone.chain, prefer=settings.prefer, seed=settings.seed)
-    beside = secondary(features, np.asarray(ready.development.targets), ready.fold_of, seed=settings.seed)
+    beside = _beside(features, ready)
     evidence_table(console, backbone.chain, evidence, advice, beside)
     for note in evidence.notes:
         console.line("Note", note)
@@ -124,6 +125,13 @@ def run_probe(
     document = probe_json(backbone, evidence, advice, resumed, beside)
     beside_depth = {"resize": resized, "taps": taps}
     return document | {n: None if a is None else a.to_json() for n, a in beside_depth.items()}
+
+
+def _beside(features: Features, ready: Prepared) -> Mapping[int, Secondary] | None:
+    """Nearest neighbours and LogME at every cut; ``None`` for numbers, which they are not measured for."""
+    if ready.scale is not None:
+        return None
+    return secondary(features, np.asarray(ready.development.targets), ready.fold_of, seed=ready.settings.seed)
 
 
 def _settle_resize(
@@ -164,8 +172,7 @@ def _several(ready: Prepared, networks: Sequence[Backbone], store: Store, consol
         if rival.features is None or rival.evidence is None or rival.advice is None:
             documents.append({**summary, "cuts": []})
             continue
-        targets = np.asarray(ready.development.targets)
-        beside = secondary(rival.features, targets, ready.fold_of, seed=settings.seed)
+        beside = _beside(rival.features, ready)
         console.line("Depths", rival.backbone.source)
         evidence_table(console, rival.backbone.chain, rival.evidence, rival.advice, beside)
         own = probe_json(rival.backbone, rival.evidence, rival.advice, [], beside)

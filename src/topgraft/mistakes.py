@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from topgraft.data.targets import said_of_numbers
 from topgraft.data.types import Data
 
 UNTOUCHED = "untouched.json"
@@ -20,16 +21,43 @@ LETTERS = 280
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def untouched_json(data: Data, probabilities: Array) -> dict[str, Any]:
-    """Targets, predictions, and the most confident mistakes with what they are about.
+def untouched_json(data: Data, said: Array) -> dict[str, Any]:
+    """Targets, predictions, groups, and the most confident (or largest) mistakes with what they are about.
 
     Parameters
     ----------
     data
         The untouched part, labelled.
-    probabilities
-        ``(n, classes)`` of the saved model.
+    said
+        Of the saved model: probabilities ``(n, classes)``, or numbers ``(n, outputs)``.
     """
+    return _of_numbers(data, said) if data.outputs else _of_classes(data, said)
+
+
+def _of_numbers(data: Data, numbers: Array) -> dict[str, Any]:
+    targets = np.asarray(data.targets)
+    spread = targets.std(0)
+    away = np.abs(numbers - targets) / np.where(spread > 0, spread, 1.0)
+    order = np.argsort(-away.max(1), kind="stable")[:SHOWN]
+    return {
+        "outputs": list(data.outputs),
+        "names": list(data.names),
+        "targets": targets.tolist(),
+        "predictions": numbers.tolist(),
+        "groups": np.asarray(data.groups).tolist(),
+        "mistakes": [
+            {
+                "input": data.names[i],
+                "label": said_of_numbers(targets[i]),
+                "predicted": said_of_numbers(numbers[i]),
+                **_shown(data, int(i)),
+            }
+            for i in order
+        ],
+    }
+
+
+def _of_classes(data: Data, probabilities: Array) -> dict[str, Any]:
     targets, predictions = np.asarray(data.targets), probabilities.argmax(1)
     confidence = probabilities.max(1)
     wrong = np.flatnonzero(predictions != targets)
@@ -40,6 +68,7 @@ def untouched_json(data: Data, probabilities: Array) -> dict[str, Any]:
         "targets": targets.tolist(),
         "predictions": predictions.tolist(),
         "confidence": confidence.tolist(),
+        "groups": np.asarray(data.groups).tolist(),
         "mistakes": [
             {
                 "input": data.names[i],

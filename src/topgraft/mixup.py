@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from topgraft.chain import State
 from topgraft.errors import TopgraftError
+from topgraft.objective import mean_loss
 
 PICTURES = 1.0
 """``alpha`` for pictures where none is given: any share is as likely as another."""
@@ -80,25 +81,33 @@ def mixed(batch: Any, alpha: float) -> tuple[Any, Tensor | None, float]:
 
 
 def mixed_loss(
-    logits: Tensor, wanted: Tensor, partner: Tensor | None, share: float, weight: Tensor | None = None
+    logits: Tensor,
+    wanted: Tensor,
+    partner: Tensor | None,
+    share: float,
+    weight: Tensor | None = None,
+    *,
+    smoothing: float = 0.0,
 ) -> Tensor:
-    """Cross-entropy, in nats, of mixtures: that of either label, by its share.
+    """Loss of mixtures: that of either target, by its share.
 
     Parameters
     ----------
     logits
-        ``(n, classes)`` float32.
+        ``(n, outputs)`` float32.
     wanted
-        ``(n,)`` int64, before mixing.
+        Targets before mixing, see :mod:`topgraft.objective`.
     partner, share
         As :func:`mixed` gives them.
     weight
         ``(classes,)``, or ``None`` for 1.
+    smoothing
+        Of the labels, see :func:`topgraft.objective.mean_loss`.
     """
-    own = nn.functional.cross_entropy(logits, wanted, weight=weight)
+    own = mean_loss(logits, wanted, weight, smoothing=smoothing)
     if partner is None:
         return own
-    other = nn.functional.cross_entropy(logits, wanted[partner], weight=weight)
+    other = mean_loss(logits, wanted[partner], weight, smoothing=smoothing)
     return share * own + (1 - share) * other
 
 

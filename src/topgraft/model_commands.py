@@ -79,9 +79,18 @@ def evaluate(
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="What fit saved.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="What fit saved; several side by side; or the file that compare -o wrote."),
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The page; default: report.html in the run's folder.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The page; default: report.html in the run's folder, A-beside-B.html here for several, "
+            "and beside the file of a comparison.",
+        ),
     ] = None,
     figures: Annotated[
         Path | None, typer.Option(help="A folder for each figure as PNG, SVG and CSV, and numbers.json.")
@@ -91,17 +100,25 @@ def report(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Write what a run found out as one HTML page that needs no network.
+    """Write what was found out as one HTML page that needs no network: of a run, of several, of a comparison.
+
+    Several runs are set side by side: what differs between them, and which is better where they were judged
+    on the same untouched examples.
 
     Example: topgraft report photos.topgraft
     """
     del debug
-    from topgraft.report.page import write_report
+    from topgraft.report.reports import write_report
 
-    page = write_report(run, out, figures)
-    Console.for_command(json=json, quiet=quiet).line("Report", str(page))
+    page, numbers = write_report(runs, out, figures)
+    console = Console.for_command(json=json, quiet=quiet)
+    is_one_run = "untouched" in numbers
+    if not is_one_run:
+        console.line("Found", numbers["summary"][0])
+    console.line("Report", str(page))
     if json:
-        say_json({"report": str(page), "figures": None if figures is None else str(figures)})
+        told = {"report": str(page), "figures": None if figures is None else str(figures)}
+        say_json(told if is_one_run else {**told, "numbers": numbers})
 
 
 def export(

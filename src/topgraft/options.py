@@ -22,7 +22,11 @@ AllowMissing = Annotated[
     list[str] | None, typer.Option(help="Tensors, by name or pattern, that the weights need not hold.")
 ]
 TextOption = Annotated[str | None, typer.Option(help="Column of texts.")]
-LabelOption = Annotated[str | None, typer.Option(help="Column of labels.")]
+LabelOption = Annotated[str | None, typer.Option(help="Column of labels; of numbers also several: a,b.")]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(help="classification, or regression: labels are numbers to be predicted."),
+]
 PathOption = Annotated[str | None, typer.Option(help="Column of paths of pictures or sounds.")]
 GroupOption = Annotated[str | None, typer.Option(help="Column of groups that no split divides.")]
 Unreadable = Annotated[float, typer.Option(help="Share of the examples that may be unusable.")]
@@ -59,6 +63,9 @@ Augment = Annotated[
 Mixup = Annotated[
     float | None,
     typer.Option(help="Train on mixtures of two examples: alpha, 0 for none; by default 1 for pictures."),
+]
+LabelSmoothing = Annotated[
+    float, typer.Option(help="Share of each label that is spread over the classes in training.")
 ]
 Resize = Annotated[
     str,

@@ -51,6 +51,23 @@ class Plan:
             raise TopgraftError(f"{path} is damaged: its decisions have no value or no reason.")
         return cast("dict[str, Any]", decisions)
 
+    @classmethod
+    def of_run(cls, path: Path, given: dict[str, Any] | None) -> Plan:
+        """The plan of a run: what it has decided already, else what it was given.
+
+        Raises
+        ------
+        TopgraftError
+            If what it has decided can't be read: other decisions would not fit what is done.
+        """
+        plan = cls(path, given)
+        if path.exists():
+            try:
+                plan.decisions = cls.read(path)
+            except TopgraftError as error:
+                raise TopgraftError(f"{error}\nDelete {path.parent} to begin this run anew.") from error
+        return plan
+
     def decide(self, name: str, make: Callable[[], tuple[Value, str]]) -> Value:
         """The value decided for ``name``: what stands already, or what ``make`` gives with its reason."""
         if name not in self.decisions:

@@ -36,13 +36,16 @@ class Prediction:
     input
         The path as given (folder + relative path), or the row number.
     label
-        The most probable class; ``None`` at an error.
+        The most probable class; ``None`` at an error, and where numbers are predicted.
     confidence
         Its probability, 0 to 1.
     probabilities
         Per class, in the order of the model's classes; empty at an error.
     error
         Why there is no prediction, in few words.
+    values
+        Predicted numbers, in the order of the model's outputs and in the target's unit; empty at an error,
+        and where classes are predicted.
     """
 
     input: str
@@ -50,9 +53,16 @@ class Prediction:
     confidence: float | None
     probabilities: tuple[float, ...] = ()
     error: str | None = None
+    values: tuple[float, ...] = ()
 
-    def row(self, classes: Iterable[str]) -> dict[str, Any]:
-        """The fixed columns ``input, label, confidence, p_<class>…, error``."""
+    def row(self, classes: Iterable[str], outputs: Iterable[str] = ()) -> dict[str, Any]:
+        """The fixed columns ``input, label, confidence, p_<class>…, error``.
+
+        Where numbers are predicted: ``input, prediction, error``, of several ``prediction_<output>…``.
+        """
+        if numbers := number_columns(outputs):
+            found = self.values or (None,) * len(numbers)
+            return {"input": self.input, **dict(zip(numbers, found, strict=True)), "error": self.error}
         names = list(classes)
         values = self.probabilities or (None,) * len(names)
         return {
@@ -62,6 +72,18 @@ class Prediction:
             **{f"p_{name}": value for name, value in zip(names, values, strict=True)},
             "error": self.error,
         }
+
+
+def number_columns(outputs: Iterable[str]) -> list[str]:
+    """Columns of predicted numbers in the rows of ``predict``.
+
+    Examples
+    --------
+    >>> number_columns(["price"]), number_columns(["width", "height"]), number_columns([])
+    (['prediction'], ['prediction_width', 'prediction_height'], [])
+    """
+    names = list(outputs)
+    return ["prediction"] if len(names) == 1 else [f"prediction_{name}" for name in names]
 
 
 class Predictor:
@@ -92,7 +114,7 @@ class Predictor:
         graft.to(device)
 
     def logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Logits ``(batch, classes)`` float32 on the CPU of a preprocessed batch.
+        """Logits, or numbers, ``(batch, outputs)`` float32 on the CPU of a preprocessed batch.
 
         It is run in halves, which is said, where memory is too little.
         """
@@ -129,12 +151,17 @@ class Predictor:
     def _said(
         self, chunk: list[Row], errors: list[str | None], inputs: dict[str, Tensor] | None
     ) -> Iterator[Prediction]:
-        probabilities = iter(torch.softmax(self.logits(inputs).double(), 1).tolist() if inputs else [])
+        numbers = bool(self.model.outputs)
+        said = self.logits(inputs).double() if inputs else torch.zeros(0, 1)
+        found = iter((said if numbers else torch.softmax(said, 1)).tolist())
         for row, error in zip(chunk, errors, strict=True):
             if error is not None:
                 yield Prediction(row.name, None, None, (), error)
                 continue
-            p = next(probabilities)
+            p = next(found)
+            if numbers:
+                yield Prediction(row.name, None, None, values=tuple(p))
+                continue
             best = max(range(len(p)), key=p.__getitem__)
             yield Prediction(row.name, self.model.classes[best], p[best], tuple(p))
 
@@ -145,7 +172,7 @@ class Predictor:
             error, value = row.error, None
             if error is None:
                 try:
-                    value = self._decode(row.value)
+                    value = self._decode(row.value, row.digest)
                 except TopgraftError as problem:
                     error = getattr(problem, "reason", None) or str(problem)
             errors.append(error)
@@ -153,7 +180,11 @@ class Predictor:
                 decoded.append(value)
         return chunk, errors, self.model.preprocess.batch(decoded) if decoded else None
 
-    def _decode(self, value: Any) -> Any:
+    def _decode(self, value: Any, digest: str | None) -> Any:
+        if digest is not None and isinstance(value, (str, os.PathLike)) and self.model.modality != "text":
+            from topgraft.data.pictures import unchanged
+
+            value = unchanged(value, digest)
         if self.model.modality == "picture":
             from topgraft.data.pictures import as_rgb, content_of, open_picture
 
@@ -175,9 +206,9 @@ def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
 
 
 def rows_of(data: Data) -> Iterator[Row]:
-    """The inputs of labelled data, as rows to predict."""
-    for name, value in zip(data.names, data.inputs, strict=True):
-        yield Row(name, value, None)
+    """The inputs of labelled data, as rows to predict; files must be what they were when they were read."""
+    for name, value, digest in zip(data.names, data.inputs, data.digests, strict=True):
+        yield Row(name, value, None, digest)
 
 
 def predicted_classes(predictions: Iterable[Prediction], classes: tuple[str, ...]) -> np.ndarray[Any, Any]:

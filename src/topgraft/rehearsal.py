@@ -36,6 +36,7 @@ from topgraft.graft import Graft
 from topgraft.halving import Halving, part_of
 from topgraft.head import Head
 from topgraft.history import Recipe
+from topgraft.objective import encoded, scale_of
 from topgraft.pooling import width
 from topgraft.probe import fit_head
 from topgraft.search import LEAST_EPOCHS, most_epochs, reads_examples, reads_views, right_most_third
@@ -215,8 +216,8 @@ def _seconds_of_training(backbone: Backbone, data: Data, rows: list[int]) -> flo
     engine = engine_of(chain[:freeze]) if freeze else None
     batch = LiveSource(data, backbone.preprocess, engine=engine, augment=None).batch(rows, training=False)
     last = chain.blocks[-1]
-    graft = Graft(chain, keep, freeze, Head(last.layout, width(last), len(data.classes)))
-    targets = torch.as_tensor(data.targets)[rows]
+    graft = Graft(chain, keep, freeze, Head(last.layout, width(last), data.width))
+    targets = encoded(data, scale_of(data))[rows]
     places = range(len(rows))
     try:
         seconds = seconds_an_example(graft, _Held(batch), targets, places, Recipe(batch_size=len(rows)))
@@ -259,6 +260,7 @@ def costs_for(
     spent: float = 0.0,
     decisions: Mapping[str, Any] | None = None,
     storing: bool = False,
+    speed: Speed | None = None,
 ) -> Costs:
     """Everything that forecasts follow from: a trial is run, and the store is asked what it has.
 
@@ -277,6 +279,8 @@ def costs_for(
         Of a plan, whose epochs are taken.
     storing
         Whether the trial stores what it computes of the pass.
+    speed
+        What a trial has measured already; then none is run.
     """
     settings, backbone, data = ready.settings, ready.backbone, ready.development
     planned = (decisions or {}).get("epochs", {}).get("value")
@@ -286,7 +290,7 @@ def costs_for(
     )
     known = shelf.known()
     head_trains = bool(settings.hidden or settings.dropout)
-    speed = rehearse(
+    speed = speed or rehearse(
         backbone,
         data,
         engine=settings.engine_or_torch,
@@ -301,7 +305,7 @@ def costs_for(
         distinct=len(distinct),
         stored=len(distinct & known),
         validation=int((ready.fold_of == 0).sum()),
-        classes=len(data.classes),
+        classes=data.width,
         folds=len(np.unique(ready.fold_of)),
         budget=settings.budget,
         epochs=settings.epochs or planned or most_epochs(0),

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from topgraft.backbones.picture_preprocess import PicturePreprocess
 from topgraft.backbones.types import PRETRAINED, Backbone
 from topgraft.choices import AUTO
+from topgraft.data.splits import strata
 from topgraft.data.types import Data
 from topgraft.evidence import CutEvidence, Features, paired_gain
 from topgraft.features.passes import one_pass, pooled_shelf
 from topgraft.features.store import Store
+from topgraft.objective import encoded, scale_of
 from topgraft.probe import probe
 from topgraft.settings import Settings
 from topgraft.underway import Underway
@@ -159,9 +160,9 @@ def _advise(
     *,
     kept: bool,
 ) -> ResizeAdvice | None:
-    targets = np.asarray(data.targets)
-    pairs = np.unique(np.stack([targets, fold_of]), axis=1)
-    if np.bincount(pairs[0], minlength=len(data.classes)).min() < 2:
+    targets, (parts, names) = encoded(data, scale_of(data)), strata(data)
+    pairs = np.unique(np.stack([parts, fold_of]), axis=1)
+    if np.bincount(pairs[0], minlength=len(names)).min() < 2:
         return None
     both = (backbone, backbone.resized(SQUASH))
     scored: list[CutEvidence] = []
@@ -175,7 +176,7 @@ def _advise(
         last = len(one.chain)
         found = probe(
             Features({last: features.cuts[last]}, features.key),
-            torch.as_tensor(targets),
+            targets,
             fold_of,
             len(data.classes),
             groups=data.groups,

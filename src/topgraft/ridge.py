@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from topgraft.errors import TopgraftError
+from topgraft.objective import are_numbers
 
 CHUNK = 4096
 """Rows that are turned into float64 at a time."""
@@ -185,19 +186,19 @@ def decompose(
 
 @dataclass(frozen=True)
 class Problem:
-    """Ridge on the one-hot targets of ``classes`` classes, for every penalty at once.
+    """Ridge on one-hot targets of classes, or on numbers, for every penalty at once.
 
     Parameters
     ----------
     spectrum
         The standardised features in their own axes.
     cross
-        ``(r, classes)``: products of the coordinates with the centred one-hot targets.
+        ``(r, outputs)``: products of the coordinates with the centred targets.
     mean
-        ``(classes,)``: weighted share of each class.
+        ``(outputs,)``: weighted share of each class, or mean of the numbers.
     coordinates, targets, weights
         Of the rows whose left-out predictions are computed: all of them, or a random part where
-        ``n x width`` is above :data:`SCORED`.
+        ``n x width`` is above :data:`SCORED`. Targets as :mod:`topgraft.objective` tells them apart.
     count
         Number ``n`` of all examples.
     """
@@ -212,7 +213,7 @@ class Problem:
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
+        """Number of classes, or of outputs that are numbers."""
         return len(self.mean)
 
     @property
@@ -221,7 +222,7 @@ class Problem:
         return len(self.coordinates) == self.count
 
     def solution(self, penalty: float) -> Tensor:
-        """Ridge weights ``(r, classes)`` in the problem's own axes."""
+        """Ridge weights ``(r, outputs)`` in the problem's own axes."""
         return self.cross / (self.spectrum.values + penalty)[:, None]
 
     def priors(self) -> Tensor:
@@ -234,17 +235,30 @@ class Problem:
         rest = (self.count * self.mean - held).clamp_min(0) + 0.5
         return (rest / rest.sum(1, keepdim=True)).log()
 
-    def left_out(self, penalty: float) -> Tensor:
-        """Scores of each scored example by the ridge fitted without it, less that ridge's class means.
+    def residuals_left_out(self, penalty: float) -> Tensor:
+        """What the ridge fitted without each scored example misses it by, ``(rows, outputs)`` float64.
 
         Exact (the scale of the columns held): the residual of a linear smoother left out is the residual
-        over one minus the leverage (Allen 1974). ``(rows, classes)`` float64.
+        over one minus the leverage (Allen 1974).
         """
-        y, w, n = _one_hot(self.targets, self.classes), self.weights[:, None], self.count
+        y, w, n = _values(self.targets, self.classes), self.weights[:, None], self.count
         shrunk = 1 / (self.spectrum.values + penalty)
         residual = (y - self.mean) - self.coordinates @ (self.cross * shrunk[:, None])
         leverage = w * (1 / n + (self.coordinates**2 @ shrunk)[:, None])
-        return y - residual / (1 - leverage).clamp_min(1e-9) - (n * self.mean - w * y) / (n - w)
+        return residual / (1 - leverage).clamp_min(1e-9)
+
+    def left_out(self, penalty: float) -> Tensor:
+        """Scores of each scored example by the ridge fitted without it, less that ridge's class means.
+
+        ``(rows, classes)`` float64.
+        """
+        y, w, n = _one_hot(self.targets, self.classes), self.weights[:, None], self.count
+        return y - self.residuals_left_out(penalty) - (n * self.mean - w * y) / (n - w)
+
+
+def _values(targets: Tensor, outputs: int) -> Tensor:
+    """What the ridge is fitted to, ``(n, outputs)`` float64."""
+    return targets.double() if are_numbers(targets) else _one_hot(targets, outputs)
 
 
 def _one_hot(targets: Tensor, classes: int) -> Tensor:
@@ -260,20 +274,20 @@ def pose(
     emphasis: Tensor | None = None,
     known: Moments | None = None,
 ) -> Problem:
-    """Decompose the features and take the targets along."""
+    """Decompose the features and take the targets along; ``classes`` is the number of outputs."""
     spectrum = decompose(rows, weights, emphasis=emphasis, known=known)
     n = rows.count
-    mean = (weights[:, None] * _one_hot(targets, classes)).sum(0) / weights.sum()
+    mean = (weights[:, None] * _values(targets, classes)).sum(0) / weights.sum()
     scored = max(CHUNK, SCORED // rows.width)
     if n <= scored:
         coordinates = spectrum.coordinates(rows.gather())
-        cross = coordinates.T @ (weights[:, None] * (_one_hot(targets, classes) - mean))
+        cross = coordinates.T @ (weights[:, None] * (_values(targets, classes) - mean))
         return Problem(spectrum, cross, mean, coordinates, targets, weights, n)
     raw, start = torch.zeros(rows.width, classes, dtype=torch.float64), 0
     for chunk in rows.chunks():
         here = slice(start, start + len(chunk))
         start += len(chunk)
-        held = weights[here, None] * (_one_hot(targets[here], classes) - mean)
+        held = weights[here, None] * (_values(targets[here], classes) - mean)
         raw.addmm_(((chunk - spectrum.mean) * spectrum.inverse).T, held)
     some = torch.randperm(n, generator=torch.Generator().manual_seed(0))[:scored].sort().values
     coordinates = spectrum.coordinates(rows.gather(some))
@@ -316,7 +330,7 @@ def fit_temperature(scores: Tensor, offsets: Tensor, targets: Tensor, weights: T
 
 @dataclass(frozen=True)
 class Choice:
-    """The penalty that lost least on left-out examples, and the temperature that goes with it.
+    """The penalty that lost least on left-out examples, and the temperature that goes with it (numbers: 1).
 
     ``edge`` is "low" or "high" when the penalty is the first or last of those tried.
     """
@@ -338,14 +352,21 @@ def choose(problem: Problem, penalties: Iterable[float] | None = None) -> Choice
         Multiples of the problem's mean eigenvalue. Default: :data:`RELATIVE_PENALTIES`, then quarters of
         a decade about the best.
     """
-    scale, offsets = problem.spectrum.scale, problem.priors_left_out()
+    scale = problem.spectrum.scale
+    offsets = None if are_numbers(problem.targets) else problem.priors_left_out()
     tried: dict[float, tuple[float, float]] = {}
+
+    def left_out_at(penalty: float) -> tuple[float, float]:
+        if offsets is None:
+            squares = problem.residuals_left_out(penalty).square().mean(1)
+            return float((problem.weights * squares).sum() / problem.weights.sum()), 1.0
+        scores = problem.left_out(penalty)
+        temperature, loss = fit_temperature(scores, offsets, problem.targets, problem.weights)
+        return loss, temperature
 
     def attempt(relative: float) -> float:
         if relative not in tried:
-            scores = problem.left_out(relative * scale)
-            temperature, loss = fit_temperature(scores, offsets, problem.targets, problem.weights)
-            tried[relative] = (loss, temperature)
+            tried[relative] = left_out_at(relative * scale)
         return tried[relative][0]
 
     grid = sorted(RELATIVE_PENALTIES if penalties is None else penalties)

@@ -14,7 +14,7 @@ from topgraft.advise import DepthAdvice, advise_depth
 from topgraft.backbones.types import Backbone
 from topgraft.console import Console, duration, percent
 from topgraft.data import assign_folds
-from topgraft.data.splits import deal
+from topgraft.data.splits import deal, strata
 from topgraft.errors import TopgraftError
 from topgraft.evidence import CutEvidence, Evidence, Features
 from topgraft.features.store import Store
@@ -208,25 +208,21 @@ def _beaten(
         return ""
     champion = max(measured, key=lambda r: r.evidence.best.score if r.evidence else 0.0)
     data, seed = ready.development, settings.seed
-    assert data.targets is not None
     assert champion.features is not None
+    parts, names = strata(data)
     for share in SHARES:
         if share * len(data) < LEAST:
             continue
-        part, missing = deal(
-            data.targets, data.groups, np.array([share, 1 - share]), np.array([2, 0]), seed=0
-        )
+        part, missing = deal(parts, data.groups, np.array([share, 1 - share]), np.array([2, 0]), seed=0)
         if missing:
             continue
         rows = np.flatnonzero(part == 0)
         some = data.subset(rows)
-        fold_of, _, _ = assign_folds(
-            data.targets[rows], some.groups, folds=settings.folds, seed=seed, classes=data.classes
-        )
+        fold_of, _, _ = assign_folds(parts[rows], some.groups, folds=settings.folds, seed=seed, classes=names)
         features, _ = measure(backbone, some, store, settings, console)
         known = {keep: tensor[torch.as_tensor(rows)] for keep, tensor in champion.features.cuts.items()}
         both = [
-            probe(f, torch.as_tensor(data.targets[rows]), fold_of, len(data.classes), groups=some.groups)
+            probe(f, ready.targets[rows], fold_of, len(data.classes), groups=some.groups)
             for f in (Features(known, champion.features.key), features)
         ]
         if not any(number == 1 for number, _ in _in_set(both, seed=seed)):

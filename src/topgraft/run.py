@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from topgraft.errors import TopgraftError
-from topgraft.files import canonical_json, read_json, sweep, told, write_json
+from topgraft.files import DamagedFile, canonical_json, read_json, sweep, told, write_json
 
 if sys.platform != "win32":  # there, two of the same command at once are not noticed
     import fcntl
@@ -93,7 +93,12 @@ class RunFolder:
             is_run = (path / STATUS).is_file()
         status = None
         if is_run:
-            document = read_json(path / STATUS)
+            try:
+                document = read_json(path / STATUS)
+            except DamagedFile as error:
+                raise TopgraftError(
+                    f"{error}\nIt is left alone. Delete {path}, or give another -o."
+                ) from error
             status = document.get("status") if isinstance(document, dict) else None
         if status not in ("unfinished", "finished"):
             raise TopgraftError(

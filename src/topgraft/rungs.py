@@ -87,6 +87,8 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
     if "candidate" in at.plan.decisions:
         return int(at.plan.decisions["candidate"]["value"])
     began, allowed = time.monotonic(), SPENT * at.left
+    known = shorts(at.plan.decisions)
+    at.note_reuse("search", len(known), sum(one["seconds"] for one in known))
     costs = [candidate(at.costs, at.ready, at.store, keep, freeze) for freeze in choices(keep)]
     field = worth_trying(costs, usual, at.left)
     left_out = [one.freeze for one in costs if one not in field]
@@ -94,7 +96,8 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
         names = ", ".join(str(freeze) for freeze in left_out)
         at.skipped.append(f"short trainings of freeze {names}: no time")
     if len(field) < 2:
-        return min(field or costs, key=lambda one: one.epoch).freeze
+        only = min(field or costs, key=lambda one: one.epoch).freeze
+        return at.plan.decide("candidate", lambda: (only, "there is no time to try two choices"))
     at.ledger.predict("search", seconds=sum(map(_seconds, field)))
     tried: list[Short] = []
     epochs, remaining = EPOCHS, [one.freeze for one in field]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from topgraft.features.engine import ENGINES, PRECISIONS
 from topgraft.files import DamagedFile, new_folder, read_tensors, write_json, write_tensors
 from topgraft.graft import Graft
 from topgraft.head import Head
+from topgraft.objective import Scale
 from topgraft.pooling import width
 from topgraft.taps import tapped
 
@@ -45,7 +46,7 @@ class Model:
     preprocess
         From decoded examples to the network's inputs.
     classes
-        Names, in the order of the logits.
+        Names, in the order of the logits; empty where numbers are predicted.
     modality
         ``picture``, ``text``, ``sound`` or ``array``.
     columns
@@ -64,6 +65,16 @@ class Model:
     engine: str
     precision: str
     description: Mapping[str, Any]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the numbers that are predicted; empty for classes."""
+        return tuple(str(name) for name in self.description.get("outputs", ()))
+
+    @property
+    def spread(self) -> tuple[float, ...]:
+        """Standard deviation of each predicted number where it was learned, in its own unit."""
+        return tuple(float(value) for value in self.description["scale"]["spread"])
 
     @property
     def calibration(self) -> Calibration | None:
@@ -95,6 +106,8 @@ def describe(
     columns: Mapping[str, str],
     engine: str = "torch",
     precision: str,
+    outputs: Sequence[str] = (),
+    scale: Scale | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """The description that is saved as ``graft.json``."""
@@ -137,6 +150,8 @@ def describe(
             "dropout": graft.head.dropout.p,
         },
         "classes": list(classes),
+        "outputs": list(outputs),
+        "scale": None if scale is None else asdict(scale),
         "columns": dict(columns),
         "engine": engine,
         "precision": precision,
@@ -255,7 +270,7 @@ def _empty(document: Mapping[str, Any], freeze: int, *, module: nn.Module | None
     head = Head(
         shape["layout"],
         int(shape["width"]),
-        len(document["classes"]),
+        len(document["classes"]) or len(document["outputs"]),
         hidden=shape["hidden"],
         dropout=shape["dropout"],
     )

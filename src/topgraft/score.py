@@ -22,7 +22,7 @@ UNSTABLE = 20
 
 @dataclass(frozen=True)
 class Score:
-    """A score between 0 and 1 with its 95 % interval, for ``n`` examples."""
+    """A score with its 95 % interval, for ``n`` examples: a share of 1, or an error in the target's unit."""
 
     metric: str
     value: float
@@ -210,7 +210,7 @@ def score_predictions(
     return scores[0], scores[1], scores[2]
 
 
-def optimism(searched: tuple[float, int], untouched: Score) -> dict[str, float]:
+def optimism(searched: Array, untouched: Score) -> dict[str, float]:
     """By how much the search thought better of the winner than untouched data do.
 
     A choice among several is partly a choice of luck, so that the winner's own score in the search is too
@@ -219,24 +219,28 @@ def optimism(searched: tuple[float, int], untouched: Score) -> dict[str, float]:
     Parameters
     ----------
     searched
-        Share correct in the search, and of how many examples.
+        ``(n,)`` marks in the search, whose mean is the score: right or not, or shares of the variance.
     untouched
-        Accuracy on untouched data.
+        The score on untouched data.
 
     Returns
     -------
     dict
         ``searched``, ``n``, ``untouched``, ``difference`` (the first minus the second), and ``error``, the
-        standard error of that difference of two independent shares.
+        standard error of that difference of two independent means.
 
     Examples
     --------
-    >>> found = optimism((0.8, 400), Score("accuracy", 0.75, 0.66, 0.83, 100))
+    >>> found = optimism(np.arange(400) < 320, Score("accuracy", 0.75, 0.66, 0.83, 100))
     >>> round(found["difference"], 3), round(found["error"], 3)
     (0.05, 0.048)
     """
-    share, n = searched
-    variance = share * (1 - share) / max(n, 1) + untouched.value * (1 - untouched.value) / untouched.n
+    share, n = float(searched.mean()), len(searched)
+    if untouched.metric == "accuracy":
+        apart = untouched.value * (1 - untouched.value) / untouched.n
+    else:
+        apart = ((untouched.high - untouched.low) / (2 * 1.96)) ** 2
+    variance = float(searched.astype(float).var()) / n + apart
     return {
         "searched": share,
         "n": n,

@@ -30,6 +30,7 @@ from topgraft.graft import Graft
 from topgraft.head import Head
 from topgraft.history import Epoch, History, Recipe
 from topgraft.mixup import alpha_for
+from topgraft.objective import are_numbers
 from topgraft.pooling import width
 from topgraft.probe import fit_head
 from topgraft.settings import Settings
@@ -56,7 +57,8 @@ class Material:
     features
         Pooled, for the development part.
     targets
-        ``(n,)`` int64 of the development part.
+        Of the development part, as :mod:`topgraft.objective` has them: ``(n,)`` int64 indices of classes, or
+        ``(n, outputs)`` standardised numbers.
     rows, validation
         Training and validation part, as rows of the development part.
     """
@@ -109,18 +111,18 @@ def new_graft(
 ) -> Graft:
     """A graft whose head is the probe's solution on ``rows``: training starts there, not from noise."""
     block: Block = material.backbone.chain.blocks[keep - 1]
-    classes = len(material.data.classes)
     fitted = fit_head(
         material.features.cuts[keep][list(rows)],
         material.targets[list(rows)],
-        classes,
+        len(material.data.classes),
         class_weights=class_weights,
         emphasis=emphasis(material.backbone.chain, keep),
     )
     settings = material.settings
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        head = Head(block.layout, width(block), classes, hidden=settings.hidden, dropout=settings.dropout)
+        outputs = material.data.width
+        head = Head(block.layout, width(block), outputs, hidden=settings.hidden, dropout=settings.dropout)
     return Graft(
         material.backbone.chain, keep, freeze, head.start_from(fitted), tune_norms=settings.tune_norms
     )
@@ -234,6 +236,7 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
         seed=settings.seed,
         class_weights=() if weights is None else tuple(weights.tolist()),
         mixup=alpha_for(settings.mixup, material.data.modality),
+        smoothing=settings.label_smoothing,
     )
 
 
@@ -252,7 +255,7 @@ def affordable_epochs(
 
 @dataclass(frozen=True)
 class Trial:
-    """A short training and how it did; its logits on the validation part, ``(n, classes)`` float32."""
+    """A short training and how it did; its logits on the validation part, ``(n, outputs)`` float32."""
 
     keep: int
     freeze: int
@@ -298,21 +301,22 @@ def run_trial(
 def is_better(trial: Trial, evidence: Evidence, validation: Sequence[int]) -> tuple[bool, str]:
     """Whether a training is taken, not the frozen probe, by the same validation examples; and why, in words.
 
-    Compared is the loss: a hundred examples tell it more exactly than how many are right. The training's is
-    at the temperature that suits it best, since it is saved with one; the probe's is already. The lower loss
-    is taken, after fewer than :data:`SETTLED` epochs only where the gain exceeds its error: on the packaged
-    pictures one epoch gained a point of validation and lost 7 untouched ones. A training that changed no
-    prediction is not better.
+    Compared is the loss: a hundred examples tell it more exactly than how many are right. Of classes the
+    training's is at the temperature that suits it best, since it is saved with one; the probe's is already.
+    The lower loss is taken, after fewer than :data:`SETTLED` epochs only where the gain exceeds its error: on
+    the packaged pictures one epoch gained a point of validation and lost 7 untouched ones. A training that
+    changed no prediction is not better.
     """
     assert trial.logits is not None
     rows = list(validation)
     frozen, wanted = evidence[trial.keep], evidence.targets[rows]
-    losses = cooled_losses(trial.logits.numpy(), wanted)
-    gain, error = paired_gain(frozen.losses[rows], losses)
-    before, after = frozen.correct[rows], np.array(trial.history.correct, dtype=bool)
+    logits = trial.logits.numpy()
+    missed = np.square(logits - wanted).mean(1) if are_numbers(wanted) else cooled_losses(logits, wanted)
+    gain, error = paired_gain(frozen.losses[rows], missed)
+    before, after = frozen.marks[rows], np.array(trial.history.marks, dtype=frozen.marks.dtype)
     said = (
         f"{100 * before.mean():.1f} % frozen, {100 * after.mean():.1f} % trained on {len(rows)} examples, "
-        f"loss {frozen.losses[rows].mean():.3f} and {losses.mean():.3f}"
+        f"loss {frozen.losses[rows].mean():.3f} and {missed.mean():.3f}"
     )
     if gain <= 0 or (before == after).all():
         return False, f"{said}: no gain"

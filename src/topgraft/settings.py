@@ -16,7 +16,18 @@ ENGINE_CHOICES = ("auto", "torch", "openvino")
 PRECISION_CHOICES = ("auto", "fp32", "bf16")
 REPEATED = (
     *("backbone", "weights", "allow_missing", "folds", "held_out", "hidden", "dropout", "augment"),
-    *("mixup", "class_weights", "prefer", "tune_norms", "refit", "refit_all", "rate", "clip", "warmup"),
+    *(
+        "mixup",
+        "label_smoothing",
+        "class_weights",
+        "prefer",
+        "tune_norms",
+        "refit",
+        "refit_all",
+        "rate",
+        "clip",
+        "warmup",
+    ),
     "batch_size",
 )
 """What a plan repeats as it was told, beside what was decided on the way; seed and budget are free."""
@@ -50,6 +61,9 @@ class Settings:
         each picture are stored at the cut, as many as there is time for.
     mixup
         ``alpha`` of the mixtures of two examples that are trained on, 0 for none; not given, 1 for pictures.
+    label_smoothing
+        Share of each label that is spread evenly over the classes in training, 0 for none; validation and
+        scores know nothing of it.
     resize
         How pictures are brought to the network's size: ``pretrained``, as they were when the weights were
         made; ``crop``, ``squash`` or ``border``, see :meth:`topgraft.Backbone.resized`; ``auto``: ``squash``
@@ -99,6 +113,7 @@ class Settings:
     dropout: float = 0.0
     augment: str = "auto"
     mixup: float | None = None
+    label_smoothing: float = 0.0
     resize: str = "auto"
     taps: str = "auto"
     soup: int | None = None
@@ -128,6 +143,7 @@ class Settings:
         _between("held-out", self.held_out, 0.01, 0.9)
         _between("budget", self.budget, 1, float("inf"))
         _between("dropout", self.dropout, 0, 0.95)
+        _between("label-smoothing", self.label_smoothing, 0, 0.9)
         _between("batch-size", self.batch_size, 1, 4096)
         _between("seed", self.seed, 0, 2**32 - 1)
         _between("clip", self.clip, 1e-6, 1e6)

@@ -15,6 +15,8 @@ from topgraft.choices import fate
 from topgraft.console import Console, bar, counted, percent
 from topgraft.data.types import Data
 from topgraft.evidence import Evidence
+from topgraft.number_scores import MAE, R2, RMSE
+from topgraft.objective import are_numbers
 from topgraft.score import ClassScore, Score
 from topgraft.transferability import Secondary
 
@@ -33,9 +35,16 @@ def backbone_lines(console: Console, backbone: Backbone) -> None:
 
 def data_lines(console: Console, data: Data, *, untouched: str = "") -> None:
     """Examples, classes, what was left out and why."""
-    counts = list(data.counts.values())
-    each = f"{min(counts)} to {max(counts)} each" if min(counts) != max(counts) else f"{counts[0]} each"
-    first = f"{len(data):,} {UNITS[data.modality]} in {len(data.classes)} classes ({each})"
+    first = f"{len(data):,} {UNITS[data.modality]}"
+    if data.outputs:
+        targets = np.asarray(data.targets)
+        low, high = targets.min(0), targets.max(0)
+        spans = zip(data.outputs, low, high, strict=True)
+        first += "; to be predicted: " + ", ".join(f"{name} ({a:g} to {b:g})" for name, a, b in spans)
+    else:
+        counts = list(data.counts.values())
+        each = f"{min(counts)} to {max(counts)} each" if min(counts) != max(counts) else f"{counts[0]} each"
+        first += f" in {len(data.classes)} classes ({each})"
     console.line("Data", first + (f"; {untouched}" if untouched else ""), *data.notes)
     for left in data.left_out[:SHOWN]:
         console.text(f"            {left.name}    {left.reason}")
@@ -185,7 +194,7 @@ def evidence_table(
                 str(cut.keep),
                 block.name,
                 f"{100 * cut.score:.1f} ± {100 * half:.1f}",
-                bar(cut.score),
+                bar(max(0.0, cut.score)),
                 *(_beside(beside[cut.keep]) if beside else ()),
                 percent(parameters[cut.keep - 1]),
                 percent(work[cut.keep - 1]),
@@ -193,7 +202,8 @@ def evidence_table(
             ]
         )
     console.text()
-    header = ["", "keep", "block", f"score, {folds} folds", "", *more, "parameters", "work", ""]
+    metric = "R2" if are_numbers(evidence.targets) else "score"
+    header = ["", "keep", "block", f"{metric}, {folds} folds", "", *more, "parameters", "work", ""]
     console.table(header, rows, left=(0, 2, 4, len(header) - 1))
     console.text()
 
@@ -202,16 +212,56 @@ def _beside(measured: Secondary) -> tuple[str, str]:
     return f"{100 * measured.neighbours:.1f}", f"{measured.logme:.2f}"
 
 
-def score_lines(console: Console, scores: Sequence[Score], majority: float) -> None:
-    """The score on untouched data beside that of always naming the most frequent class."""
-    main = scores[0]
-    beside = ", ".join(f"{s.metric} {percent(s.value, 1)}" for s in scores[1:])
+def score_lines(
+    console: Console, scores: Sequence[Score], constant: float, *, examples: str = "untouched examples"
+) -> None:
+    """The score beside that of always giving the same answer, and what else was measured."""
     console.line(
         "Score",
-        f"{main.metric} {percent(main.value, 1)} on {main.n} untouched examples "
-        f"(95 % interval {percent(main.low, 1)} to {percent(main.high, 1)}); "
-        f"the most frequent class alone: {percent(majority, 1)}",
-        beside,
+        f"{scores[0].metric} {score_in_words(scores[0], f'on {scores[0].n} {examples}')}; "
+        f"{constant_answer(scores[0].metric)} alone: {percent(constant, 1)}",
+        ", ".join(
+            f"{s.metric} {percent(s.value, 1)}" if is_share(s.metric) else f"{s.metric} {score_in_words(s)}"
+            for s in scores[1:]
+        ),
+    )
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share, told in percent, and not an error in the target's unit."""
+    return not metric.startswith((MAE, RMSE))
+
+
+def constant_answer(metric: str) -> str:
+    """What somebody who knows nothing of the inputs answers."""
+    return "the mean" if metric == R2 else "the most frequent class"
+
+
+def score_in_words(score: Score, behind: str = "") -> str:
+    """A score with its interval: ``82.1 % on 60 examples (95 % interval 70.0 % to 90.1 %)``, or in the unit.
+
+    Examples
+    --------
+    >>> score_in_words(Score("R2", 0.5, 0.25, 0.625, 9)), score_in_words(Score(MAE, 1234.5, 0.1234, 2e6, 9))
+    ('50.0 % (95 % interval 25.0 % to 62.5 %)', '1,234 (95 % interval 0.123 to 2,000,000)')
+    """
+    value, low, high = (
+        percent(v, 1) if is_share(score.metric) else f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}"
+        for v in (score.value, score.low, score.high)
+    )
+    return f"{value}{f' {behind}' if behind else ''} (95 % interval {low} to {high})"
+
+
+def intervals_line(console: Console, found: Mapping[str, Any]) -> None:
+    """How wide intervals about predicted numbers are, and how many untouched targets they hold."""
+    if found["half_widths"] is None:
+        console.line("", f"there are too few examples for intervals that hold {percent(found['coverage'])}")
+        return
+    wide = ", ".join(f"± {half:.3g}" for half in found["half_widths"])
+    console.line(
+        "",
+        f"intervals of {wide} shall hold {percent(found['coverage'])} of new targets, and hold "
+        f"{percent(found['measured'], 1)} of the untouched ones",
     )
 
 
@@ -259,7 +309,7 @@ def probe_json(
     evidence: Evidence,
     advice: DepthAdvice,
     resumed: Sequence[dict[str, Any]],
-    beside: Mapping[int, Secondary],
+    beside: Mapping[int, Secondary] | None,
 ) -> dict[str, Any]:
     """The fixed form of ``probe --json``."""
     chain = backbone.chain
@@ -268,7 +318,7 @@ def probe_json(
     rows = cut_rows(evidence, advice, names, parameters.tolist(), work.tolist())
     return {
         "backbone": backbone.source,
-        "cuts": [{**row, **asdict(beside[row["keep"]])} for row in rows],
+        "cuts": [{**row, **(asdict(beside[row["keep"]]) if beside else {})} for row in rows],
         "advice": {**advice.to_json(), "block": chain.blocks[advice.keep - 1].name},
         "resumed": list(resumed),
     }

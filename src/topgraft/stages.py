@@ -19,16 +19,18 @@ from topgraft.chain import Chain
 from topgraft.choices import AUTO
 from topgraft.console import Console
 from topgraft.data import assign_folds, hold_out, read_test
+from topgraft.data.splits import strata
 from topgraft.data.types import Data
-from topgraft.errors import TopgraftError
+from topgraft.errors import TopgraftError, warn_of_damage
 from topgraft.evidence import Evidence, Features
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import one_pass
 from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
 from topgraft.features.trial import Choice, choose_engine
-from topgraft.files import read_json, write_json
+from topgraft.files import DamagedFile, read_json, write_json
 from topgraft.mixup import alpha_for
+from topgraft.objective import Scale, encoded, scale_of
 from topgraft.probe import probe
 from topgraft.settings import Settings
 
@@ -62,6 +64,8 @@ class Prepared:
         ``(len(development),)`` int64. Fold 0 is the validation part of trainings.
     notes
         Of the splitting.
+    scale
+        Mean and spread of the numbers to be predicted, in the development part; ``None`` for classes.
     """
 
     settings: Settings
@@ -71,6 +75,12 @@ class Prepared:
     untouched: Data
     fold_of: Array
     notes: tuple[str, ...]
+    scale: Scale | None = None
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """Targets of the development part as training and probes take them."""
+        return encoded(self.development, self.scale)
 
 
 def load_for(data: Data, settings: Settings, *, given: nn.Module | Backbone | None = None) -> Backbone:
@@ -122,15 +132,16 @@ def prepare(
     else:
         development = data
         untouched = read_test(test, data, allow_overlap=allow_overlap)
-    assert development.targets is not None
+    for option in ("class_weights", "label_smoothing"):
+        told = getattr(settings, option)
+        if data.outputs and told != getattr(Settings, option):
+            raise TopgraftError(f"--{option.replace('_', '-')} {told} is for classes, not for numbers.")
+    targets, classes = strata(development)
     fold_of, _, notes = assign_folds(
-        development.targets,
-        development.groups,
-        folds=settings.folds,
-        seed=settings.seed,
-        classes=development.classes,
+        targets, development.groups, folds=settings.folds, seed=settings.seed, classes=classes
     )
-    return Prepared(settings, backbone, data, development, untouched, fold_of, notes)
+    scale = scale_of(development)
+    return Prepared(settings, backbone, data, development, untouched, fold_of, notes, scale)
 
 
 def engine_for(backbone: Backbone, data: Data, store: Store, settings: Settings) -> Choice:
@@ -225,15 +236,12 @@ def probe_all(
     Evidence, bool
         And whether it was there already.
     """
-    assert development.targets is not None
     made_from = _made_from(features, development, fold_of)
-    if path is not None and path.is_file():
-        document = read_json(path)
-        if isinstance(document, dict) and document.get("made_from") == made_from:
-            return Evidence.from_json(document["evidence"]), True
+    if path is not None and (known := _evidence_in(path, made_from)) is not None:
+        return known, True
     evidence = probe(
         features,
-        torch.as_tensor(development.targets),
+        encoded(development, scale_of(development)),
         fold_of,
         len(development.classes),
         groups=development.groups,
@@ -242,6 +250,24 @@ def probe_all(
     if path is not None:
         keep_evidence(path, evidence, features, development, fold_of)
     return evidence, False
+
+
+def _evidence_in(path: Path, made_from: Mapping[str, Any]) -> Evidence | None:
+    """What an earlier process wrote; ``None`` where nothing whole is there, or it is of something else."""
+    if not path.is_file():
+        return None
+    try:
+        document = read_json(path)
+    except DamagedFile as error:
+        warn_of_damage(path, error.reason, "the probes are fitted again")
+        return None
+    if not isinstance(document, dict) or document.get("made_from") != made_from:
+        return None
+    try:
+        return Evidence.from_json(document["evidence"])
+    except (TopgraftError, KeyError, AttributeError) as error:
+        warn_of_damage(path, f"it can't be used: {error}", "the probes are fitted again")
+        return None
 
 
 def keep_evidence(

@@ -13,16 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from topgraft.checkpoint import put, restore, save, weights_of
+from topgraft.checkpoint import Amid, put, restore, save, weights_of
 from topgraft.errors import RunningError
 from topgraft.features.sources import Source
 from topgraft.graft import Graft
-from topgraft.history import Epoch, History, Recipe
+from topgraft.history import Epoch, History, Recipe, ran_away
 from topgraft.mixup import mixed, mixed_loss
+from topgraft.objective import loss_of_guessing, marks, mean_loss
+from topgraft.stopping import finishing
 from topgraft.watching import SAMPLES, Watch
 
-RAN_AWAY = 10.0
-"""How many times the loss of guessing, or of the start, an epoch may have before training ends."""
+SECONDS = 60.0
+"""After which the state is kept in the middle of an epoch: a killed training loses no more time than that."""
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -100,12 +102,11 @@ def _to(batch: Any, device: torch.device | str) -> Any:
 def evaluate(
     graft: Graft, source: Source, targets: Tensor, rows: Sequence[int], weights: Tensor | None = None
 ) -> tuple[float, float, Tensor]:
-    """Mean loss (nats), share correct, and per example whether it is correct."""
+    """Mean loss, score, and by example what the score is the mean of, see :mod:`topgraft.objective`."""
     logits = predict_logits(graft, source, rows)
     wanted = targets[list(rows)]
-    loss = float(nn.functional.cross_entropy(logits, wanted, weight=weights))
-    correct = logits.argmax(1) == wanted
-    return loss, float(correct.float().mean()), correct
+    loss, found = float(mean_loss(logits, wanted, weights)), marks(logits, wanted).float()
+    return loss, float(found.mean()), found
 
 
 def train(
@@ -134,7 +135,7 @@ def train(
     source
         Gives batches at the graft's cut ``freeze``.
     targets
-        ``(n,)`` int64, for the rows of the source.
+        ``(n,)`` int64 or ``(n, outputs)`` float, for the rows of the source; see :mod:`topgraft.objective`.
     rows, validation
         Training and validation examples. Without validation all epochs are run.
     recipe
@@ -146,7 +147,8 @@ def train(
     from_start
         Whether the weights before the first step count among the best; else one epoch is done at least.
     checkpoint
-        A file in which the state after each epoch is kept; a training that finds it goes on from there.
+        A file in which the state is kept, after each epoch and after each minute of one; a training that
+        finds it goes on from there.
     deadline
         ``time.monotonic()`` after which no further epoch starts.
     advance
@@ -164,44 +166,41 @@ def train(
     ------
     RunningError
         If it diverged and there is no validation part, so that no weights are known to be good.
+    KeyboardInterrupt
+        If it was asked to stop (:mod:`topgraft.stopping`), after the step under way, its state kept.
     """
     steps_an_epoch = max(1, math.ceil(len(rows) / recipe.batch_size))
     laid_out = schedule_steps or recipe.epochs * steps_an_epoch
     most = steps if steps is not None else laid_out
     loop = _Loop(graft, source, targets, recipe, checkpoint)
     loop.watch = Watch(graft, loop.optimizer, most, watched)
-    if loop.history.epochs:
-        loop.history.resumed = len(loop.history.epochs) - 1
-    else:
-        loop.note(validation, loss=float("nan"), seconds=0.0, from_start=from_start)
-        if advance is not None:
-            advance(loop.history.epochs[-1])
+    loop.begin(validation, advance, from_start=from_start)
     history = loop.history
     history.steps_an_epoch = steps_an_epoch
     last = min(math.ceil(most / steps_an_epoch), laid_out if epochs is None else epochs)
-    for number in range(len(history.epochs), last + 1):
-        if validation and number - 1 - history.best >= recipe.patience:
-            history.stopped = f"behind the best score for {recipe.patience} epochs"
-            break
-        if deadline is not None and number > 1 and time.monotonic() > deadline:
-            history.stopped = "the time given is spent"
-            break
-        began = time.monotonic()
-        first = (number - 1) * steps_an_epoch
-        loss, rate = loop.epoch(number, rows, first, min(first + steps_an_epoch, most), laid_out)
-        seconds = time.monotonic() - began
-        if history.diverged:
-            history.stopped = f"it diverged: {history.diverged}"
-            break
-        loop.note(validation, loss=loss, seconds=seconds, rate=rate, from_start=from_start)
-        history.diverged = ran_away(history, graft.head.linear.out_features)
-        if checkpoint is not None:
-            loop.save(checkpoint)
-        if advance is not None:
-            advance(history.epochs[-1])
-        if history.diverged:
-            history.stopped = f"it diverged: {history.diverged}"
-            break
+    begin = len(history.epochs) if not history.diverged else last + 1
+    with finishing() as is_stopping:
+        for number in range(begin, last + 1):
+            if validation and number - 1 - history.best >= recipe.patience:
+                history.stopped = f"behind the best score for {recipe.patience} epochs"
+            elif deadline is not None and number > 1 and time.monotonic() > deadline:
+                history.stopped = "the time given is spent"
+            if history.stopped or is_stopping():
+                break
+            first = (number - 1) * steps_an_epoch
+            end = min(first + steps_an_epoch, most)
+            loss, rate, seconds = loop.epoch(number, rows, first, end, laid_out, is_stopping)
+            if history.diverged:
+                break
+            loop.note(validation, loss=loss, seconds=seconds, rate=rate, from_start=from_start)
+            history.diverged = ran_away(history, loss_of_guessing(graft.head.linear.out_features, targets))
+            loop.keep()
+            if advance is not None:
+                advance(history.epochs[-1])
+            if history.diverged:
+                break
+    if history.diverged:
+        history.stopped = f"it diverged: {history.diverged}"
     history.stopped = history.stopped or f"all {len(history.epochs) - 1} epochs are done"
     if history.diverged and not validation:
         raise RunningError(
@@ -209,13 +208,13 @@ def train(
         )
     if validation:
         put(graft, loop.best)
-        history.correct = evaluate(graft, source, targets, validation, loop.weights)[2].tolist()
+        history.marks = evaluate(graft, source, targets, validation, loop.weights)[2].tolist()
     graft.eval()
     return history
 
 
-def keeps_up(correct: Tensor, top_correct: Tensor) -> bool:
-    """Whether an epoch's score is within one paired standard error of the highest.
+def keeps_up(found: Tensor, top: Tensor) -> bool:
+    """Whether an epoch's marks ``(n,)`` are on average within one paired standard error of the highest.
 
     The last such epoch is kept, not the highest: with few validation examples the highest is a lucky one,
     and the rate falls to zero along the schedule, so that late weights are better settled.
@@ -227,21 +226,9 @@ def keeps_up(correct: Tensor, top_correct: Tensor) -> bool:
     >>> keeps_up(torch.tensor([True, False, False, False]), torch.tensor([True, True, True, True]))
     False
     """
-    behind = top_correct.float() - correct.float()
+    behind = top.float() - found.float()
     error = float(behind.std()) / math.sqrt(len(behind)) if len(behind) > 1 else 0.0
     return float(behind.mean()) <= error
-
-
-def ran_away(history: History, classes: int) -> str:
-    """What the last epoch's validation loss says of a training that ran away, in words; else nothing.
-
-    The loss of the training part says less: with dropout it is high without harm.
-    """
-    worst = max(math.log(max(2, classes)), history.epochs[0].validation_loss)
-    last = history.epochs[-1]
-    if last.validation_loss > RAN_AWAY * worst:
-        return f"the validation loss is {last.validation_loss:.3g} after epoch {last.number}, not {worst:.3g}"
-    return ""
 
 
 class _Loop:
@@ -257,6 +244,7 @@ class _Loop:
 
         AcceleratorState._reset_state()  # the process shares it, with an earlier training's precision
         self.graft, self.source, self.targets, self.recipe = graft, source, targets, recipe
+        self.checkpoint = checkpoint
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=recipe.precision)
         optimizer = torch.optim.AdamW(parameter_groups(graft, recipe))
         self.peaks = [group["lr"] for group in optimizer.param_groups]
@@ -268,19 +256,47 @@ class _Loop:
         )
         restored = restore(checkpoint, graft, self.optimizer)
         trained = sum(p.numel() for _, p, _ in graft.trainable())
-        self.history, self.best = restored or (History(trained=trained), weights_of(graft))
+        self.history, self.best, self.amid = restored or (History(trained=trained), weights_of(graft), None)
+
+    def begin(
+        self, validation: Sequence[int], advance: Callable[[Epoch], None] | None, *, from_start: bool
+    ) -> None:
+        """Score the start, or note how many epochs an earlier process had done."""
+        if self.history.epochs:
+            self.history.resumed = len(self.history.epochs) - 1
+            return
+        self.note(validation, loss=float("nan"), seconds=0.0, from_start=from_start)
+        if advance is not None:
+            advance(self.history.epochs[-1])
 
     def epoch(
-        self, number: int, rows: Sequence[int], first: int, end: int, laid_out: int
-    ) -> tuple[float, float]:
-        """Steps ``first`` to ``end``; mean loss in nats, and the last rate of the head."""
+        self,
+        number: int,
+        rows: Sequence[int],
+        first: int,
+        end: int,
+        laid_out: int,
+        is_stopping: Callable[[], bool],
+    ) -> tuple[float, float, float]:
+        """Steps ``first`` to ``end``; mean loss in nats, the last rate of the head, and the seconds.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If it is to stop in the middle, which is then kept.
+        """
         recipe, optimizer, device = self.recipe, self.optimizer, self.accelerator.device
         history = self.history
         torch.manual_seed(recipe.seed * 100_003 + number)
         order = [rows[i] for i in torch.randperm(len(rows)).tolist()]
         self.graft.train()
-        total, seen, share = 0.0, 0, 0.0
-        for step in range(first, end):
+        total, seen, share, went, begin = 0.0, 0, 0.0, 0.0, first
+        if self.amid is not None and first < self.amid.step < end:
+            begin, total, seen, went = self.amid.step, self.amid.total, self.amid.seen, self.amid.seconds
+            self.amid.take_up()
+        self.amid = None
+        began = kept = time.monotonic()
+        for step in range(begin, end):
             share = schedule(step, laid_out, recipe.warmup)
             for group, peak in zip(optimizer.param_groups, self.peaks, strict=True):
                 group["lr"] = peak * share
@@ -292,7 +308,7 @@ class _Loop:
             read = self.watch.wants(step)
             with self.accelerator.autocast(), self.watch.listen() if read else contextlib.nullcontext():
                 logits = self.model(batch)
-            loss = mixed_loss(logits.float(), wanted, partner, own, self.weights)
+            loss = mixed_loss(logits.float(), wanted, partner, own, self.weights, smoothing=recipe.smoothing)
             finite = bool(torch.isfinite(loss))
             optimizer.zero_grad()
             self.accelerator.backward(loss)
@@ -310,7 +326,13 @@ class _Loop:
             if not finite:
                 history.diverged = f"the loss is {float(loss.detach())} in epoch {number}"
                 break
-        return total / max(1, seen), max(self.peaks) * share
+            now = time.monotonic()
+            if step + 1 < end and (is_stopping() or now - kept > SECONDS):
+                self.keep(Amid.here(step + 1, total, seen, went + now - began))
+                kept = now
+                if is_stopping():
+                    raise KeyboardInterrupt
+        return total / max(1, seen), max(self.peaks) * share, went + time.monotonic() - began
 
     def note(
         self,
@@ -323,9 +345,9 @@ class _Loop:
     ) -> None:
         """Score the validation part, write the epoch down, keep the weights if they keep up with the best."""
         history, number = self.history, len(self.history.epochs)
-        validation_loss, score, correct = float("nan"), float("nan"), torch.zeros(0, dtype=torch.bool)
+        validation_loss, score, found = float("nan"), float("nan"), torch.zeros(0)
         if validation:
-            validation_loss, score, correct = evaluate(
+            validation_loss, score, found = evaluate(
                 self.graft, self.source, self.targets, validation, self.weights
             )
         history.epochs.append(Epoch(number, loss, validation_loss, score, rate, seconds))
@@ -335,14 +357,15 @@ class _Loop:
             leader = history.epochs[history.top]
             higher = (score, -validation_loss) > (leader.validation_score, -leader.validation_loss)
             if history.top < 0 or higher:
-                history.top, history.top_correct = number, correct.tolist()
-            if not keeps_up(correct, torch.tensor(history.top_correct)):
+                history.top, history.top_marks = number, found.tolist()
+            if not keeps_up(found, torch.tensor(history.top_marks)):
                 return
         history.best, self.best = number, weights_of(self.graft)
 
-    def save(self, path: Path) -> None:
-        """Write everything that going on needs."""
-        save(path, self.graft, self.optimizer, self.history, self.best)
+    def keep(self, amid: Amid | None = None) -> None:
+        """Write everything that going on needs, if there is a place for it."""
+        if self.checkpoint is not None:
+            save(self.checkpoint, self.graft, self.optimizer, self.history, self.best, amid)
 
 
 def seconds_an_example(
@@ -357,7 +380,7 @@ def seconds_an_example(
     for _ in range(2):
         began = time.monotonic()
         batch = source.batch(chosen, training=True)
-        loss = nn.functional.cross_entropy(graft.from_state(batch), targets[chosen])
+        loss = mean_loss(graft.from_state(batch), targets[chosen])
         torch.autograd.backward(loss)
         times.append(time.monotonic() - began)
     graft.zero_grad(set_to_none=True)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from topgraft.calibration import NOT_CALIBRATED, Calibration
 from topgraft.console import Console, duration
 from topgraft.cost import Costs
 from topgraft.features.shelf import Shelf
 from topgraft.features.store import Store
+from topgraft.files import DamagedFile, read_json, write_json
 from topgraft.ledger import Ledger
 from topgraft.plan import Plan
 from topgraft.rehearsal import costs_for, memory_held
@@ -21,6 +25,11 @@ from topgraft.run import RunFolder
 from topgraft.search import reads_views
 from topgraft.settings import Settings
 from topgraft.stages import Prepared, reuse
+from topgraft.workload import Speed
+
+SPEED = "speed.json"
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass
@@ -54,8 +63,8 @@ class Underway:
     calibration
         Of the probabilities, on examples that were not trained on.
     searched
-        Share correct, and of how many examples, by which the choice was made: out of fold for a probe, on the
-        validation part for a training.
+        Marks ``(n,)`` of the examples by which the choice was made, see :func:`topgraft.objective.marks`: out
+        of fold for a probe, on the validation part for a training.
     """
 
     ready: Prepared
@@ -70,7 +79,7 @@ class Underway:
     ledger: Ledger = field(default_factory=Ledger)
     health: dict[str, Any] | None = None
     calibration: Calibration = NOT_CALIBRATED
-    searched: tuple[float, int] = (0.0, 0)
+    searched: Array = field(default_factory=lambda: np.zeros(0))
 
     @property
     def settings(self) -> Settings:
@@ -84,9 +93,16 @@ class Underway:
 
     @cached_property
     def costs(self) -> Costs:
-        """What every forecast follows from: a short trial is run when it is first asked for."""
-        spent = time.monotonic() - self.began
-        return costs_for(self.ready, self.store, spent=spent, decisions=self.plan.decisions, storing=True)
+        """What every forecast follows from: a short trial is run when it is first asked for.
+
+        A killed run that goes on takes what its trial measured, so that no example passes for it again.
+        """
+        place, spent = self.run.work / SPEED, time.monotonic() - self.began
+        known, decisions = speed_in(place), self.plan.decisions
+        found = costs_for(self.ready, self.store, spent=spent, decisions=decisions, storing=True, speed=known)
+        if known is None:
+            write_json(place, asdict(found.speed))
+        return found
 
     @contextmanager
     def spending(self, stage: str, *shelves: Shelf) -> Iterator[None]:
@@ -112,3 +128,14 @@ class Underway:
             return self.costs.views(keep, freeze, self.left), told
 
         return self.plan.decide(f"views_at_{freeze}", choose)
+
+
+def speed_in(place: Path) -> Speed | None:
+    """What an earlier process of the same run measured; ``None`` where nothing whole is there.
+
+    The examples that it stored then are not counted: they were there before this process began.
+    """
+    try:
+        return replace(Speed(**read_json(place)), kept=0) if place.is_file() else None
+    except (DamagedFile, TypeError):
+        return None

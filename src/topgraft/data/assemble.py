@@ -17,7 +17,8 @@ from topgraft.data.folders import natural
 from topgraft.data.notes import duplicate_notes, left_out_notes, listed, number, sound_notes
 from topgraft.data.pictures import PictureError, as_rgb, open_picture, read_bytes, thumbnail
 from topgraft.data.sounds import MAX_BYTES, Sound, SoundError, reader, sound_of
-from topgraft.data.types import Data, Found, Inputs, LeftOut
+from topgraft.data.targets import is_regression, numbers_of, output_names, said_of_numbers
+from topgraft.data.types import Data, Found, Inputs, LeftOut, Task, differ
 from topgraft.errors import TopgraftError, did_you_mean
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def assemble(
     max_unreadable: float,
     max_pixels: int,
     near_duplicates: bool,
+    task: Task | None = None,
 ) -> Data:
     """Check what a reader found, and make data of what can be used.
 
@@ -55,13 +57,23 @@ def assemble(
     reasons: dict[int, str] = {}
     if found.labels is not None:
         reasons.update({i: "no label" for i, label in enumerate(found.labels) if label is None})
+    several = [found.labels, *found.numbers] if found.labels is not None else []
+    for cells in several[1:]:
+        reasons.update({i: "no label" for i, cell in enumerate(cells) if cell is None})
     digests, thumbnails, seconds = _inspect(found, reasons, max_pixels)
     kept = [i for i in range(len(found.names)) if i not in reasons]
     left_out = [*found.left_out, *(LeftOut(found.names[i], reasons[i]) for i in sorted(reasons))]
     notes = [*found.notes]
     notes.extend(left_out_notes(found, left_out, total, max_unreadable))
     labels = None if found.labels is None else [str(found.labels[i]) for i in kept]
-    named, targets = _classes(found, labels, classes, notes)
+    outputs: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    targets: NDArray[Any] | None
+    if labels is not None and is_regression(found, labels, classes, task, notes):
+        columns = [[str(cells[i]) for i in kept] for cells in several]
+        outputs, targets = output_names(found), numbers_of(found, columns, kept)
+    else:
+        named, targets = _classes(found, labels, classes, notes)
     names = tuple(found.names[i] for i in kept)
     inputs = found.inputs[kept] if isinstance(found.inputs, np.ndarray) else _pick(found.inputs, kept)
     looks = np.stack([thumbnails[i] for i in kept]) if thumbnails else None
@@ -70,10 +82,11 @@ def assemble(
     content = tuple(digests[i] for i in kept)
     exact, near, alike = _duplicates(found.modality, content, inputs, looks, near_duplicates=near_duplicates)
     sets = _sets(dup.united(len(kept), [*exact, *near]))
-    conflicts = [s for s in alike if targets is not None and len({int(targets[i]) for i in s}) > 1]
+    conflicts = [s for s in alike if targets is not None and differ(targets, s)]
     given = None if found.groups is None else [found.groups[i] for i in kept]
     groups = dup.united(len(kept), [*exact, *near, *_given_groups(given, notes)])
-    notes.extend(duplicate_notes(names, sets, exact, conflicts=conflicts, targets=targets, classes=named))
+    said = None if targets is None else [named[t] if named else said_of_numbers(t) for t in targets]
+    notes.extend(duplicate_notes(names, sets, exact, conflicts=conflicts, labels=said))
     return Data(
         modality=found.modality,
         origin=found.origin,
@@ -91,6 +104,7 @@ def assemble(
         max_pixels=max_pixels,
         thumbnails=looks,
         seconds=lengths,
+        outputs=outputs,
     )
 
 

@@ -17,4 +17,24 @@ class ExampleError(TopgraftError):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}" if name else reason)
+        self.name = name
         self.reason = reason
+
+
+class ChangedError(ExampleError):
+    """An example that is not what it was when it was first read.
+
+    Examples
+    --------
+    >>> print(ChangedError("a.png"))
+    a.png: its file changed after it was read; let data be while a command runs, and give it again
+    """
+
+    exit_status = 1
+
+    def __init__(self, name: str) -> None:
+        said = "its file changed after it was read; let data be while a command runs, and give it again"
+        super().__init__(name, said)
+
+    def __reduce__(self) -> tuple[type[ChangedError], tuple[str]]:
+        return type(self), (self.name,)

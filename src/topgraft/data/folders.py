@@ -124,8 +124,8 @@ def read_folder(folder: Path, *, one_class: bool = False, kind: Kind | None = No
     Raises
     ------
     TopgraftError
-        If the folder is empty, may not be read, holds examples but no class folders, or its only
-        folders are parts of a data set (``train``, ``test``).
+        If the folder is empty, it or the folder of a class may not be read, it holds no class folders, or
+        its only folders are parts of a data set (``train``, ``test``).
     """
     origin = str(folder)
     try:
@@ -149,6 +149,12 @@ def read_folder(folder: Path, *, one_class: bool = False, kind: Kind | None = No
         _no_classes(origin, [n for n in shown if n not in loose], loose)
     top = folder.stat()
     inside = {name: list(files_below(folder / name, walk, {(top.st_dev, top.st_ino)})) for name in classes}
+    if closed := [name for name in classes if printable(str(folder / name)) in walk.closed]:
+        are = number(len(closed), "class folder", "class folders")
+        raise TopgraftError(
+            f"{origin}: no permission to read {are}: {listed(closed)}. "
+            "Mend the permissions; without them a class would be missing."
+        )
     walk.kind = one = kind or most_are(path.name for paths in inside.values() for path in paths)
     walk.others.extend(printable(str(folder / n)) for n in loose if not is_wanted(n, one))
     loose = [n for n in loose if is_wanted(n, one)]

@@ -89,8 +89,7 @@ def duplicate_notes(
     exact: Sequence[Sequence[int]],
     *,
     conflicts: Sequence[Sequence[int]],
-    targets: NDArray[np.int64] | None,
-    classes: Sequence[str],
+    labels: Sequence[str] | None,
 ) -> list[str]:
     """How many duplicates there are, and which of them have different labels."""
     notes = []
@@ -107,18 +106,18 @@ def duplicate_notes(
                 f"One set of duplicates holds {number(largest, 'example')}; if these differ in what matters, "
                 "read the data without near duplicates (near_duplicates=False)."
             )
-    if targets is None:
+    if labels is None:
         return notes
 
     def with_labels(indices: Sequence[int], sign: str) -> str:
-        return sign.join(f"{names[i]} ({classes[targets[i]]})" for i in indices)
+        return sign.join(f"{names[i]} ({labels[i]})" for i in indices)
 
     if conflicts:
         same_input = number(len(conflicts), "input has", "inputs have")
         shown = [with_labels(s[:3], " = ") for s in conflicts]
         notes.append(f"{same_input} different labels at different places: {listed(shown)}.")
     told = {i for s in conflicts for i in s}
-    mixed = [s for s in sets if len({int(targets[i]) for i in s}) > 1 and told.isdisjoint(s)]
+    mixed = [s for s in sets if len({labels[i] for i in s}) > 1 and told.isdisjoint(s)]
     if mixed:
         nearly = number(len(mixed), "set of near duplicates has", "sets of near duplicates have")
         shown = [with_labels(s[:2], " ~ ") for s in mixed]

@@ -42,8 +42,18 @@ def read_object(source: Any, targets: Any, modality: Modality | None) -> Found |
         return _torch_dataset(source, modality)
     in_list = isinstance(source, (list, tuple))
     found = _items(list(source), modality) if in_list else _array(source, modality)
-    found.labels = _labels(targets, len(found.names))
+    first, *more = _label_columns(targets)
+    found.labels = _labels(first, len(found.names))
+    found.numbers = [labels for column in more if (labels := _labels(column, len(found.names))) is not None]
     return found
+
+
+def _label_columns(targets: Any) -> list[Any]:
+    """The columns of ``(n, outputs)`` numbers; of anything else itself."""
+    if getattr(targets, "ndim", 1) != 2:
+        return [targets]
+    values = targets.to_numpy() if hasattr(targets, "to_numpy") else _numpy(targets)
+    return [values[:, place] for place in range(values.shape[1])]
 
 
 def _no_targets(targets: Any, what: str) -> None:

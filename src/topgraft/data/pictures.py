@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, ImageFilter, ImageOps, UnidentifiedImageError
 
-from topgraft.data.example import ExampleError
+from topgraft.data.example import ChangedError, ExampleError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,6 +92,29 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int = MAX_BYTES) -> bytes
         raise PictureError(name, f"can't be read ({getattr(error, 'strerror', None) or error})") from None
     if not content:
         raise PictureError(name, "an empty file (0 bytes)")
+    return content
+
+
+def unchanged(path: str | os.PathLike[str], digest: str, *, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a file that was read before, which must still be the same.
+
+    Parameters
+    ----------
+    path, limit
+        As for :func:`read_bytes`.
+    digest
+        SHA-256, as hexadecimal, of what it was.
+
+    Raises
+    ------
+    ChangedError
+        If it holds something else now.
+    ExampleError
+        As for :func:`read_bytes`.
+    """
+    content = read_bytes(path, limit=limit)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ChangedError(str(path))
     return content
 
 

@@ -17,7 +17,8 @@ from topgraft.data.notes import listed, number
 from topgraft.data.objects import file_cell, open_saved, read_object, refuse_modality
 from topgraft.data.pictures import MAX_PIXELS
 from topgraft.data.tables import ENDINGS, Table, choose_columns, is_table_name, read_table
-from topgraft.data.types import Data, Found, Modality
+from topgraft.data.targets import refuse_task
+from topgraft.data.types import Data, Found, Modality, Task
 from topgraft.errors import TopgraftError
 
 
@@ -34,6 +35,7 @@ def read(
     max_unreadable: float = 0.05,
     max_pixels: int = MAX_PIXELS,
     near_duplicates: bool = True,
+    task: Task | None = None,
 ) -> Data:
     """Read labelled examples, decode each once to know that it can be used, and find duplicates.
 
@@ -46,20 +48,26 @@ def read(
         data frame, a torch ``Dataset`` of (input, label), or a Hugging Face ``Dataset``.
     text, path, label, group
         Columns of a table. Where they are not given, the obvious ones are taken, which a note says.
-        Examples with the same value in the column ``group`` are kept on one side of every split.
+        Examples with the same value in the column ``group`` are kept on one side of every split. Several
+        columns of numbers to be predicted stand in ``label`` with commas between them.
     modality
         ``"picture"``, ``"text"``, ``"sound"`` or ``"array"``, where it is not to be recognised.
     classes
         Names of the classes in the order to use; a label that is none of them is an error. Where
         not given, the labels found, sorted.
     targets
-        Labels, one an example, for arrays and lists; without them the data is unlabelled.
+        Labels, one an example, for arrays and lists; without them the data is unlabelled. Also
+        ``(n, outputs)`` numbers to be predicted.
     max_unreadable
         Share of the examples (0 to 1) that may be unreadable, empty or without label.
     max_pixels
         Pixels of the largest picture that is decoded.
     near_duplicates
         Whether to look for near duplicates too, beside exact ones.
+    task
+        ``"classification"``, or ``"regression"`` for labels that are numbers to be predicted. Where not
+        given, labels are classes, unless they are more than 20 different numbers with a fraction, or that
+        seldom occur twice; a note says so.
 
     Returns
     -------
@@ -85,6 +93,7 @@ def read(
     (('animal', 'food'), [1, 0, 1, 0])
     """
     refuse_modality(modality)
+    refuse_task(task)
     found: Found | Table
     if isinstance(source, (str, os.PathLike)):
         if targets is not None:
@@ -108,6 +117,7 @@ def read(
         max_unreadable=max_unreadable,
         max_pixels=max_pixels,
         near_duplicates=near_duplicates,
+        task=task,
     )
 
 
@@ -143,12 +153,18 @@ def read_test(
         source,
         **columns,
         modality=data.modality,
-        classes=data.classes,
+        classes=data.classes or None,
+        task=data.task,
         targets=targets,
         max_unreadable=max_unreadable,
         max_pixels=data.max_pixels,
         near_duplicates=near_duplicates,
     )
+    if test.targets is not None and len(test.outputs) != len(data.outputs):
+        raise TopgraftError(
+            f"{test.origin} has {number(len(test.outputs), 'number')} an example to be predicted, and "
+            f"{data.origin} has {len(data.outputs)}."
+        )
     pairs = overlap(test, data, near=near_duplicates)
     if not pairs:
         return test
@@ -245,12 +261,15 @@ def _of_table(
             cell if cell is None or isinstance(cell, str) else _as_text(cell)
             for cell in table.column(columns["text"])[:]
         ]
+    labels = table.label_columns(columns["label"])
     return Found(
         kind or "text",
         table.origin,
         names,
         inputs,
-        labels=table.cells(columns["label"]),
+        labels=table.cells(labels[0]),
+        numbers=[table.cells(name) for name in labels[1:]],
+        label_names=tuple(labels),
         groups=table.cells(columns["group"]) if "group" in columns else None,
         columns=columns,
         notes=table.notes,

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from topgraft.data.notes import listed, number
+from topgraft.data.targets import hint
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_LEAST = 10  # examples that are no duplicates, to predict numbers
 _STEPS = 5_000  # of the search that mends what dealing left undone; a step costs microseconds
 
 
@@ -45,24 +47,60 @@ def hold_out(data: Data, *, share: float = 0.2, seed: int = 0) -> tuple[NDArray[
         raise TopgraftError("hold_out: the data has no labels, so no part can be held out for a score.")
     if not 0 < share < 1:
         raise TopgraftError(f"share={share} is not between 0 and 1. Expected a share such as 0.2.")
-    counts = _groups_per_class(data.targets, data.groups, len(data.classes))
-    for name, groups, examples in zip(data.classes, counts, data.counts.values(), strict=True):
+    targets, classes = strata(data)
+    counts = _groups_per_class(targets, data.groups, len(classes))
+    examples_in = np.bincount(targets, minlength=len(classes)).tolist()
+    for name, groups, examples in zip(classes, counts, examples_in, strict=True):
         if 0 < groups < 3:
             has = number(examples, "example")
             if groups < examples:
                 has += f" in {number(int(groups), 'group')} of duplicates or of the group column"
             raise TopgraftError(
                 f'Class "{name}" has only {has}. At least 3 are needed, 2 to choose on and 1 to score: '
-                "add examples, leave the class out, or give a test set of its own (--test)."
+                f"add examples, leave the class out, or give a test set of its own (--test).{hint(classes)}"
             )
-    part, missing = deal(data.targets, data.groups, np.array([1 - share, share]), np.array([2, 1]), seed=seed)
+    part, missing = deal(targets, data.groups, np.array([1 - share, share]), np.array([2, 1]), seed=seed)
     if missing:
-        names = [f'"{data.classes[c]}"' for c in missing]
+        names = [f'"{classes[c]}"' for c in missing]
         raise TopgraftError(
             f"No way was found of keeping the groups whole and having {listed(names)} in both parts. "
             "Use finer groups, or give a test set of its own (--test)."
         )
     return np.flatnonzero(part == 0), np.flatnonzero(part == 1)
+
+
+def strata(data: Data) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """What splits keep the shares of: the classes, or of numbers ten or fewer parts from small to large.
+
+    Parts of numbers hold equally many examples, by the first of several outputs, ten groups or more each
+    where there are two parts or more.
+
+    Returns
+    -------
+    indices, names
+        (n,) int64, and what each index is called.
+
+    Raises
+    ------
+    TopgraftError
+        If numbers are to be predicted and there are fewer than ten groups.
+    """
+    assert data.targets is not None
+    if not data.outputs:
+        return data.targets.astype(np.int64, copy=False), data.classes
+    found = len(np.unique(data.groups))
+    if found < _LEAST:
+        raise TopgraftError(
+            f"{data.origin} has only {number(found, 'example')} beside duplicates. "
+            f"To predict numbers at least {_LEAST} are needed."
+        )
+    order = np.argsort(data.targets[:, 0], kind="stable")
+    for parts in range(min(10, max(2, found // _LEAST)), 1, -1):
+        place = np.empty(len(data), dtype=np.int64)
+        place[order] = np.arange(len(data)) * parts // len(data)
+        if parts == 2 or _groups_per_class(place, data.groups, parts).min() >= _LEAST:
+            break
+    return place, tuple(f"part {i} of {parts}, from small to large" for i in range(1, parts + 1))
 
 
 def assign_folds(

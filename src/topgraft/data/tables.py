@@ -74,6 +74,21 @@ class Table:
         names = self.classes.get(name)
         return [cell_text(cell, names) for cell in self.column(name)[:]]
 
+    def label_columns(self, name: str) -> list[str]:
+        """The column of that name, or those of the names with commas between them.
+
+        Raises
+        ------
+        TopgraftError
+            If there is no such column; the message names the nearest and lists all.
+        """
+        several = [part.strip() for part in name.split(",")]
+        if name in self.columns or len(several) == 1:
+            several = [name]
+        for one in several:
+            self.column(one)
+        return several
+
     def kind(self, name: str) -> Kind:
         """What a column of paths or files holds: what the source says, else what most of the first are."""
         if name in self.kinds:
@@ -264,7 +279,10 @@ def choose_columns(
     chosen: dict[str, str] = {}
     for use, name in (("text", text), ("path", path), ("label", label), ("group", group)):
         if name is not None:
-            table.column(name)
+            if use == "label":
+                table.label_columns(name)
+            else:
+                table.column(name)
             chosen[use] = name
     guessed = []
     if "label" not in chosen and needs_label:

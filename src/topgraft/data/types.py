@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from topgraft.data.sounds import Sound
 
 Modality = Literal["picture", "text", "sound", "array"]
+Task = Literal["classification", "regression"]
+TASKS: tuple[Task, ...] = ("classification", "regression")
 
 
 @runtime_checkable
@@ -61,9 +64,10 @@ class Data:
         ``str``. Sounds: paths (from Python also the bytes of a file or
         :class:`topgraft.data.sounds.Sound`). Arrays: one float32 array (n, ...).
     classes
-        Names of the classes; empty when unlabelled.
+        Names of the classes; empty when unlabelled, and where targets are numbers.
     targets
-        (n,) int64, indices into ``classes``; ``None`` when unlabelled.
+        (n,) int64, indices into ``classes``; or (n, outputs) float64, numbers to be predicted; ``None`` when
+        unlabelled.
     groups
         (n,) int64. Examples with the same number must be on one side of every split: the user's
         groups, united with the sets of duplicates.
@@ -75,7 +79,7 @@ class Data:
     duplicates
         Sets of indices of examples that are the same or nearly so, each sorted, of two or more.
     conflicts
-        Sets of indices of examples with the same content (texts: the same words) and different labels.
+        Sets of indices of examples with the same content (texts: the same words) and different targets.
     columns
         For tables: the columns that were read, such as ``{"text": "gloss", "label": "stars"}``.
     notes
@@ -86,6 +90,8 @@ class Data:
         Pictures: (n, 32, 32, 3) uint8, what near duplicates were found by; else ``None``.
     seconds
         Sounds: (n,) float64, how long each lasts; else ``None``.
+    outputs
+        Names of the numbers to be predicted; empty where targets are classes.
     """
 
     modality: Modality
@@ -93,7 +99,7 @@ class Data:
     names: tuple[str, ...]
     inputs: Inputs
     classes: tuple[str, ...]
-    targets: NDArray[np.int64] | None
+    targets: NDArray[np.int64] | NDArray[np.float64] | None
     groups: NDArray[np.int64]
     digests: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
@@ -104,6 +110,7 @@ class Data:
     max_pixels: int = 89_478_485
     thumbnails: NDArray[np.uint8] | None = field(default=None, repr=False)
     seconds: NDArray[np.float64] | None = field(default=None, repr=False)
+    outputs: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -112,12 +119,24 @@ class Data:
     def __repr__(self) -> str:
         """One line; the examples themselves stay out of it."""
         labels = f"{len(self.classes)} classes" if self.targets is not None else "unlabelled"
+        if self.outputs:
+            labels = f"numbers of {', '.join(self.outputs)}"
         return f"Data({len(self)} examples, {self.modality}, {labels}, from {self.origin!r})"
+
+    @property
+    def task(self) -> Task:
+        """``classification``, or ``regression`` where the targets are numbers."""
+        return "regression" if self.outputs else "classification"
+
+    @property
+    def width(self) -> int:
+        """Number of outputs of a model: classes, or numbers."""
+        return len(self.outputs) or len(self.classes)
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of examples of each class, in the order of ``classes``."""
-        if self.targets is None:
+        if self.targets is None or self.outputs:
             return {}
         found = np.bincount(self.targets, minlength=len(self.classes))
         return {name: int(n) for name, n in zip(self.classes, found, strict=True)}
@@ -128,8 +147,9 @@ class Data:
         whole = hashlib.sha256()
         for digest in self.digests:
             whole.update(digest.encode())
-        whole.update(b"unlabelled" if self.targets is None else self.targets.astype("<i8").tobytes())
-        for name in self.classes:
+        kind = "<f8" if self.outputs else "<i8"
+        whole.update(b"unlabelled" if self.targets is None else self.targets.astype(kind).tobytes())
+        for name in (*self.classes, *self.outputs):
             whole.update(f"{len(name)}:{name}".encode("utf-8", "surrogatepass"))
         return whole.hexdigest()
 
@@ -160,7 +180,7 @@ class Data:
         targets = None if self.targets is None else self.targets[chosen]
         conflicts = kept(self.conflicts)
         if targets is not None:
-            conflicts = tuple(s for s in conflicts if len({int(targets[i]) for i in s}) > 1)
+            conflicts = tuple(s for s in conflicts if differ(targets, s))
         return Data(
             modality=self.modality,
             origin=self.origin,
@@ -180,6 +200,7 @@ class Data:
             max_pixels=self.max_pixels,
             thumbnails=None if self.thumbnails is None else self.thumbnails[chosen],
             seconds=None if self.seconds is None else self.seconds[chosen],
+            outputs=self.outputs,
         )
 
     def decode(self, index: int, *, at_least: int | None = None) -> Image | str | Sound | NDArray[np.float32]:
@@ -195,23 +216,31 @@ class Data:
         Raises
         ------
         ExampleError
-            If a picture or a sound can't be opened any more.
+            If a picture or a sound can't be opened any more, or its file has changed: what is computed from
+            it is kept under the digest of what it was.
         """
         value = self.inputs[index]
         if self.modality == "text":
             return str(value)
         if self.modality == "array":
             return np.asarray(value, dtype=np.float32)
+        from topgraft.data.pictures import as_rgb, content_of, open_picture, unchanged
+
+        if isinstance(value, (str, os.PathLike)):
+            value = unchanged(value, self.digests[index])
         if self.modality == "sound":
             from topgraft.data.sounds import sound_of
 
             return sound_of(value)
-        from topgraft.data.pictures import as_rgb, content_of, open_picture
-
         content = content_of(value)
         if content is None:
             return as_rgb(value)
         return open_picture(content, max_pixels=self.max_pixels, at_least=at_least)
+
+
+def differ(targets: NDArray[Any], indices: Iterable[int]) -> bool:
+    """Whether the targets of some examples are not all the same."""
+    return len(np.unique(targets[list(indices)], axis=0)) > 1
 
 
 @dataclass
@@ -223,6 +252,10 @@ class Found:
     names: list[str]
     inputs: Inputs
     labels: list[str | None] | None = None
+    numbers: list[list[str | None]] = field(
+        default_factory=list
+    )  # further columns of numbers to be predicted
+    label_names: tuple[str, ...] = ()
     groups: list[str | None] | None = None
     left_out: list[LeftOut] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)

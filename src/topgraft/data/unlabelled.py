@@ -33,11 +33,14 @@ class Row:
         A path or the bytes of a picture or sound, not decoded yet; a text; or an array. ``None`` at an error.
     error
         Why there is nothing to predict, in few words, or ``None``.
+    digest
+        SHA-256, as hexadecimal, that the bytes of a path must have; any where it is ``None``.
     """
 
     name: str
     value: Any | None
     error: str | None = None
+    digest: str | None = None
 
 
 def rows(

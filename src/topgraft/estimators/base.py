@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import (
+    check_array,
     check_consistent_length,
     check_is_fitted,
     check_random_state,
@@ -74,29 +75,42 @@ class Transfer(BaseEstimator):
         with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
             yield Store(Path(folder))
 
-    def _taken(self, X: Any, y: Any = None) -> tuple[Any, Array | None]:
-        """X as numbers ``(n, columns)`` or as examples, and y flat; columns of numbers are noted."""
+    def _taken(self, X: Any, y: Any = None, *, numbers: bool = False) -> tuple[Any, Array | None]:
+        """X as numbers ``(n, columns)`` or as examples, and y; columns of numbers are noted.
+
+        y is flat labels, or with ``numbers`` ``(n,)`` or ``(n, outputs)`` finite numbers.
+        """
         examples = examples_in(X)
         if examples is None:
-            found = validate_data(self, X, **({} if y is None else {"y": y}), dtype=NUMBERS)
+            more = {"multi_output": True, "y_numeric": True} if numbers else {}
+            found = validate_data(self, X, **({} if y is None else {"y": y, **more}), dtype=NUMBERS)
             return (found, None) if y is None else found
         for name in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
             if hasattr(self, name):
                 delattr(self, name)
         if y is not None:
-            y = column_or_1d(y, warn=True)
+            if numbers:
+                y = check_array(y, ensure_2d=False, allow_nd=False, dtype="numeric", input_name="y")
+            else:
+                y = column_or_1d(y, warn=True)
             check_consistent_length(examples, y)
         return examples, y
 
     def _examined(
-        self, taken: Any, settings: Settings, codes: Array | None = None, classes: Sequence[str] = ()
+        self,
+        taken: Any,
+        settings: Settings,
+        targets: Array | None = None,
+        *,
+        classes: Sequence[str] = (),
+        outputs: Sequence[str] = (),
     ) -> tuple[Data, Backbone]:
         """The examples of a fit as data, and the backbone that reads them."""
         given = self.backbone
         known = given.modality if isinstance(given, Backbone) else None
         if known is None and hasattr(self, "n_features_in_"):
             known = "array"
-        data = read_examples(taken, known, targets=codes, classes=classes)
+        data = read_examples(taken, known, targets=targets, classes=classes, outputs=outputs)
         return data, backbone_for(data, given, settings)
 
     def _new(self, X: Any) -> Any:

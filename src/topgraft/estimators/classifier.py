@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,22 +10,14 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
 
-from topgraft.advise import DepthAdvice
 from topgraft.backbones.types import Backbone
 from topgraft.calibration import log_softmax
-from topgraft.choices import AUTO
-from topgraft.console import Console
-from topgraft.errors import TopgraftError
-from topgraft.estimators.base import Array, FitError, Transfer, must_be_one
+from topgraft.estimators.base import Array, FitError
 from topgraft.estimators.given import names_of
-from topgraft.estimators.on_all import fit_on_all, head_logits, logits_of
-from topgraft.evidence import Evidence
-from topgraft.files import new_folder
+from topgraft.estimators.trained import TransferPredictor
 from topgraft.head import Head
-from topgraft.probe import fit_head
-from topgraft.saved import Model, save
+from topgraft.linear import fit_head
 from topgraft.search import balanced
 from topgraft.settings import Settings
 
@@ -34,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class TransferClassifier(ClassifierMixin, Transfer):
+class TransferClassifier(ClassifierMixin, TransferPredictor):
     """A pretrained network, cut and partly frozen, with a new head, as a classifier of scikit-learn.
 
     Every example that :meth:`fit` is given trains: no untouched part is held out, since scikit-learn's
@@ -76,6 +67,8 @@ class TransferClassifier(ClassifierMixin, Transfer):
         see :meth:`topgraft.Backbone.resized`.
     class_weights
         ``none`` or ``balanced``.
+    label_smoothing
+        See :class:`topgraft.settings.Settings`.
     engine, precision
         Of the frozen part, see :class:`topgraft.settings.Settings`. ``auto`` may choose otherwise in another
         fold, which then shares no activations with the first.
@@ -114,10 +107,6 @@ class TransferClassifier(ClassifierMixin, Transfer):
     """
 
     classes_: Array
-    model_: Model | Head
-    evidence_: Evidence | None
-    advice_: DepthAdvice | None
-    _backbone: Backbone | None
 
     def __init__(
         self,
@@ -137,32 +126,36 @@ class TransferClassifier(ClassifierMixin, Transfer):
         resize: str = "pretrained",
         taps: str | Sequence[int] = "auto",
         class_weights: str = "none",
+        label_smoothing: float = 0.0,
         engine: str = "torch",
         precision: str = "fp32",
         store: str | Path | bool | None = None,
         random_state: int | np.random.RandomState | None = 0,
         verbose: bool = False,
     ) -> None:
-        self.backbone = backbone
-        self.keep = keep
-        self.freeze = freeze
-        self.weights = weights
-        self.prefer = prefer
-        self.folds = folds
-        self.budget = budget
-        self.epochs = epochs
-        self.hidden = hidden
-        self.dropout = dropout
-        self.augment = augment
-        self.mixup = mixup
-        self.resize = resize
-        self.taps = taps
+        super().__init__(
+            backbone,
+            keep=keep,
+            freeze=freeze,
+            weights=weights,
+            prefer=prefer,
+            folds=folds,
+            budget=budget,
+            epochs=epochs,
+            hidden=hidden,
+            dropout=dropout,
+            augment=augment,
+            mixup=mixup,
+            resize=resize,
+            taps=taps,
+            engine=engine,
+            precision=precision,
+            store=store,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.class_weights = class_weights
-        self.engine = engine
-        self.precision = precision
-        self.store = store
-        self.random_state = random_state
-        self.verbose = verbose
+        self.label_smoothing = label_smoothing
 
     def fit(self, X: Any, y: Any) -> TransferClassifier:
         """Choose depth, train, and fit the head, on all examples.
@@ -198,62 +191,30 @@ class TransferClassifier(ClassifierMixin, Transfer):
                 f"y has 1 class, {self.classes_.tolist()[0]!r}. "
                 "Two or more are needed to learn to tell them apart."
             )
-        settings = self._settings(
-            *("keep", "freeze", "weights", "prefer", "folds", "budget", "epochs", "hidden", "dropout"),
-            *("augment", "mixup", "resize", "taps", "class_weights", "engine", "precision"),
-        )
-        if settings.resize == AUTO:
-            raise FitError(
-                "resize='auto' is measured by topgraft.fit. Give one of pretrained, crop, squash, border."
-            )
+        settings = self._told("class_weights", "label_smoothing")
         if self._is_on_numbers():
             self._fit_numbers(taken, codes, settings)
         else:
-            self._fit_network(taken, codes, settings)
+            data, backbone = self._examined(taken, settings, codes, classes=names_of(self.classes_))
+            self._fit_network(data, backbone, settings)
         return self
 
     def _fit_numbers(self, X: Array, codes: Array, settings: Settings) -> None:
         """The identity chain's head, in float64."""
-        must_be_one("keep", settings.keep)
-        must_be_one("freeze", settings.freeze)
-        if settings.hidden or settings.dropout:
-            raise FitError(
-                "hidden and dropout need a backbone: without one the head is fitted in closed form."
-            )
+        self._refuse_network(settings)
         targets, classes = torch.from_numpy(codes), len(self.classes_)
         weights = None if settings.class_weights == "none" else balanced(targets, classes)
         fit = fit_head(torch.from_numpy(np.array(X)), targets, classes, class_weights=weights)
-        self.model_ = Head("vector", X.shape[1], classes).double().start_from(fit).eval()
-        self.modality_, self.keep_, self.freeze_ = "numbers", 1, 1
-        self.evidence_ = self.advice_ = self._backbone = None
-        self.reasons_ = {"keep": "numbers without a backbone are a chain of one block"}
-
-    def _fit_network(self, taken: Any, codes: Array, settings: Settings) -> None:
-        names = names_of(self.classes_)
-        data, backbone = self._examined(taken, settings, codes, names)
-        console = Console(sys.stdout, sys.stderr) if self.verbose else None
-        with self._store_for_fit() as store:
-            fitted = fit_on_all(data, backbone, settings, store, console=console)
-        self.model_ = fitted.model(backbone, names)
-        self.modality_ = backbone.modality
-        self.keep_, self.freeze_ = fitted.graft.keep, fitted.graft.freeze
-        self.evidence_, self.advice_, self.reasons_ = fitted.evidence, fitted.advice, fitted.reasons
-        self._backbone = backbone
-
-    def _logits(self, X: Any) -> Array:
-        new = self._new(X)
-        if isinstance(self.model_, Head):
-            return head_logits(self.model_, torch.from_numpy(np.array(new)))
-        return logits_of(self.model_, new, backbone=self._backbone, store=self._kept_store())
+        self._keep_head(Head("vector", X.shape[1], classes).double().start_from(fit))
 
     def decision_function(self, X: Any) -> Array:
         """Logits ``(n, classes)`` float64; of two classes the second's less the first's, ``(n,)``."""
-        logits = self._logits(X)
+        logits = self._given_out(X)
         return logits if len(self.classes_) > 2 else logits[:, 1] - logits[:, 0]
 
     def predict_log_proba(self, X: Any) -> Array:
         """Logarithms of the probabilities ``(n, classes)``, in the order of ``classes_``."""
-        return log_softmax(self._logits(X))
+        return log_softmax(self._given_out(X))
 
     def predict_proba(self, X: Any) -> Array:
         """Probabilities ``(n, classes)`` float64, in the order of ``classes_``."""
@@ -262,27 +223,6 @@ class TransferClassifier(ClassifierMixin, Transfer):
 
     def predict(self, X: Any) -> Array:
         """The most probable class of each example, as the labels were given."""
-        best = self._logits(X).argmax(1)
+        best = self._given_out(X).argmax(1)
         found: Array = self.classes_[best]
         return found
-
-    def save(self, folder: str | Path) -> None:
-        """Write the model for :func:`topgraft.open_model`, ``topgraft predict`` and ``evaluate``.
-
-        Raises
-        ------
-        TopgraftError
-            If the folder exists, or the model is a head on numbers, which is kept by pickling the estimator.
-        """
-        check_is_fitted(self)
-        if isinstance(self.model_, Head):
-            raise TopgraftError(
-                "A head on numbers has no network to save. Keep the estimator with joblib.dump."
-            )
-        with new_folder(Path(folder)) as there:
-            save(there, self.model_.graft, self.model_.preprocess, self.model_.description)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the whole network: a model that was pickled predicts by the blocks that it kept."""
-        state: dict[str, Any] = dict(super().__getstate__())
-        return {**state, "_backbone": None} if "_backbone" in state else state

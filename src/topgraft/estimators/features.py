@@ -103,7 +103,7 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
             raise FitError('keep="auto" is chosen by probes, which need labels: give y, or another keep.')
         classes, codes = (None, None) if labels is None else np.unique(labels, return_inverse=True)
         names = [] if classes is None else names_of(classes)
-        data, backbone = self._examined(taken, settings, codes, names)
+        data, backbone = self._examined(taken, settings, codes, classes=names)
         with self._store_for_fit() as store:
             choice = engine_for(backbone, data, store, settings)
             self.engine_, self.precision_ = choice.engine, choice.precision

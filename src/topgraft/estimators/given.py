@@ -54,7 +54,12 @@ def examples_in(X: Any) -> Examples | None:
 
 
 def read_examples(
-    examples: Any, modality: Modality | None, *, targets: Any = None, classes: Sequence[str] = ()
+    examples: Any,
+    modality: Modality | None,
+    *,
+    targets: Any = None,
+    classes: Sequence[str] = (),
+    outputs: Sequence[str] = (),
 ) -> Data:
     """The examples as data, every one of them in their order; one that can't be used is an error.
 
@@ -65,10 +70,10 @@ def read_examples(
     modality
         Where it is known already.
     targets
-        ``(n,)`` indices into ``classes``. With ``None`` there are no folds that must keep near duplicates
-        together, so that these are not looked for.
-    classes
-        Names of the classes.
+        ``(n,)`` indices into ``classes``, or ``(n, outputs)`` float64 numbers. With ``None`` there are no
+        folds that must keep near duplicates together, so that these are not looked for.
+    classes, outputs
+        Names of the classes, or of the numbers.
 
     Raises
     ------
@@ -78,6 +83,8 @@ def read_examples(
     data = read(examples, modality=modality, max_unreadable=0.0, near_duplicates=targets is not None)
     if targets is None:
         return data
+    if outputs:
+        return replace(data, targets=np.asarray(targets, dtype=np.float64), outputs=tuple(outputs))
     return replace(data, targets=np.asarray(targets, dtype=np.int64), classes=tuple(classes))
 
 

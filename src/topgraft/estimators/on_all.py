@@ -25,6 +25,7 @@ from topgraft.calibration import NOT_CALIBRATED, Calibration
 from topgraft.choices import resolve_freeze, resolve_keep
 from topgraft.console import Console
 from topgraft.data import assign_folds
+from topgraft.data.splits import strata
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError, TopgraftWarning
 from topgraft.evidence import Evidence, Features
@@ -34,6 +35,7 @@ from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
 from topgraft.graft import Graft
 from topgraft.job import Job
+from topgraft.objective import Scale, scale_of
 from topgraft.plan import Plan
 from topgraft.predict import Predictor
 from topgraft.run import RunFolder
@@ -76,12 +78,21 @@ class FittedOnAll:
     settings: Settings
     reasons: dict[str, str]
 
-    def model(self, backbone: Backbone, classes: Sequence[str]) -> Model:
+    def model(
+        self,
+        backbone: Backbone,
+        classes: Sequence[str],
+        *,
+        outputs: Sequence[str] = (),
+        scale: Scale | None = None,
+    ) -> Model:
         """The same as an opened model, which can be saved and predicts."""
         description = describe(
             self.graft,
             backbone,
             classes=classes,
+            outputs=outputs,
+            scale=scale,
             columns={},
             engine=self.settings.engine_or_torch,
             precision=self.settings.precision_or_fp32,
@@ -146,10 +157,8 @@ def choose_depth(
 
 
 def _folds(data: Data, settings: Settings) -> tuple[Array, int, tuple[str, ...]]:
-    assert data.targets is not None
-    return assign_folds(
-        data.targets, data.groups, folds=settings.folds, seed=settings.seed, classes=data.classes
-    )
+    targets, classes = strata(data)
+    return assign_folds(targets, data.groups, folds=settings.folds, seed=settings.seed, classes=classes)
 
 
 def fit_on_all(
@@ -208,16 +217,16 @@ def fit_on_all(
     evidence, _ = probe_all(features, data, fold_of)
     probing = time.monotonic() - before
     advice = advise(evidence, chain, prefer=settings.prefer, seed=settings.seed)
-    ready = Prepared(settings, backbone, data, data, data.subset([]), fold_of, notes)
+    ready = Prepared(settings, backbone, data, data, data.subset([]), fold_of, notes, scale_of(data))
     material = _material(ready, store, features)
     with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
         plan = Plan()
         kept = plan.decide("keep", lambda: (keep, "as asked") if keep else (advice.keep, advice.reason))
         job = Job(ready, RunFolder(Path(folder), {}), plan, store, console, began)
         material, scored = settle_taps(job, material, kept, evidence, probing=probing)
-        job.calibration = Calibration.of_losses(scored[kept].losses)
+        job.calibration = Calibration.of_probe(scored[kept], scored.targets)
         graft, _, _ = job.settle(material, kept, scored)
-    graft.head.cool(job.calibration.temperature)
+    graft.head.cool(job.calibration.temperature).in_units(ready.scale)
     reasons = {name: plan.reason(name) for name in plan.decisions}
     return FittedOnAll(graft.eval(), evidence, advice, job.calibration, settings, reasons)
 
@@ -229,7 +238,7 @@ def _material(ready: Prepared, store: Store, features: Features) -> search.Mater
         store=store,
         settings=ready.settings,
         features=features,
-        targets=torch.as_tensor(ready.data.targets),
+        targets=ready.targets,
         rows=np.flatnonzero(ready.fold_of != 0).tolist(),
         validation=np.flatnonzero(ready.fold_of == 0).tolist(),
     )
@@ -246,10 +255,12 @@ def _frozen(
     reason: str,
 ) -> FittedOnAll:
     """The probe's head on every example, without anything measured on folds."""
-    nobody = Prepared(settings, backbone, data, data, data.subset([]), np.ones(len(data), dtype=np.int64), ())
+    no_folds = np.ones(len(data), dtype=np.int64)
+    nobody = Prepared(settings, backbone, data, data, data.subset([]), no_folds, (), scale_of(data))
     cuts = resolve_taps(settings.taps, backbone.chain, backbone.source, keep) or ()
     nobody = replace(nobody, backbone=with_taps(backbone, cuts))
     graft = search.frozen_graft(_material(nobody, store, side_by_side(features, keep, cuts)), keep)
+    graft.head.in_units(nobody.scale)
     reasons = {"keep": reason, "freeze": f"{reason}, so that only the head is new"}
     return FittedOnAll(graft.eval(), None, None, NOT_CALIBRATED, settings, reasons)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
@@ -13,6 +15,7 @@ from torch import Tensor
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Block, Chain
 from topgraft.data.types import Data
+from topgraft.errors import TopgraftError
 from topgraft.evidence import Features
 from topgraft.features.engine import Engine, engine_of, version_of
 from topgraft.features.reading import batch_of
@@ -23,12 +26,15 @@ from topgraft.features.views import AUGMENTATION
 from topgraft.halving import Halving
 from topgraft.pooling import POOLING
 from topgraft.side_by_side import in_order, single_threaded
+from topgraft.stopping import finishing
 
 Advance = Callable[[int], None]
 """Called with the number of examples that have just been done."""
 
 SHARD = 256
-"""Examples in one shard of the store: what a killed pass loses at most."""
+"""Examples in one shard of the store, about: what a killed pass loses at most."""
+SECONDS = 10.0
+"""After which examples that are done are stored, were they fewer: a killed pass loses no more time."""
 BATCH = 16
 """Examples in one batch of a pass."""
 MASK = "attention_mask"
@@ -97,10 +103,11 @@ def _pass(
     waiting: list[tuple[list[int], dict[str, Tensor | list[Tensor]]]] = []
 
     def flush() -> None:
-        if waiting:
-            digests = [data.digests[i] for rows, _ in waiting for i in rows]
-            shelf.append(digests, by_name([arrays for _, arrays in waiting]))
-            waiting.clear()
+        done = list(waiting)
+        waiting.clear()
+        if done:
+            digests = [data.digests[i] for rows, _ in done for i in rows]
+            shelf.append(digests, by_name([arrays for _, arrays in done]))
 
     halving = Halving()
 
@@ -110,14 +117,22 @@ def _pass(
     def work(rows: list[int]) -> tuple[list[int], dict[str, Tensor | list[Tensor]]]:
         return rows, halving.run(rows, part, by_name)
 
-    with single_threaded() as cores:
-        chunks = batches(data, missing, batch_size=batch_size)
-        for rows, arrays in in_order(work, chunks, workers=cores):
-            waiting.append((rows, arrays))
-            if advance is not None:
-                advance(len(rows))
-            if sum(len(r) for r, _ in waiting) >= SHARD:
+    chunks = batches(data, missing, batch_size=batch_size)
+    with single_threaded() as cores, finishing() as is_stopping:
+        stored = time.monotonic()
+        try:
+            until_asked = (chunk for chunk in chunks if not is_stopping())
+            for rows, arrays in in_order(work, until_asked, workers=cores):
+                waiting.append((rows, arrays))
+                if advance is not None:
+                    advance(len(rows))
+                if sum(len(r) for r, _ in waiting) >= SHARD or time.monotonic() - stored > SECONDS:
+                    flush()
+                    stored = time.monotonic()
+        except BaseException:
+            with contextlib.suppress(TopgraftError):  # what ended the pass is told, not this
                 flush()
+            raise
         flush()
     return reused
 

@@ -1,77 +1,21 @@
-"""The figures of a report: one function each, from numbers to a drawing whose title says what to conclude."""
+"""The figures of a run: one function each, from numbers to a drawing whose title says what to conclude."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from topgraft.console import counted, percent
 from topgraft.health import HEALTHY, VANISHED
+from topgraft.report.ink import HEIGHT, PAPER, Document, Drawn, Ink, axes_of, labels, short, whole_numbers
+from topgraft.show import constant_answer
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import Locator
 
-Document = Mapping[str, Any]
-WIDTH, HEIGHT = 4.4, 3.0
-"""Inches: about as wide as a phone, so that letters keep their size there."""
 LARGEST_LABELLED = 12
 """Classes (or blocks) from which on not every one can have its own label."""
-
-
-@dataclass(frozen=True)
-class Ink:
-    """Colours by what they are for."""
-
-    text: str
-    faint: str
-    accent: str
-    second: str
-    low: str
-    high: str
-
-
-PAPER = Ink("#1b1f24", "#6b737d", "#1f6fb2", "#b4540a", "#ffffff", "#1f6fb2")
-"""For files of their own, on white."""
-PAGE = Ink("#010101", "#020202", "#030303", "#040404", "#050505", "#060606")
-"""For a page: each stands for a variable of its style, so that dark mode changes it."""
-VARIABLES = {
-    PAGE.text: "var(--text)",
-    PAGE.faint: "var(--faint)",
-    PAGE.accent: "var(--accent)",
-    PAGE.second: "var(--second)",
-}
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A figure before it is written.
-
-    Parameters
-    ----------
-    name
-        Of its files and its place in the page.
-    title
-        What to conclude, a sentence.
-    told
-        The same in words, for whoever can't see it.
-    draw
-        Draws it in the colours given.
-    header, rows
-        Its numbers as a table.
-    """
-
-    name: str
-    title: str
-    told: str
-    draw: Callable[[Ink], Figure]
-    header: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
 
 
 def figures(document: Document) -> list[Drawn]:
@@ -81,33 +25,10 @@ def figures(document: Document) -> list[Drawn]:
         found.append(training(document))
     if document["health"]:
         found.append(health(document))
+    outputs = document["untouched"].get("outputs", ())
+    if outputs:
+        return [*found, *(predicted(document, place) for place in range(len(outputs)))]
     return [*found, confusion(document), calibration(document)]
-
-
-def to_svg(drawn: Drawn) -> str:
-    """As SVG for a page, its colours being variables of the page's style."""
-    text = _written(drawn, PAGE, "svg").decode()
-    text = text[text.index("<svg") :]
-    for colour, variable in VARIABLES.items():
-        text = text.replace(colour, variable)
-    return text
-
-
-def to_file(drawn: Drawn, form: str) -> bytes:
-    """As a file of its own, ``png`` or ``svg``, on white."""
-    return _written(drawn, PAPER, form)
-
-
-def _written(drawn: Drawn, ink: Ink, form: str) -> bytes:
-    """The same bytes for the same numbers; letters stay letters."""
-    from matplotlib import rc_context
-
-    written = io.BytesIO()
-    metadata = {"Date": None} if form == "svg" else None
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": drawn.name, "font.size": 9}):
-        figure = drawn.draw(ink)
-        figure.savefig(written, format=form, dpi=200, transparent=ink is PAGE, metadata=metadata)
-    return written.getvalue()
 
 
 def depth(document: Document) -> Drawn:
@@ -120,7 +41,7 @@ def depth(document: Document) -> Drawn:
         title = f"{keep} blocks were kept as asked; the advice was {advised}: {found['reason']}"
 
     def draw(ink: Ink) -> Figure:
-        figure, axes = _axes(ink, "blocks kept", f"accuracy, {found['folds']} folds (%)")
+        figure, axes = axes_of(ink, "blocks kept", f"{document['metric']}, {found['folds']} folds (%)")
         for row in cuts:
             colour = ink.accent if row["in_set"] else ink.faint
             low, middle, high = (100 * row[k] for k in ("low", "score", "high"))
@@ -128,14 +49,15 @@ def depth(document: Document) -> Drawn:
             axes.plot([row["keep"]], [middle], "o", color=colour, markersize=5 if row["in_set"] else 3.5)
         axes.axhline(100 * found["chance"], color=ink.faint, linestyle=":", linewidth=1)
         axes.axvline(keep + 0.0, color=ink.second, linestyle="--", linewidth=1)
-        axes.xaxis.set_major_locator(_whole())
+        axes.xaxis.set_major_locator(whole_numbers())
         return figure
 
     told = (
-        f"Accuracy of a probe at each of {len(cuts)} depths, from {percent(cuts[0]['score'], 1)} with one "
-        f"block to {percent(cuts[-1]['score'], 1)} with all. Depths that can't be told from the best: "
-        f"{', '.join(map(str, inside))}. The dashed line stands at the {keep} that were kept, the dotted one "
-        f"at the most frequent class ({percent(found['chance'], 1)})."
+        f"{document['metric'].capitalize()} of a probe at each of {len(cuts)} depths, from "
+        f"{percent(cuts[0]['score'], 1)} with one block to {percent(cuts[-1]['score'], 1)} with all. Depths "
+        f"that can't be told from the best: {', '.join(map(str, inside))}. The dashed line stands at the "
+        f"{keep} that were kept, the dotted one at {constant_answer(document['metric'])} "
+        f"({percent(found['chance'], 1)})."
     )
     header = ("keep", "block", "score", "low", "high", "in set", "chance of being best")
     rows = [(c["keep"], c["block"], c["score"], c["low"], c["high"], c["in_set"], c["p_best"]) for c in cuts]
@@ -154,7 +76,7 @@ def trade_off(document: Document) -> Drawn:
     )
 
     def draw(ink: Ink) -> Figure:
-        figure, axes = _axes(ink, "share of the network's work (%)", "accuracy (%)")
+        figure, axes = axes_of(ink, "share of the network's work (%)", f"{document['metric']} (%)")
         for row, is_front in zip(cuts, front, strict=True):
             colour = ink.accent if is_front else ink.faint
             size = 5 if is_front else 3.5
@@ -172,7 +94,7 @@ def trade_off(document: Document) -> Drawn:
         return figure
 
     keeps = ", ".join(str(c["keep"]) for c, f in zip(cuts, front, strict=True) if f)
-    told = f"Depths that no other beats in both accuracy and work: {keeps}. The ring marks what was kept."
+    told = f"Depths that no other beats in both score and work: {keeps}. The ring marks what was kept."
     header = ("keep", "share of work", "share of parameters", "score", "no other is better in both")
     rows = [(c["keep"], c["work"], c["parameters"], c["score"], f) for c, f in zip(cuts, front, strict=True)]
     return Drawn("trade-off", title, told, draw, header, rows)
@@ -190,20 +112,20 @@ def training(document: Document) -> Drawn:
     )
 
     def draw(ink: Ink) -> Figure:
-        figure, axes = _axes(ink, "epoch", "accuracy, validation part (%)")
+        figure, axes = axes_of(ink, "epoch", f"{document['metric']}, validation part (%)")
         numbers = [e["number"] for e in epochs]
         axes.plot(
             numbers, [100 * e["validation_score"] for e in epochs], "o-", color=ink.accent, markersize=4
         )
         axes.plot([best], [100 * kept], "o", color=ink.second, markersize=9, fillstyle="none")
-        axes.xaxis.set_major_locator(_whole())
+        axes.xaxis.set_major_locator(whole_numbers())
         return figure
 
     told = (
         f"From {percent(first, 1)} before the first step to {percent(kept, 1)} after epoch {best} of "
         f"{len(epochs) - 1}, whose weights were kept."
     )
-    header = ("epoch", "training loss (nats)", "validation loss (nats)", "validation score", "seconds")
+    header = ("epoch", "training loss", "validation loss", "validation score", "seconds")
     rows = [
         (e["number"], e["loss"], e["validation_loss"], e["validation_score"], e["seconds"]) for e in epochs
     ]
@@ -224,7 +146,7 @@ def health(document: Document) -> Drawn:
     table = np.array([[np.nan if x is None else x for x in row] for row in found["relative"]], dtype=float)
 
     def draw(ink: Ink) -> Figure:
-        figure, axes = _axes(ink, "step", "block", height=max(HEIGHT, 1.2 + 0.22 * len(verdicts)))
+        figure, axes = axes_of(ink, "step", "block", height=max(HEIGHT, 1.2 + 0.22 * len(verdicts)))
         image = axes.imshow(
             np.log10(np.clip(table, 1e-12, 1e4)),
             aspect="auto",
@@ -233,8 +155,8 @@ def health(document: Document) -> Drawn:
             vmax=1,
             interpolation="nearest",
         )
-        axes.set_xticks(*_labels([str(s) for s in steps], most=6))
-        axes.set_yticks(*_labels([_short(v["name"]) for v in verdicts], most=20))
+        axes.set_xticks(*labels([str(s) for s in steps], most=6))
+        axes.set_yticks(*labels([short(v["name"]) for v in verdicts], most=20))
         bar = figure.colorbar(image, ax=axes)
         bar.set_label("log10 of gradient / weights", color=ink.text)
         bar.ax.tick_params(colors=ink.text)
@@ -263,13 +185,13 @@ def confusion(document: Document) -> Drawn:
 
     def draw(ink: Ink) -> Figure:
         side = max(HEIGHT, 1.6 + 0.26 * min(len(classes), 24))
-        figure, axes = _axes(ink, "predicted", "true", height=side)
+        figure, axes = axes_of(ink, "predicted", "true", height=side)
         share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
         colours = "Blues" if ink is PAPER else "cividis"
         axes.imshow(share, cmap=colours, vmin=0, vmax=1, aspect="auto")
-        names = [_short(name) for name in classes]
-        axes.set_xticks(*_labels(names, most=LARGEST_LABELLED), rotation=90)
-        axes.set_yticks(*_labels(names, most=24))
+        names = [short(name) for name in classes]
+        axes.set_xticks(*labels(names, most=LARGEST_LABELLED), rotation=90)
+        axes.set_yticks(*labels(names, most=24))
         if len(classes) <= LARGEST_LABELLED:
             for (i, j), count in np.ndenumerate(matrix):
                 dark = share[i, j] > 0.5 if ink is PAPER else share[i, j] < 0.5
@@ -283,6 +205,39 @@ def confusion(document: Document) -> Drawn:
     return Drawn("confusion", title, f"{told}.", draw, ("true class", *classes), rows)
 
 
+def predicted(document: Document, place: int) -> Drawn:
+    """Predicted against true numbers of one output on the untouched part."""
+    found, intervals = document["untouched"], document["intervals"]
+    name = found["outputs"][place]
+    true, said = (np.array(found[key])[:, place] for key in ("targets", "predictions"))
+    error = float(np.abs(said - true).mean())
+    title = f"Predictions of {name} are off by {error:.3g} on average"
+    lean = float((said - true).mean())
+    if abs(lean) > 0.25 * error:
+        title += f", by {abs(lean):.3g} too {'high' if lean > 0 else 'low'} on the whole"
+    half = intervals["half_widths"][place] if intervals["half_widths"] else None
+
+    def draw(ink: Ink) -> Figure:
+        figure, axes = axes_of(ink, f"true {short(name)}", f"predicted {short(name)}")
+        ends = np.array([min(true.min(), said.min()), max(true.max(), said.max())])
+        axes.plot(ends, ends, color=ink.faint, linestyle=":", linewidth=1)
+        if half is not None:
+            axes.fill_between(ends, ends - half, ends + half, color=ink.faint, alpha=0.2, linewidth=0)
+        axes.plot(true, said, "o", color=ink.accent, markersize=3.5)
+        return figure
+
+    told = f"On the dotted line predictions are right; {len(true)} untouched examples."
+    if half is not None:
+        told += (
+            f" The band of ± {half:.3g} shall hold {percent(intervals['coverage'])} of new targets, and "
+            f"holds {percent(intervals['measured'], 1)} of these (of several numbers all of an example's at "
+            "once)."
+        )
+    rows = list(zip(found["names"], true.tolist(), said.tolist(), strict=True))
+    key = "predicted" if len(found["outputs"]) == 1 else f"predicted-{place + 1}"
+    return Drawn(key, title, told, draw, ("input", f"true {name}", f"predicted {name}"), rows)
+
+
 def calibration(document: Document) -> Drawn:
     """Confidence against accuracy."""
     found = document["calibration"]
@@ -294,7 +249,7 @@ def calibration(document: Document) -> Drawn:
         title = f"Probabilities mean what they say, to {100 * found['error']:.1f} points on average"
 
     def draw(ink: Ink) -> Figure:
-        figure, axes = _axes(ink, "confidence (%)", "accuracy (%)")
+        figure, axes = axes_of(ink, "confidence (%)", "accuracy (%)")
         axes.plot([0, 100], [0, 100], color=ink.faint, linestyle=":", linewidth=1)
         total = sum(b["count"] for b in bins)
         for one in bins:
@@ -313,38 +268,3 @@ def calibration(document: Document) -> Drawn:
     header = ("confidence from", "to", "examples", "mean confidence", "accuracy")
     rows = [(b["low"], b["high"], b["count"], b["confidence"], b["accuracy"]) for b in bins]
     return Drawn("calibration", title, told, draw, header, rows)
-
-
-def _axes(ink: Ink, across: str, up: str, *, height: float = HEIGHT) -> tuple[Figure, Axes]:
-    """One pair of axes in the colours given, drawn without a screen."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots()
-    for side, spine in axes.spines.items():
-        spine.set_color(ink.faint)
-        spine.set_visible(side in ("left", "bottom"))
-    axes.tick_params(colors=ink.text)
-    axes.set_xlabel(across, color=ink.text)
-    axes.set_ylabel(up, color=ink.text)
-    return figure, axes
-
-
-def _whole() -> Locator:
-    """Ticks at whole numbers."""
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(integer=True)
-
-
-def _labels(names: list[str], *, most: int) -> tuple[list[int], list[str]]:
-    """Places and names of at most so many of them, evenly spread."""
-    step = -(-len(names) // most)
-    places = list(range(0, len(names), max(1, step)))
-    return places, [names[i] for i in places]
-
-
-def _short(name: str, most: int = 16) -> str:
-    """The end of a long name, with no sign that would be taken for a formula."""
-    shown = name if len(name) <= most else f"…{name[1 - most :]}"
-    return shown.replace("$", r"\$")

@@ -16,6 +16,9 @@ from topgraft.evidence import Evidence
 from topgraft.files import read_json
 from topgraft.health import HEALTHY
 from topgraft.mistakes import UNTOUCHED
+from topgraft.number_scores import R2
+from topgraft.objective import are_numbers
+from topgraft.show import constant_answer
 
 RESULT, EVIDENCE = "result.json", "evidence.json"
 TITLES = {
@@ -58,8 +61,10 @@ def gather(folder: Path) -> dict[str, Any]:
         "depth": _depth(result, evidence, advice),
         "training": _training(result),
         "health": _health(result),
-        "untouched": _untouched(read_json(folder / UNTOUCHED)),
+        "metric": result["score"]["metric"],
+        "untouched": _untouched(read_json(folder / UNTOUCHED), result["scores"]),
         "calibration": result["calibration"],
+        "intervals": result["intervals"],
         "costs": _costs(result["forecast"]),
         "weights": read_json(folder / "graft.json")["backbone"]["weights"],
         "reasons": result["reasons"],
@@ -76,11 +81,11 @@ def gather(folder: Path) -> dict[str, Any]:
 def _summary(result: Mapping[str, Any]) -> list[str]:
     """The sentences that stand first."""
     score, keep, freeze = result["score"], result["keep"], result["freeze"]
-    total = len(result["blocks"]["all"])
+    total, constant = len(result["blocks"]["all"]), constant_answer(score["metric"])
     first = (
         f"{score['metric'].capitalize()} {percent(score['value'], 1)} on {score['n']} untouched examples "
-        f"(95 % interval {percent(score['low'], 1)} to {percent(score['high'], 1)}); the most frequent class "
-        f"alone gives {percent(result['majority'], 1)}."
+        f"(95 % interval {percent(score['low'], 1)} to {percent(score['high'], 1)}); {constant} alone gives "
+        f"{percent(result['majority'], 1)}."
     )
     frozen = "all of them frozen" if freeze == keep else f"{freeze} of them frozen"
     second = (
@@ -95,9 +100,10 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
     )
     found = [first, second, third]
     if score["low"] <= result["majority"]:
-        found.insert(0, "This model can't be told from always naming the most frequent class.")
+        found.insert(0, f"This model can't be told from always answering {constant}.")
     if not result["advice"]["beats_chance"]:
-        found.insert(0, "No depth did measurably better than knowing how frequent each class is.")
+        known = "the mean" if score["metric"] == R2 else "how frequent each class is"
+        found.insert(0, f"No depth did measurably better than knowing {known}.")
     sick = [v for v in (result["health"] or {}).get("verdicts", []) if v["verdict"] != HEALTHY]
     if sick:
         found.append(f"The gradients of {counted(len(sick), 'block')} were not healthy: see below.")
@@ -109,7 +115,10 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
 def _depth(result: Mapping[str, Any], evidence: Evidence, advice: DepthAdvice) -> dict[str, Any]:
     blocks = result["blocks"]
     rows = cut_rows(evidence, advice, blocks["all"], blocks["parameters"], blocks["work"])
-    chance = float((evidence.chance_predictions == evidence.targets).mean())
+    if are_numbers(evidence.targets):
+        chance = 1 - float(evidence.chance_losses.mean())
+    else:
+        chance = float((evidence.chance_predictions == evidence.targets).mean())
     return {
         "cuts": rows,
         "keep": result["keep"],
@@ -162,8 +171,11 @@ def _health(result: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _untouched(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The confusion matrix (rows: the true class) and the most confident mistakes."""
+def _untouched(document: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The confusion matrix (rows: the true class), or predicted numbers; and the worst mistakes."""
+    if "outputs" in document:
+        kept = ("outputs", "names", "targets", "predictions", "mistakes")
+        return {**{name: document[name] for name in kept}, "scores": list(scores)}
     classes = document["classes"]
     matrix = np.zeros((len(classes), len(classes)), dtype=int)
     np.add.at(matrix, (np.array(document["targets"]), np.array(document["predictions"])), 1)

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs no network, and its figures and numbers as files."""
+"""A report as one HTML page that needs no network, and its figures and numbers as files."""
 
 from __future__ import annotations
 
@@ -10,61 +10,61 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from topgraft.console import duration, size
-from topgraft.files import write_whole
-from topgraft.report.figures import Drawn, figures, to_file, to_svg
-from topgraft.report.numbers import gather
+from topgraft.console import duration, percent, size
+from topgraft.files import told, write_whole
+from topgraft.report.ink import Drawn, to_file, to_svg
 
-PAGE = "report.html"
 SHOWN = 8
 """Names of a list that are written out."""
 
 
-def write_report(folder: Path, out: Path | None = None, figures_to: Path | None = None) -> Path:
-    """Write the report of a finished run.
-
-    Parameters
-    ----------
-    folder
-        Of the run.
-    out
-        The page; ``report.html`` in the run's folder when not given.
-    figures_to
-        A folder for each figure as PNG and SVG, its numbers as CSV, and all numbers as ``numbers.json``.
-
-    Returns
-    -------
-    Path
-        Of the page.
+def write_page(
+    place: Path, page: str, document: dict[str, Any], drawn: list[Drawn], figures_to: Path | None
+) -> None:
+    """Write a page, and its figures and numbers where a folder is given.
 
     Raises
     ------
     TopgraftError
-        If there is no finished run, or nothing can be written there.
+        If nothing can be written there.
     """
-    document = gather(folder)
-    drawn = figures(document)
-    chain = folder / "chain.svg"
-    page = html(document, drawn, chain.read_text(encoding="utf-8") if chain.is_file() else "")
-    place = out or folder / PAGE
     write_whole(place, page.encode())
     if figures_to is not None:
-        figures_to.mkdir(parents=True, exist_ok=True)
+        with told(figures_to):
+            figures_to.mkdir(parents=True, exist_ok=True)
         write_whole(figures_to / "numbers.json", as_json(document).encode())
         for one in drawn:
             for form in ("png", "svg"):
                 write_whole(figures_to / f"{one.name}.{form}", to_file(one, form))
             write_whole(figures_to / f"{one.name}.csv", as_csv(one).encode())
-    return place
 
 
-def html(document: dict[str, Any], drawn: list[Drawn], chain: str) -> str:
-    """The page; whatever the data holds is text in it, never markup."""
+def html(template: str, document: dict[str, Any], drawn: list[Drawn], **more: Any) -> str:
+    """The page; whatever the data holds is text in it, never markup.
+
+    Parameters
+    ----------
+    template
+        Its name, such as ``page.html``.
+    document
+        All numbers and sentences; the page holds them as JSON, too.
+    drawn
+        Its figures, in their order.
+    **more
+        What else the template shows.
+    """
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters |= {"number": number, "amount": amount, "few": few}
-    template = environment.from_string(files("topgraft.report").joinpath("page.html").read_text("utf-8"))
+    folder = files("topgraft.report")
+    loader = jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8"))
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader)
+    environment.filters |= {
+        "number": number,
+        "amount": amount,
+        "few": few,
+        "share": share,
+        "milliseconds": milliseconds,
+    }
     shown = [
         {
             "name": one.name,
@@ -76,21 +76,12 @@ def html(document: dict[str, Any], drawn: list[Drawn], chain: str) -> str:
         }
         for one in drawn
     ]
-    return template.render(
+    return environment.get_template(template).render(
         document=document,
         figures=shown,
-        chain=chain[chain.index("<svg") :] if chain else "",
-        weights_title=weights_title(document["weights"]),
         numbers=as_json(document).replace("<", "\\u003c"),  # so that nothing can end the element
+        **more,
     )
-
-
-def weights_title(weights: dict[str, Any]) -> str:
-    """What to conclude from the load report."""
-    if weights["matched"] == "random":
-        return "Random values: no pretrained weights were loaded"
-    whole = weights["arrived"] == weights["tensors"]
-    return "All pretrained weights arrived" if whole else "Not all pretrained weights arrived"
 
 
 def few(names: list[str]) -> str:
@@ -107,7 +98,7 @@ def few(names: list[str]) -> str:
 
 def as_json(document: dict[str, Any]) -> str:
     """All numbers of the report, pictures left out."""
-    return json.dumps(_plain(document), ensure_ascii=False, allow_nan=False)
+    return json.dumps(plain(document), ensure_ascii=False, allow_nan=False)
 
 
 def as_csv(drawn: Drawn) -> str:
@@ -153,10 +144,45 @@ def amount(value: float | None, unit: str) -> str:
     return size(value) if unit in ("memory", "disk") else f"{value:g}"
 
 
-def _plain(value: Any) -> Any:
+def seconds(value: float) -> str:
+    """A time, with a decimal where it is short.
+
+    Examples
+    --------
+    >>> seconds(0.26), seconds(12.3), seconds(600)
+    ('0.3 s', '12 s', '10 min')
+    """
+    return duration(value) if value >= 10 else f"{value:.1f} s"
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage.
+
+    Examples
+    --------
+    >>> share(0.1234), share(None)
+    ('12.3 %', '–')
+    """
+    return "–" if value is None else percent(value, 1)
+
+
+def milliseconds(value: float | None) -> str:
+    """Seconds, as few as they are.
+
+    Examples
+    --------
+    >>> milliseconds(0.0334), milliseconds(0.0021), milliseconds(None)
+    ('33 ms', '2.1 ms', '–')
+    """
+    if value is None:
+        return "–"
+    return f"{1000 * value:.0f} ms" if value >= 0.01 else f"{1000 * value:.1f} ms"
+
+
+def plain(value: Any) -> Any:
     """The same without pictures, and with ``None`` for what is not a number."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items() if k != "picture"}
+        return {k: plain(v) for k, v in value.items() if k != "picture"}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -88,7 +89,7 @@ def app_of(service: Service) -> FastAPI:
 
     @app.post("/predict", openapi_extra=predict_schema(service.model, service.limits))
     async def predict(request: Request) -> Response:
-        """Label and probabilities of each input, in order: the rows of `topgraft predict --json`."""
+        """Label and probabilities, or numbers, of each input in order: the rows of `predict --json`."""
         limits = service.limits
         rows = await _within(
             limits.seconds,
@@ -98,7 +99,7 @@ def app_of(service: Service) -> FastAPI:
         found = await _predictions(service, rows)
         failed = sum(p.error is not None for p in found)
         service.metrics.answered(ok=len(found) - failed, failed=failed)
-        return JSONResponse([p.row(service.model.classes) for p in found])
+        return JSONResponse([p.row(service.model.classes, service.model.outputs) for p in found])
 
     return app
 
@@ -192,7 +193,7 @@ async def _all(answers: Sequence[Future[Prediction]]) -> list[Prediction | BaseE
 def _prediction(row: Row, found: Prediction | BaseException, modality: str) -> Prediction:
     """A prediction, or the error of an input on which the model can't be run; else the failure is raised."""
     if isinstance(found, Prediction):
-        if any(p != p for p in found.probabilities):  # noqa: PLR0124 (only what is not a number differs)
+        if not all(math.isfinite(number) for number in (*found.probabilities, *found.values)):
             return Prediction(row.name, None, None, (), "the network gives something that is not a number")
         return found
     # Which shapes of arrays a network takes only the network knows, and it says so in many ways.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from topgraft.predict import number_columns
 from topgraft.saved import Model
 from topgraft.serve.inputs import FIELD, KEYS
 from topgraft.serve.limits import Limits
@@ -29,7 +30,9 @@ class ServedModel:
     modality
         ``picture``, ``text`` or ``array``.
     classes
-        In the order of the columns ``p_<class>``.
+        In the order of the columns ``p_<class>``; empty where numbers are predicted.
+    outputs
+        Names of predicted numbers, in the order of the columns; empty where classes are predicted.
     backbone
         Where the pretrained network came from.
     blocks, keep, freeze
@@ -43,6 +46,7 @@ class ServedModel:
     name: str
     modality: str
     classes: tuple[str, ...]
+    outputs: tuple[str, ...]
     backbone: str
     blocks: int
     keep: int
@@ -58,6 +62,7 @@ def described(model: Model, name: str, score: dict[str, Any] | None, limits: Lim
         name=name,
         modality=model.modality,
         classes=model.classes,
+        outputs=model.outputs,
         backbone=str(known["backbone"]["source"]),
         blocks=len(known["blocks"]),
         keep=int(known["keep"]),
@@ -76,15 +81,7 @@ def predict_schema(model: Model, limits: Limits) -> dict[str, Any]:
         item: dict[str, Any] = {"type": "string"} if model.modality == "text" else {"type": "array"}
         of = {"type": "array", "items": item}
         content = {"application/json": _object(KEYS[model.modality], of, limits)}
-    row = {
-        "input": {"type": "string"},
-        "label": {"type": ["string", "null"], "enum": [*model.classes, None]},
-        **{
-            name: {"type": ["number", "null"], "minimum": 0, "maximum": 1}
-            for name in ("confidence", *(f"p_{name}" for name in model.classes))
-        },
-        "error": {"type": ["string", "null"]},
-    }
+    row = _row_schema(model)
     rows = {"type": "array", "items": {"type": "object", "properties": row, "required": list(row)}}
     error = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
     told = {
@@ -120,3 +117,13 @@ def _object(key: str, value: dict[str, Any], limits: Limits) -> dict[str, Any]:
         "additionalProperties": False,
     }
     return {"schema": schema}
+
+
+def _row_schema(model: Model) -> dict[str, Any]:
+    """The columns of a row of ``predict``."""
+    said: dict[str, Any] = {name: {"type": ["number", "null"]} for name in number_columns(model.outputs)}
+    if not model.outputs:
+        shares = ("confidence", *(f"p_{name}" for name in model.classes))
+        said = {"label": {"type": ["string", "null"], "enum": [*model.classes, None]}}
+        said |= {name: {"type": ["number", "null"], "minimum": 0, "maximum": 1} for name in shares}
+    return {"input": {"type": "string"}, **said, "error": {"type": ["string", "null"]}}

@@ -54,6 +54,33 @@ function table(pairs, best) {
   return element;
 }
 
+// One row a predicted number; the column of a single one is called "prediction" in the reply.
+function numbers(row) {
+  return model.outputs.map((name) => [name, row[model.outputs.length === 1 ? "prediction" : `prediction_${name}`]]);
+}
+
+const shown = (number) => number.toLocaleString("en", { maximumSignificantDigits: 6 });
+
+function numberTable(row) {
+  const element = made("table", null);
+  const head = made("tr", null);
+  head.append(made("th", "number", { scope: "col" }), made("th", "prediction", { scope: "col" }));
+  const body = made("tbody", null);
+  for (const [name, number] of numbers(row)) {
+    const line = made("tr", null);
+    line.append(made("th", name, { scope: "row" }), made("td", shown(number), { class: "number" }));
+    body.append(line);
+  }
+  element.append(made("thead", null), body);
+  element.tHead.append(head);
+  return element;
+}
+
+function inWords(row) {
+  if (!model.outputs.length) return `${row.label}, ${percent(row.confidence)}`;
+  return numbers(row).map(([name, number]) => `${name} ${shown(number)}`).join(", ");
+}
+
 function answer(row, title, picture) {
   const element = made("article", null, { class: "answer" });
   element.append(made("h2", title));
@@ -68,7 +95,11 @@ function answer(row, title, picture) {
     element.append(made("p", `No prediction: ${row.error}`, { class: "sick" }));
     return element;
   }
-  element.append(made("p", `${row.label}, ${percent(row.confidence)}`, { class: "said" }));
+  element.append(made("p", inWords(row), { class: "said" }));
+  if (model.outputs.length) {
+    if (model.outputs.length > 1) element.append(numberTable(row));
+    return element;
+  }
   const pairs = model.classes.map((name) => [name, row[`p_${name}`]]).sort((a, b) => b[1] - a[1]);
   element.append(table(pairs.slice(0, SHOWN), row.label));
   if (pairs.length > SHOWN) {
@@ -85,7 +116,7 @@ function told(rows, titles) {
     return `${rows.length} predictions${failed ? `, ${failed} of them without an answer` : ""}; they follow below.`;
   }
   const [row] = rows;
-  return row.error !== null ? `${titles[0]}: no prediction (${row.error})` : `${titles[0]}: ${row.label}, ${percent(row.confidence)}`;
+  return row.error !== null ? `${titles[0]}: no prediction (${row.error})` : `${titles[0]}: ${inWords(row)}`;
 }
 
 async function ask(request, titles, pictures = []) {
@@ -182,11 +213,12 @@ function takeWords() {
 
 function about() {
   const kinds = { picture: "pictures", text: "texts", array: "arrays" };
+  const kept = `Keeps ${model.keep} of ${model.blocks} blocks of ${model.backbone}.`;
   const names = model.classes.slice(0, SHOWN).join(", ");
   const more = model.classes.length > SHOWN ? ` and ${model.classes.length - SHOWN} more` : "";
   const score = model.score ? ` Its ${model.score.metric} was ${percent(model.score.value)} on ${model.score.n} untouched examples.` : "";
-  return `Tells ${kinds[model.modality]} of ${model.classes.length} classes apart: ${names}${more}. ` +
-    `Keeps ${model.keep} of ${model.blocks} blocks of ${model.backbone}.${score}`;
+  if (model.outputs.length) return `Predicts ${model.outputs.join(", ")} of ${kinds[model.modality]}. ${kept}${score}`;
+  return `Tells ${kinds[model.modality]} of ${model.classes.length} classes apart: ${names}${more}. ${kept}${score}`;
 }
 
 async function start() {

@@ -244,7 +244,10 @@ def _ending(server: Server) -> Iterator[None]:
 
 def _say(console: Console, model: Model, name: str, score: dict[str, Any] | None, at: str) -> None:
     classes = ", ".join(model.classes[:8]) + (", …" if len(model.classes) > 8 else "")
-    told = [f"{name}: {model.modality}s in {len(model.classes):,} classes ({classes})"]
+    does = f"{model.modality}s in {len(model.classes):,} classes ({classes})"
+    if model.outputs:
+        does = f"{', '.join(model.outputs)} of {model.modality}s"
+    told = [f"{name}: {does}"]
     if score is not None:
         told.append(f"{score['metric']} {percent(score['value'], 1)} on {score['n']} untouched examples")
     console.line("Model", *told)

@@ -1,0 +1,148 @@
+"""What a head learns: classes, by cross-entropy, or numbers, by squared error.
+
+The dtype of targets tells which. Whole numbers ``(n,)`` are indices of classes, and outputs ``(n, classes)``
+are logits. Floats ``(n, outputs)`` are standardised numbers (:class:`Scale`), and outputs of that shape are
+predictions. Everything between reading the data and saving the model goes by these functions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from topgraft.errors import TopgraftError
+
+if TYPE_CHECKING:
+    from topgraft.data.types import Data
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def are_numbers(targets: Tensor | Array) -> bool:
+    """Whether targets are numbers to be predicted, and not indices of classes.
+
+    Examples
+    --------
+    >>> are_numbers(torch.tensor([0, 1])), are_numbers(np.array([[0.5], [1.5]]))
+    (False, True)
+    """
+    if isinstance(targets, Tensor):
+        return targets.is_floating_point()
+    return bool(targets.dtype.kind == "f")
+
+
+def losses(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Loss of every example, ``(n,)``: cross-entropy in nats, or the squared error, mean over the outputs.
+
+    Of standardised numbers always guessing the mean loses 1 on average.
+
+    Examples
+    --------
+    >>> losses(torch.zeros(1, 2), torch.tensor([1])).round(decimals=4)
+    tensor([0.6931])
+    >>> losses(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]]))
+    tensor([5.])
+    """
+    if are_numbers(targets):
+        return (outputs - targets.to(outputs.dtype)).square().mean(1)
+    return nn.functional.cross_entropy(outputs, targets, reduction="none")
+
+
+def mean_loss(
+    outputs: Tensor, targets: Tensor, weight: Tensor | None = None, *, smoothing: float = 0.0
+) -> Tensor:
+    """Mean of :func:`losses`; with ``weight`` ``(classes,)`` the weighted mean of cross-entropies.
+
+    ``smoothing`` is the share of each label that is spread evenly over the classes (Szegedy et al. 2016).
+
+    Examples
+    --------
+    >>> sure = torch.tensor([[9.0, -9.0]])
+    >>> [round(float(mean_loss(sure, torch.tensor([0]), smoothing=s)), 3) for s in (0.0, 0.1)]
+    [0.0, 0.9]
+    """
+    if are_numbers(targets):
+        return losses(outputs, targets).mean()
+    return nn.functional.cross_entropy(outputs, targets, weight=weight, label_smoothing=smoothing)
+
+
+def marks(outputs: Tensor, targets: Tensor) -> Tensor:
+    """What a score is the mean of, by example ``(n,)``: whether the class is right, or one less the loss.
+
+    The mean of the first is the accuracy; of the second, over standardised numbers, the coefficient of
+    determination (R², the share of the variance that is explained).
+
+    Examples
+    --------
+    >>> marks(torch.tensor([[2.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 0]))
+    tensor([ True, False])
+    >>> marks(torch.tensor([[0.5]]), torch.tensor([[1.0]]))
+    tensor([0.7500])
+    """
+    if are_numbers(targets):
+        return 1 - losses(outputs, targets)
+    return outputs.argmax(1) == targets
+
+
+def loss_of_guessing(outputs: int, targets: Tensor) -> float:
+    """What knowing nothing loses: the logarithm of the number of classes, or the variance of numbers, 1."""
+    return 1.0 if are_numbers(targets) else math.log(max(2, outputs))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Numbers to be predicted, brought to mean 0 and standard deviation 1, an output each.
+
+    Parameters
+    ----------
+    mean, spread
+        ``(outputs,)``: of the examples that choices are made on, in the target's own unit.
+    """
+
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+
+    @classmethod
+    def of(cls, targets: Array, names: tuple[str, ...] = ()) -> Scale:
+        """The scale of ``(n, outputs)`` float64 numbers.
+
+        Raises
+        ------
+        TopgraftError
+            If an output is the same number everywhere, so that there is nothing to learn.
+        """
+        mean, spread = targets.mean(0), targets.std(0)
+        for place, (middle, width) in enumerate(zip(mean, spread, strict=True)):
+            if not width > 1e-12 * max(1.0, abs(middle)):
+                name = f'"{names[place]}"' if place < len(names) else f"output {place + 1}"
+                raise TopgraftError(
+                    f"All {len(targets):,} numbers of {name} are {targets[0, place]:g}. "
+                    "Two or more different ones are needed to learn from."
+                )
+        return cls(tuple(mean.tolist()), tuple(spread.tolist()))
+
+    def standardised(self, targets: Array) -> Tensor:
+        """``(n, outputs)`` float64 numbers in units of the spread, the mean at 0."""
+        return torch.from_numpy((targets - np.array(self.mean)) / np.array(self.spread))
+
+
+def scale_of(data: Data) -> Scale | None:
+    """The scale of the numbers that these examples are to teach; ``None`` for classes.
+
+    Raises
+    ------
+    TopgraftError
+        As :meth:`Scale.of` does.
+    """
+    return Scale.of(np.asarray(data.targets), data.outputs) if data.outputs else None
+
+
+def encoded(data: Data, scale: Scale | None) -> Tensor:
+    """Targets as training and probes take them: indices ``(n,)`` int64, or standardised numbers float64."""
+    targets = np.asarray(data.targets)
+    return torch.as_tensor(targets) if scale is None else scale.standardised(targets)
