@@ -41,7 +41,7 @@ class FitError(TopgraftError, ValueError):
 
 
 class Transfer(BaseEstimator):
-    """What both estimators share: reading X, the backbone, the store.
+    """What all estimators share: reading X, the backbone, the store.
 
     After a fit ``modality_`` says what X was: ``"numbers"`` (without a backbone), or what the backbone reads.
     """

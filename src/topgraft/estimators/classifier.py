@@ -15,7 +15,7 @@ from topgraft.backbones.types import Backbone
 from topgraft.calibration import log_softmax
 from topgraft.estimators.base import Array, FitError
 from topgraft.estimators.given import names_of
-from topgraft.estimators.trained import TransferPredictor
+from topgraft.estimators.predictor import TransferPredictor
 from topgraft.head import Head
 from topgraft.linear import fit_head
 from topgraft.search import balanced

@@ -10,7 +10,7 @@ from sklearn.base import RegressorMixin
 
 from topgraft.errors import TopgraftError
 from topgraft.estimators.base import Array, FitError
-from topgraft.estimators.trained import TransferPredictor
+from topgraft.estimators.predictor import TransferPredictor
 from topgraft.head import Head
 from topgraft.linear import fit_head
 from topgraft.objective import Scale
