@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from small_networks import backbone_of, data_of_maps, example_maps, maps
 
@@ -20,6 +21,7 @@ def backbone() -> Backbone:
 
 def result(**more: Any) -> dict[str, Any]:
     names = ["stem", "blocks.0", "blocks.1"]
+    score = {"metric": "accuracy", "value": 0.875, "low": 0.7, "high": 0.951, "n": 40}
     return {
         "keep": 2,
         "freeze": 1,
@@ -28,7 +30,8 @@ def result(**more: Any) -> dict[str, Any]:
         "model": "photos.topgraft",
         "majority": 0.25,
         "blocks": {"all": names, "kept": names[:2], "frozen": names[:1]},
-        "score": {"metric": "accuracy", "value": 0.875, "low": 0.7, "high": 0.951, "n": 40},
+        "score": score,
+        "scores": [score, {**score, "metric": "macro F1", "value": 0.8}],
         **more,
     }
 
@@ -76,3 +79,20 @@ def test_names_cannot_act_in_the_card(backbone: Backbone) -> None:
     assert "[x](" not in card
     assert "\\<script\\>" in card
     assert card.count("\n---\n") == 1
+
+
+def test_the_card_of_numbers_tells_their_errors_and_no_classes(backbone: Backbone) -> None:
+    data = replace(DATA, classes=(), outputs=("width", "<b>height"), targets=np.zeros((len(DATA), 2)))
+    score = {"metric": "R2", "value": 0.5, "low": 0.25, "high": 0.75, "n": 40}
+    errors = [
+        {**score, "metric": f"mean absolute error of {n}", "value": v}
+        for n, v in (("width", 3.25), ("b", 7e4))
+    ]
+    found = result(score=score, scores=[score, *errors], majority=-0.01)
+    card = model_card(found, backbone, data, command_seed=0)
+    assert "pipeline_tag: tabular-regression" in card
+    assert "R2 50.0 % on 40 untouched examples" in card
+    assert "always answering the mean gives -1.0 %" in card
+    assert "mean absolute error of width 3.25; mean absolute error of b 70,000" in card
+    assert "To be predicted: width, \\<b\\>height." in card
+    assert "Probabilities" not in card

@@ -24,6 +24,7 @@ from topgraft.head import Head
 from topgraft.linear import fit_head
 from topgraft.objective import Scale, losses
 from topgraft.search import new_graft, source_at
+from topgraft.show import in_unit
 from topgraft.train import evaluate
 
 WORTH = {"praise": 40.5, "blame": -20.25, "neither": 3.0}
@@ -77,7 +78,7 @@ def test_a_fit_tells_what_it_predicts_and_how_well(run: tuple[Path, dict]) -> No
     assert read_json(out / "labels.json") == ["worth"]
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "always answering the mean gives" in card
-    assert f"mean absolute error {result['scores'][1]['value']:.4g}" in card
+    assert f"mean absolute error {in_unit(result['scores'][1]['value'])}" in card
 
 
 def test_the_score_comes_from_what_predict_says_of_the_untouched_rows(run: tuple[Path, dict]) -> None:

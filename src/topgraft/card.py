@@ -7,7 +7,7 @@ from typing import Any
 from topgraft.backbones.types import Backbone
 from topgraft.console import percent
 from topgraft.data.types import Data
-from topgraft.show import constant_answer, is_share
+from topgraft.show import constant_answer, in_unit, is_share
 
 
 def model_card(result: dict[str, Any], backbone: Backbone, data: Data, *, command_seed: int) -> str:
@@ -37,7 +37,9 @@ def model_card(result: dict[str, Any], backbone: Backbone, data: Data, *, comman
     if data.outputs:
         counts = f"To be predicted: {', '.join(map(plain_text, data.outputs))}."
     errors = [
-        f"; {one['metric']} {one['value']:.4g}" for one in result["scores"] if not is_share(one["metric"])
+        f"; {one['metric']} {in_unit(one['value'])}"
+        for one in result["scores"]
+        if not is_share(one["metric"])
     ]
     constant = f"always answering {constant_answer(score['metric'])} gives {percent(result['majority'], 1)}"
     licence = backbone.licence or "not known"

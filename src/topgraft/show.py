@@ -237,6 +237,17 @@ def constant_answer(metric: str) -> str:
     return "the mean" if metric == R2 else "the most frequent class"
 
 
+def in_unit(value: float) -> str:
+    """A number in the target's unit, in a few digits.
+
+    Examples
+    --------
+    >>> in_unit(1234567.8), in_unit(0.012345)
+    ('1,234,568', '0.0123')
+    """
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def score_in_words(score: Score, behind: str = "") -> str:
     """A score with its interval: ``82.1 % on 60 examples (95 % interval 70.0 % to 90.1 %)``, or in the unit.
 
@@ -246,8 +257,7 @@ def score_in_words(score: Score, behind: str = "") -> str:
     ('50.0 % (95 % interval 25.0 % to 62.5 %)', '1,234 (95 % interval 0.123 to 2,000,000)')
     """
     value, low, high = (
-        percent(v, 1) if is_share(score.metric) else f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}"
-        for v in (score.value, score.low, score.high)
+        percent(v, 1) if is_share(score.metric) else in_unit(v) for v in (score.value, score.low, score.high)
     )
     return f"{value}{f' {behind}' if behind else ''} (95 % interval {low} to {high})"
 
