@@ -36,11 +36,8 @@ def model_card(result: dict[str, Any], backbone: Backbone, data: Data, *, comman
     counts = "\n".join(f"- {plain_text(name)}: {n:,}" for name, n in data.counts.items())
     if data.outputs:
         counts = f"To be predicted: {', '.join(map(plain_text, data.outputs))}."
-    errors = [
-        f"; {one['metric']} {in_unit(one['value'])}"
-        for one in result["scores"]
-        if not is_share(one["metric"])
-    ]
+    in_units = [one for one in result["scores"] if not is_share(one["metric"])]
+    errors = [f"; {one['metric']} {in_unit(one['value'])}" for one in in_units]
     constant = f"always answering {constant_answer(score['metric'])} gives {percent(result['majority'], 1)}"
     licence = backbone.licence or "not known"
     return f"""---
