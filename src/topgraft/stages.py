@@ -122,6 +122,11 @@ def prepare(
     else:
         development = data
         untouched = read_test(test, data, allow_overlap=allow_overlap)
+    if len(untouched) > 1 and len(np.unique(untouched.groups)) == 1:
+        raise TopgraftError(
+            f"All {len(untouched):,} examples for the final score are duplicates of one another or of one "
+            "group, so it would say nothing of others. Add examples, or give a test set (--test)."
+        )
     assert development.targets is not None
     fold_of, _, notes = assign_folds(
         development.targets,
