@@ -209,7 +209,7 @@ CASES: list[Bad] = [
     Bad(OPTIONS, "freeze less than nothing", _text_option("--freeze", "-1"), ("freeze=-1",)),
     Bad(OPTIONS, "no time", _option("--budget", "0"), ("--budget 0", "out of range")),
     Bad(OPTIONS, "time that is no number", _option("--budget", "nan"), ("--budget",)),
-    Bad(OPTIONS, "a word for a number", _option("--epochs", "many"), ("--epochs", "many")),
+    Bad(OPTIONS, "a word for a number", _option("--epochs", "many"), ("--epochs", "integer")),
     Bad(OPTIONS, "no epochs", _option("--epochs", "0"), ("--epochs 0",)),
     Bad(OPTIONS, "batches of nothing", _option("--batch-size", "0"), ("--batch-size 0",)),
     Bad(OPTIONS, "one fold", _option("--folds", "1"), ("--folds 1", "2 to 100")),
