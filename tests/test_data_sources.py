@@ -153,3 +153,9 @@ def test_an_overlap_of_arrays() -> None:
     with pytest.raises(TopgraftError, match="1 example of the test set is in"):
         read_test((x[9:], [1, 0, 1]), data)
     assert len(read_test((x[10:], [0, 1]), data)) == 2
+
+
+@pytest.mark.parametrize("given", ["", "  ", "a\0b"])
+def test_a_path_that_is_none_is_not_taken_for_the_folder_where_one_stands(given: str) -> None:
+    with pytest.raises(TopgraftError, match=r"path .* was given"):
+        read(given)

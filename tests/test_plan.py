@@ -68,3 +68,33 @@ def test_a_run_whose_plan_is_damaged_says_how_to_go_on(tmp_path: Path) -> None:
     place.write_text(place.read_text()[:-9])
     with pytest.raises(TopgraftError, match=f"damaged: .*\nDelete {tmp_path} to begin this run anew"):
         Plan.of_run(place, given)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("threads", "all", "not a number of threads"),
+        ("threads", 0, "not a number of threads"),
+        ("keep", "most", "not a whole number"),
+        ("epochs_done_at_4", -1, "not a whole number"),
+        ("freeze", True, "not a whole number"),
+        ("rate", "fast", "not a number or null"),
+        ("backbone", [1], "not a text or null"),
+        ("refit", "yes", "not true or false"),
+        ("hidden", [8, "x"], "not a list of whole numbers"),
+        ("allow_missing", "all", "not a list of texts"),
+        ("short_1_2", {"freeze": 1}, "not a short training"),
+    ],
+)
+def test_a_decision_that_cannot_be_one_is_refused(
+    tmp_path: Path, name: str, value: object, said: str
+) -> None:
+    document = {"form": 1, "decisions": {name: {"value": value, "reason": "so"}}}
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    with pytest.raises(TopgraftError, match=f"its decision on {name} is .*{said}"):
+        Plan.read(tmp_path / "plan.json")
+
+
+def test_decisions_of_other_names_are_not_looked_at(tmp_path: Path) -> None:
+    Plan(tmp_path / "plan.json").decide("later", lambda: ({"any": "thing"}, "of a later version"))
+    assert Plan.read(tmp_path / "plan.json")["later"]["value"] == {"any": "thing"}

@@ -36,6 +36,14 @@ def test_the_untouched_part_and_the_development_part_share_nothing(backbone: Bac
     assert len(ready.fold_of) == 36
 
 
+def test_an_untouched_part_of_one_group_is_refused_before_anything_is_measured(backbone: Backbone) -> None:
+    inputs = np.asarray(DATA.inputs)[:6]
+    twins = read((np.concatenate([inputs, inputs])[:9], ["a", "b", "c"] * 3))
+    alike = replace(twins, groups=np.arange(9) // 3)
+    with pytest.raises(TopgraftError, match=r"one group.*--test"):
+        prepare(alike, backbone, SETTINGS)
+
+
 def test_a_test_set_leaves_all_data_for_development(backbone: Backbone) -> None:
     other = data_of_maps(12, seed=99)
     test = (np.asarray(other.inputs), [other.classes[t] for t in np.asarray(other.targets)])

@@ -123,9 +123,7 @@ ROW: dict[str, Any] = {"name": "a disk", "kind": "disk", "status": 1, "told": "f
 
 
 def test_the_page_counts_what_survived_was_lost_and_was_wrong() -> None:
-    rows: dict[str, list[dict[str, Any]]] = {
-        part: [] for part in ("kills", "stops", "faults", "company", "input")
-    }
+    rows: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
     rows["faults"] = [
         {**ROW, "outcome": "refused"},
         {**ROW, "outcome": "not tried"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -11,6 +12,55 @@ from topgraft.files import read_json, write_json
 
 Value = TypeVar("Value")
 FORM = 1
+KINDS = {
+    "a whole number from 0 on": (
+        *("keep", "freeze", "candidate", "epochs", "folds", "batch_size", "soup", "epochs_done_at_*"),
+        "views_at_*",
+    ),
+    "a number of threads from 1 to 1024": ("threads",),
+    "a number": ("held_out", "dropout", "clip", "warmup", "seconds_an_example"),
+    "a number or null": ("rate", "mixup"),
+    "a text": ("weights", "augment", "class_weights", "prefer", "engine", "precision", "resize"),
+    "a text or null": ("backbone",),
+    "true or false": ("tune_norms", "refit", "refit_all", "start_counts"),
+    "a list of whole numbers": ("taps", "hidden"),
+    "a list of texts": ("allow_missing",),
+    "a short training": ("short_*",),
+}
+"""What the decisions of these names are; others are not looked at."""
+SHORT = {"freeze", "epochs", "loss", "score", "seconds"}
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+CHECKS: dict[str, Callable[[Any], bool]] = {
+    "a whole number from 0 on": _whole,
+    "a number of threads from 1 to 1024": lambda value: _whole(value) and 1 <= value <= 1024,
+    "a number": _number,
+    "a number or null": lambda value: value is None or _number(value),
+    "a text": lambda value: isinstance(value, str),
+    "a text or null": lambda value: value is None or isinstance(value, str),
+    "true or false": lambda value: isinstance(value, bool),
+    "a list of whole numbers": lambda value: isinstance(value, list) and all(map(_whole, value)),
+    "a list of texts": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+    "a short training": lambda value: (
+        isinstance(value, dict) and value.keys() == SHORT and all(map(_number, value.values()))
+    ),
+}
+
+
+def _not_as_it_must_be(name: str, value: Any) -> str | None:
+    """What a decision should be, where its value is something else."""
+    for kind, names in KINDS.items():
+        if any(fnmatchcase(name, pattern) for pattern in names):
+            return None if CHECKS[kind](value) else kind
+    return None
 
 
 class Plan:
@@ -49,6 +99,10 @@ class Plan:
             isinstance(d, dict) and d.keys() >= {"value", "reason"} for d in decisions.values()
         ):
             raise TopgraftError(f"{path} is damaged: its decisions have no value or no reason.")
+        for name, decision in decisions.items():
+            if (expected := _not_as_it_must_be(name, decision["value"])) is not None:
+                given = f"{decision['value']!r:.60}"
+                raise TopgraftError(f"{path} is damaged: its decision on {name} is {given}, not {expected}.")
         return cast("dict[str, Any]", decisions)
 
     @classmethod

@@ -132,6 +132,11 @@ def prepare(
     else:
         development = data
         untouched = read_test(test, data, allow_overlap=allow_overlap)
+    if len(untouched) > 1 and len(np.unique(untouched.groups)) == 1:
+        raise TopgraftError(
+            f"All {len(untouched):,} examples for the final score are duplicates of one another or of one "
+            "group, so it would say nothing of others. Add examples, or give a test set (--test)."
+        )
     for option in ("class_weights", "label_smoothing"):
         told = getattr(settings, option)
         if data.outputs and told != getattr(Settings, option):

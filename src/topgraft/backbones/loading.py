@@ -219,7 +219,7 @@ def _unknown(source: str) -> str:
     known = [*(f"timm/{n}" for n in timm.list_models()), *(f"hf/{n}" for n in HUB_NAMES), DEFAULTS["sound"]]
     exact = [k for k in known if k.rpartition("/")[2] == short]
     near = f" Nearest: {', '.join(exact)}." if exact else did_you_mean(f"timm/{short}", known)
-    folder = f" hf/{source} is a folder." if Path(source).is_dir() else ""
+    folder = f" hf/{source} is a folder." if source and Path(source).is_dir() else ""
     return (
         f"There is no backbone {source!r}.{folder or near}\n"
         "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME, package.module:function or the "

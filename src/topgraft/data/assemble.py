@@ -240,7 +240,7 @@ def _classes(
         classes = _in_order(present, found.order)
         if len(classes) == 1:
             raise TopgraftError(
-                f'{found.origin}: only one class was found, "{classes[0]}" '
+                f'{found.origin}: only one class was found, "{classes[0]:.60}" '
                 f"({number(len(labels), 'example')}). Two or more are needed to learn to tell them apart."
             )
         if len(classes) > 20 and len(classes) * 2 > len(labels):

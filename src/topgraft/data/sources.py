@@ -210,8 +210,11 @@ def _may_be_table(source: Any) -> bool:
 
 def _read_path(given: str, *, one_class: bool, kind: Kind | None) -> Found | Table:
     path = Path(given)
-    if "\0" in given:
-        raise TopgraftError("A path with a zero byte was given.")
+    if not given.strip() or "\0" in given:
+        what = "with a zero byte" if given.strip() else "that is empty"
+        raise TopgraftError(
+            f"A path {what} was given. Expected a folder with one folder a class, or a table."
+        )
     refuse_missing(path, printable(given))
     if path.is_dir():
         saved = open_saved(path, printable(given))
