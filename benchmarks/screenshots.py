@@ -27,7 +27,7 @@ from topgraft import demo
 
 OUT = ROOT / "build" / "screenshots"
 MADE = OUT / "made"
-KINDS, EACH = ("animals", "buildings", "food", "plants"), 40
+KINDS, EACH = ("animals", "buildings", "food", "plants"), 24
 WIDTHS, SCHEMES = (390, 1280), ("light", "dark")
 
 
@@ -52,7 +52,7 @@ def made(budget: float) -> dict[str, Path]:
     """The report pages by name; fits and the comparison only where they are not there yet."""
     data = photos()
     fits = {
-        "trained": ("--keep", "14", "--freeze", "9", "--epochs", "3"),
+        "trained": ("--keep", "14", "--freeze", "12", "--epochs", "2"),
         "frozen": ("--keep", "60%", "--freeze", "all"),
         "other-split": ("--freeze", "all", "--seed", "1"),
     }
