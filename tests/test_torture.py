@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torture import Kept, is_done
+from torture import PARTS, Kept, is_done
 from torture_bench import REPAIRED, TRACE, Bench, flip, plainly, shards
 from torture_company import at_once, data_during
 from torture_faults import later
