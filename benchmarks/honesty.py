@@ -103,7 +103,7 @@ def judged(evidence: Any, advice: Any, seed: int) -> dict[str, Any]:
     from topgraft.confidence import Paired
 
     majority = evidence.chance_predictions != evidence.targets
-    wrong = np.column_stack([majority, *(~cut.correct for cut in evidence.cuts)]).astype(float)
+    wrong = np.column_stack([majority, *(~cut.marks for cut in evidence.cuts)]).astype(float)
     paired = Paired.of([wrong], evidence.groups, seed=seed)
     critical = float(np.quantile(np.abs(paired.worse_by_chance(0)[:, 0]).max(1), 1 - ALLOWED))
     gains = paired.means[0, 0] - paired.means[0, 1:]

@@ -132,6 +132,9 @@ class Running:
         seconds = time.monotonic() - self.began
         for reader in self._readers:
             reader.join(10)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
         err = "".join(line for _, line in self.lines)
         return Done(status, "".join(self._out), err, seconds, self._stages())
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator
@@ -57,6 +58,19 @@ def killed(task: Callable[[], Any]) -> None:
     os.close(reader)
     assert os.WIFSIGNALED(status)
     assert os.WTERMSIG(status) == 9
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """In the block Ctrl-C is what Python makes of it, as in a program of its own; for the main thread.
+
+    Not in a child: one that is forked from a process with torch's threads may crash where it computes.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def limit_file_size(size: int) -> None:

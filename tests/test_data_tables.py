@@ -165,7 +165,9 @@ def test_one_class_only_and_labels_that_are_no_classes(tmp_path: Path) -> None:
     assert 'only one class was found, "x"' in message(write(tmp_path / "t.csv", csv_of(TEXTS, ["x"] * 6)))
     many = [f"the text number {i}" for i in range(40)]
     path = write(tmp_path / "u.csv", csv_of(many, [str(i) for i in range(40)]))
-    assert '40 different labels for 40 examples (column "label") are no classes' in message(path)
+    said = message(path)
+    assert '40 different labels for 40 examples (column "label") are no classes' in said
+    assert said.endswith("If these are numbers to be predicted: --task regression.")
 
 
 def test_groups_are_kept_and_missing_ones_stand_alone(tmp_path: Path) -> None:

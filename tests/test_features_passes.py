@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from child_process import in_child, killed
+from child_process import interruptible, killed
 from hub_cache import tiny_bert
 from small_networks import backbone_of, bits, data_of_maps, differing, example_maps, maps
 from torch import Tensor
@@ -230,17 +230,9 @@ def test_a_pass_that_is_to_stop_stores_what_it_has_begun(backbone, store):
         if len(done) == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-    def task() -> str:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        with gently():
-            try:
-                one_pass(backbone, DATA, store, batch_size=4, advance=stop)
-            except KeyboardInterrupt:
-                return "stopped"
-        return "done"
-
     done: list[int] = []
-    assert in_child(task) == "stopped"
+    with interruptible(), gently(), pytest.raises(KeyboardInterrupt):
+        one_pass(backbone, DATA, store, batch_size=4, advance=stop)
     _, reused = one_pass(backbone, DATA, store, batch_size=4)
     assert 8 <= reused < 24
     assert reused % 4 == 0

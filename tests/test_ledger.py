@@ -8,7 +8,7 @@ from topgraft.ledger import STAGES, Ledger
 def test_predicted_corrected_and_actual_stand_side_by_side():
     ledger = Ledger()
     ledger.predict("training", seconds=10.0, epochs=5)
-    ledger.marks("training", seconds=8.0)
+    ledger.correct("training", seconds=8.0)
     ledger.spend("training", seconds=3.0, epochs=4)
     ledger.spend("training", seconds=4.0)
     assert ledger.to_json()["training"] == {

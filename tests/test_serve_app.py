@@ -262,7 +262,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_looks_like_the_report(address
     assert len(sources) == 3
     assert not [found for source in sources for found in re.findall(r"(?:https?:)?//[\w.]+\.\w+", source)]
     package = Path(topgraft.__file__).parent
-    report = (package / "report" / "page.html").read_text(encoding="utf-8")
+    report = (package / "report" / "base.html").read_text(encoding="utf-8")
     colours = re.compile(r"--[a-z]+: #[0-9a-f]{6}")
     light_and_dark = colours.findall(report.partition("@media print")[0])
     assert len(light_and_dark) == 14

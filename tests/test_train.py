@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from child_process import in_child, killed
+from child_process import interruptible, killed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import (
@@ -178,7 +178,7 @@ def test_a_training_that_was_killed_goes_on_and_ends_with_the_same_bits(tmp_path
 
 
 class Stops:
-    """A source at which, in a child process, Ctrl-C is pressed, once or twice, when a batch is read."""
+    """A source at which Ctrl-C is pressed, once or twice, when a batch is read."""
 
     def __init__(self, source: Source, at: int, *, presses: int = 1) -> None:
         self.source, self.at, self.presses, self.read = source, at, presses, 0
@@ -200,15 +200,10 @@ def test_a_training_that_is_to_stop_keeps_the_step_under_way_and_goes_on_to_the_
     undisturbed = graft_of(chain, CUTS, 1, drop=True)
     whole = fitted(undisturbed, source, recipe=recipe)
 
-    def in_another_process() -> list[int]:
-        torch.set_num_threads(1)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stops = Stops(source, at, presses=presses)
-        with gently(), contextlib.suppress(KeyboardInterrupt):
-            fitted(graft_of(chain, CUTS, 1, drop=True), stops, checkpoint=path, recipe=recipe)
-        return [stops.read]
-
-    assert in_child(in_another_process) == [at]
+    stops = Stops(source, at, presses=presses)
+    with interruptible(), gently(), contextlib.suppress(KeyboardInterrupt):
+        fitted(graft_of(chain, CUTS, 1, drop=True), stops, checkpoint=path, recipe=recipe)
+    assert stops.read == at
     resumed, rest = graft_of(chain, CUTS, 1, drop=True), Stops(source, 0)
     history = fitted(resumed, rest, checkpoint=path, recipe=recipe)
     assert differing(kept(resumed), kept(undisturbed)) == set()

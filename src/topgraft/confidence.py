@@ -191,7 +191,7 @@ def pairwise_gains(paired: Paired, *, level: float = 0.95) -> tuple[Array, Array
     --------
     >>> wrong = np.tile([[1, 0], [1, 0], [0, 1], [1, 1]], (10, 1))
     >>> gains, low, high = pairwise_gains(Paired.of([wrong], np.arange(40), seed=0))
-    >>> gains[1, 0], bool(low[1, 0] > 0), bool(low[1, 0] == -high[0, 1])
+    >>> float(gains[1, 0]), bool(low[1, 0] > 0), bool(low[1, 0] == -high[0, 1])
     (0.25, False, True)
     """
     chance = [np.abs(paired.worse_by_chance(k)[:, 0]) for k in range(paired.means.shape[1])]

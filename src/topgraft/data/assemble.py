@@ -17,7 +17,7 @@ from topgraft.data.folders import natural
 from topgraft.data.notes import duplicate_notes, left_out_notes, listed, number, sound_notes
 from topgraft.data.pictures import PictureError, as_rgb, open_picture, read_bytes, thumbnail
 from topgraft.data.sounds import MAX_BYTES, Sound, SoundError, reader, sound_of
-from topgraft.data.targets import is_regression, numbers_of, output_names, said_of_numbers
+from topgraft.data.targets import hint, is_regression, numbers_of, output_names, said_of_numbers
 from topgraft.data.types import Data, Found, Inputs, LeftOut, Task, differ
 from topgraft.errors import TopgraftError, did_you_mean
 
@@ -248,7 +248,7 @@ def _classes(
             raise TopgraftError(
                 f"{found.origin}: {len(classes):,} different labels for {number(len(labels), 'example')}"
                 f"{where} are no classes. "
-                "Expected several examples of each class: is this the column of the labels?"
+                f"Expected several examples of each class: is this the column of the labels?{hint(classes)}"
             )
     if found.labels is not None:
         lost = sorted({str(label) for label in found.labels if label is not None} - present, key=natural)

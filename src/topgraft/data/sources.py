@@ -66,8 +66,8 @@ def read(
         Whether to look for near duplicates too, beside exact ones.
     task
         ``"classification"``, or ``"regression"`` for labels that are numbers to be predicted. Where not
-        given, labels are classes, unless they are more than 20 different numbers with a fraction, or that
-        seldom occur twice; a note says so.
+        given, labels are classes, unless they are more than 20 different numbers of which some have a
+        fraction; a note says so.
 
     Returns
     -------

@@ -14,7 +14,7 @@ from topgraft.data.types import TASKS, Found, Task
 from topgraft.errors import TopgraftError, did_you_mean
 
 MANY = 20
-"""Different numbers, more than which are no classes if most of them occur once or have a fraction."""
+"""Different numbers, more than which are no classes if some have a fraction."""
 
 
 def refuse_task(task: str | None) -> None:
@@ -31,8 +31,8 @@ def is_regression(
     """Whether labels are numbers to be predicted; ``notes`` gets a sentence where nobody has said so.
 
     Where the task is not given they are if there are several columns of them, or if all labels are numbers,
-    more than :data:`MANY` different ones, and some have a fraction or there are more than half as many as
-    examples.
+    more than :data:`MANY` different ones, and some have a fraction. Whole numbers may as well be names, or
+    numbers of rows that nobody wants predicted.
     """
     if found.numbers:
         if task == "classification":
@@ -47,8 +47,7 @@ def is_regression(
     if any(value is None for value in values):
         return False
     different = {value for value in values if value is not None}
-    has_fraction = any(not value.is_integer() for value in different)
-    if len(different) <= MANY or not (has_fraction or 2 * len(different) > len(labels)):
+    if len(different) <= MANY or all(value.is_integer() for value in different):
         return False
     notes.append(
         f"The labels are {len(different):,} different numbers, so that numbers are predicted "

@@ -137,7 +137,7 @@ def text_row(name: str, cell: Any) -> Row:
     Examples
     --------
     >>> text_row("0", "a film"), text_row("1", " ").error, text_row("2", ["a"]).error
-    (Row(name='0', value='a film', error=None), 'an empty text', 'a list, not a text')
+    (Row(name='0', value='a film', error=None, digest=None), 'an empty text', 'a list, not a text')
     """
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return Row(name, None, "an empty text")

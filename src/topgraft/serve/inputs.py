@@ -122,7 +122,7 @@ def picture_row(name: str | None, content: bytes, index: int) -> Row:
     Examples
     --------
     >>> picture_row("../../etc/passwd", b"", 0)
-    Row(name='../../etc/passwd', value=None, error='an empty file (0 bytes)')
+    Row(name='../../etc/passwd', value=None, error='an empty file (0 bytes)', digest=None)
     """
     shown = printable(name) if name else str(index)
     return Row(shown, content) if content else Row(shown, None, "an empty file (0 bytes)")
