@@ -6,6 +6,7 @@ import io
 import pickle
 import struct
 import wave
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ PICTURES, SOUNDS = "Pictures that can't be used: each is left out by itself", "S
 
 
 def zipped(files: dict[str, bytes], *, compressed: bool = False) -> bytes:
+    """A zip archive of these files."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
         for name, content in files.items():
