@@ -184,7 +184,7 @@ def test_the_next_command_uses_what_is_stored(
     assert passed[1] == 36 + 9 + TIMED
     passed.clear()
     again = fitted(job, tmp_path / "c", *TRAINED, "--dropout", "0.5")
-    assert passed[1] == 9
+    assert passed[1] == 9 + TIMED
     stored = {entry["stage"]: entry["items_reused"] for entry in again["resumed"]}
     assert stored == {"pass": 36, "states": 36}
     assert any(cache.rglob("*.safetensors"))
