@@ -155,7 +155,10 @@ def _set(*keys: str | int, value: Any) -> Callable[[Path, Place], None]:
 
 
 def _written(name: str, content: bytes) -> Callable[[Path, Place], None]:
-    return lambda folder, _: (folder / name).write_bytes(content)  # type: ignore[return-value]
+    def change(folder: Path, _: Place) -> None:
+        (folder / name).write_bytes(content)
+
+    return change
 
 
 def _cut(name: str) -> Callable[[Path, Place], None]:
