@@ -8,12 +8,14 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 
 def start(task: Callable[[], Any]) -> tuple[int, int]:
@@ -60,17 +62,34 @@ def killed(task: Callable[[], Any]) -> None:
     assert os.WTERMSIG(status) == 9
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """In the block Ctrl-C is what Python makes of it, as in a program of its own; for the main thread.
+def program(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python code in a program of its own that imports as the tests do, and that Ctrl-C stops.
 
-    Not in a child: one that is forked from a process with torch's threads may crash where it computes.
+    Not in this process, nor in a child forked from it: what other tests have loaded may have changed how it
+    takes signals, and native code that is interrupted there may crash.
     """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    threads = str(torch.get_num_threads())
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": threads},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        # a background job of a shell starts with interrupts ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def in_program(function: Callable[..., Any], *arguments: str | int) -> Any:
+    """The result of a test module's function, called in a program of its own that must end well."""
+    code = (
+        "import json, sys\n"
+        f"from {function.__module__} import {function.__name__} as function\n"
+        "print(json.dumps(function(*json.loads(sys.argv[1]))))"
+    )
+    done = program(code, json.dumps(arguments))
+    assert done.returncode == 0, f"the program ended with {done.returncode}: {done.stderr}"
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def limit_file_size(size: int) -> None:

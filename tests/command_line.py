@@ -8,10 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import random
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from child_process import program
 from hub_cache import tiny_bert
 from packaged_data import write_table
 
@@ -129,20 +126,8 @@ class Watching(io.StringIO):
 
 
 def interrupted(word: str, *arguments: str | Path) -> Outcome:
-    """Run a command in a process of its own, which gets what Ctrl-C sends when it writes ``word``.
-
-    Not in this process: what other tests have loaded may have changed how it takes signals.
-    """
-    threads = str(torch.get_num_threads())
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, word, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": threads},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        # a background job of a shell starts with interrupts ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    """Run a command in a program of its own, which gets what Ctrl-C sends when it writes ``word``."""
+    done = program(INTERRUPTED, word, *map(str, arguments))
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 

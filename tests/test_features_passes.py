@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from child_process import interruptible, killed
+from child_process import in_program, killed
 from hub_cache import tiny_bert
 from small_networks import backbone_of, bits, data_of_maps, differing, example_maps, maps
 from torch import Tensor
@@ -224,18 +224,25 @@ def test_a_pass_that_is_killed_loses_only_some_seconds(backbone, store, monkeypa
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_pass_that_is_to_stop_stores_what_it_has_begun(backbone, store):
-    def stop(_count: int) -> None:
-        done.append(_count)
-        if len(done) == 2:
+def stopped_pass(folder: str) -> int:
+    """A pass at which Ctrl-C is pressed once a batch is done; gives how many batches it did."""
+    done: list[int] = []
+
+    def stop(count: int) -> None:
+        done.append(count)
+        if sum(done) == 4:
             os.kill(os.getpid(), signal.SIGINT)
 
-    done: list[int] = []
-    with interruptible(), gently(), pytest.raises(KeyboardInterrupt):
-        one_pass(backbone, DATA, store, batch_size=4, advance=stop)
-    _, reused = one_pass(backbone, DATA, store, batch_size=4)
-    assert 8 <= reused < 24
-    assert reused % 4 == 0
+    with gently(), pytest.raises(KeyboardInterrupt):
+        one_pass(backbone_of(maps(), example_maps()), DATA, Store(Path(folder)), batch_size=4, advance=stop)
+    return sum(done)
+
+
+def test_a_pass_that_is_to_stop_stores_what_it_has_begun(backbone, tmp_path):
+    done = in_program(stopped_pass, str(tmp_path / "store"))
+    _, reused = one_pass(backbone, DATA, Store(tmp_path / "store"), batch_size=4)
+    assert 8 <= done < 24
+    assert reused == done
 
 
 # fresh

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from child_process import interruptible, killed
+from child_process import in_program, killed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import (
@@ -191,6 +191,20 @@ class Stops:
         return self.source.batch(rows, training=training)
 
 
+def stopped_training(path: str, at: int, presses: int) -> int:
+    """A training at which Ctrl-C is pressed when a batch is read; gives how many were read."""
+    chain = backbone(0.4).chain
+    stops = Stops(Held(chain, 1), at, presses=presses)
+    with gently(), contextlib.suppress(KeyboardInterrupt):
+        fitted(
+            graft_of(chain, CUTS, 1, drop=True),
+            stops,
+            checkpoint=Path(path),
+            recipe=replace(RECIPE, mixup=0.4),
+        )
+    return stops.read
+
+
 @pytest.mark.parametrize(("at", "presses"), [(1, 1), (5, 1), (6, 1), (5, 2)])
 def test_a_training_that_is_to_stop_keeps_the_step_under_way_and_goes_on_to_the_same_bits(
     tmp_path: Path, at: int, presses: int
@@ -200,10 +214,7 @@ def test_a_training_that_is_to_stop_keeps_the_step_under_way_and_goes_on_to_the_
     undisturbed = graft_of(chain, CUTS, 1, drop=True)
     whole = fitted(undisturbed, source, recipe=recipe)
 
-    stops = Stops(source, at, presses=presses)
-    with interruptible(), gently(), contextlib.suppress(KeyboardInterrupt):
-        fitted(graft_of(chain, CUTS, 1, drop=True), stops, checkpoint=path, recipe=recipe)
-    assert stops.read == at
+    assert in_program(stopped_training, str(path), at, presses) == at
     resumed, rest = graft_of(chain, CUTS, 1, drop=True), Stops(source, 0)
     history = fitted(resumed, rest, checkpoint=path, recipe=recipe)
     assert differing(kept(resumed), kept(undisturbed)) == set()
