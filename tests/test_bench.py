@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from bench_page import document
+from bench_scale import anonymous, made, watched
 
 
 def evidence(ours: float, usual: dict[str, float]) -> dict[str, Any]:
@@ -53,3 +57,37 @@ def test_accuracy_is_compared_with_the_best_of_fastais_epochs() -> None:
     both = verdicts({"accuracy": {**results, "ours": slow, "budgets": [60]}})
     assert [v[2:7] for v in both] == ["FAILS", "FAILS"]
     assert "not reached" in both[0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(-0.4, 0.1, "holds"), (-0.9, -0.1, "FAILS"), (0.1, 0.3, "holds")]
+)
+def test_speed_may_not_cost_accuracy_beyond_noise(low: float, high: float, said: str) -> None:
+    scores = {"chosen": 80.0, "exact": 80.2}
+    one = {"task": "pictures", "chosen": "openvino bf16", "scores": scores}
+    (line,) = verdicts({"precision": [one | {"difference": [-0.2, low, high]}]})
+    assert line[2:7] == said
+
+
+def test_ten_times_more_examples_may_take_eleven_times_as_long_and_no_more_memory() -> None:
+    few = {"count": 1_000, "seconds": 10.0, "peak": 100e6}
+    good, bad = ({"count": 10_000, "seconds": s, "peak": p} for s, p in ((109.0, 109e6), (111.0, 111e6)))
+    assert [v[2:7] for v in verdicts({"scale": [few, good]})] == ["holds", "holds"]
+    assert [v[2:7] for v in verdicts({"scale": [few, bad]})] == ["FAILS", "FAILS"]
+
+
+def test_the_peak_of_a_program_is_what_it_had_at_most() -> None:
+    code = (
+        "import json, time; x = bytearray(80_000_000); time.sleep(0.5); del x; "
+        "time.sleep(0.3); print(json.dumps({'a': 1}))"
+    )
+    told = watched([sys.executable, "-c", code], dict(os.environ))
+    assert told["a"] == 1
+    assert 80e6 <= told["peak"] <= 110e6
+    assert anonymous(os.getpid()) > 10e6
+
+
+def test_generated_pictures_are_all_different(tmp_path: Path) -> None:
+    files = sorted(made(tmp_path, 40).glob("*/*.jpg"))
+    assert len({file.read_bytes() for file in files}) == len(files) == 40
+    assert len({file.parent.name for file in files}) == 4
