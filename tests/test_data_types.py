@@ -74,11 +74,15 @@ def test_examples_are_decoded_to_what_preprocessing_takes(data: Data, photos: Pa
     assert row.tolist() == [2, 3]
 
 
-def test_a_picture_whose_file_changed_is_not_taken_for_what_it_was(tmp_path: Path, photos: Path) -> None:
+@pytest.mark.parametrize("is_emptied", [False, True])
+def test_a_picture_whose_file_changed_is_not_taken_for_what_it_was(
+    tmp_path: Path, photos: Path, is_emptied: bool
+) -> None:
     shutil.copytree(photos, tmp_path / "photos")
     data = read(tmp_path / "photos")
     path, before = Path(data.inputs[3]), Path(data.inputs[3]).read_bytes()
-    path.write_bytes(Path(data.inputs[20]).read_bytes())
+    # whoever writes a file anew empties it first
+    path.write_bytes(b"" if is_emptied else Path(data.inputs[20]).read_bytes())
     with pytest.raises(ExampleError, match="changed after it was read") as refused:
         data.decode(3)
     assert path.name in str(refused.value)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from processor import needs_bf16
 from small_networks import maps
 
 import topgraft as tg
@@ -41,7 +42,8 @@ def test_few_examples_are_not_worth_a_trial(backbone, pictures, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("engine", "precision"), [("torch", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")]
+    ("engine", "precision"),
+    [("torch", "fp32"), ("openvino", "fp32"), pytest.param("openvino", "bf16", marks=needs_bf16)],
 )
 def test_the_engine_whose_numbers_are_stored_is_taken(
     backbone, pictures, tmp_path, monkeypatch, engine, precision
@@ -73,6 +75,7 @@ def test_the_faster_one_is_taken_and_why_is_told(backbone, pictures, tmp_path):
         assert 0 <= many.difference < 1e-4
 
 
+@needs_bf16
 def test_bf16_is_taken_where_the_processor_has_it_and_how_far_it_is_off_is_told(
     backbone, pictures, tmp_path, always
 ):
@@ -94,6 +97,7 @@ def test_bf16_is_taken_where_the_processor_has_it_and_how_far_it_is_off_is_told(
     assert 0 < apart(rough, exact) < LARGEST["bf16"]
 
 
+@needs_bf16
 def test_a_precision_that_is_too_far_off_is_refused(backbone, pictures, tmp_path, always):
     always.setattr("topgraft.features.trial.has_fast_bf16", lambda: True)
     always.setitem(LARGEST, "bf16", 1e-6)
@@ -107,7 +111,7 @@ def test_a_precision_that_is_too_far_off_is_refused(backbone, pictures, tmp_path
         choose_engine(backbone, pictures, tg.Store(tmp_path / "other"), engine="openvino")
 
 
-@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("fast", [False, pytest.param(True, marks=needs_bf16)])
 def test_a_network_that_can_not_be_converted_runs_by_pytorch(tmp_path, always, fast):
     from packaged_data import glosses_of
 

@@ -94,8 +94,10 @@ def test_dropout_is_off_in_the_frozen_part_and_on_in_the_rest():
     x = example_maps(6, seed=2)
     with torch.no_grad():
         expected = chain[:2].eval()(x).tensors[0]
-        assert torch.equal(graft.frozen(x).tensors[0], expected)
         state = graft.frozen(x)
+        # a processor may add up in another order in the frozen part's layout; dropout would change all of it
+        torch.testing.assert_close(state.tensors[0], expected, rtol=1e-5, atol=1e-5)
+        assert torch.equal(graft.frozen(x).tensors[0], state.tensors[0])
         first, second = graft.from_state(state), graft.from_state(state)
     assert not torch.equal(first, second)
 

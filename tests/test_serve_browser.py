@@ -63,6 +63,7 @@ def page(browser: Any) -> Iterator[Any]:
     """A new page; whatever it complains of, or asks for elsewhere, fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 844})
     opened = context.new_page()
+    opened.set_default_timeout(120_000)  # milliseconds: on a busy machine a network takes its time
     yield watched(opened)
     assert opened.complaints == []
     context.close()

@@ -72,7 +72,13 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int = MAX_BYTES) -> bytes
         If there is no such file, it is no regular file (a pipe would block), it is over
         ``limit`` bytes, it is empty, or may not be read.
     """
-    path = Path(path)
+    content = _content(Path(path), limit)
+    if not content:
+        raise PictureError(str(path), "an empty file (0 bytes)")
+    return content
+
+
+def _content(path: Path, limit: int) -> bytes:
     name = str(path)
     try:
         status = path.stat()
@@ -82,7 +88,7 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int = MAX_BYTES) -> bytes
         if status.st_size > limit:
             raise PictureError(name, f"{status.st_size:,} bytes, over the limit of {limit:,}")
         with path.open("rb") as file:
-            content = file.read(limit + 1)
+            return file.read(limit + 1)
     except FileNotFoundError:
         kind = "a link to a file that is not there" if path.is_symlink() else "no such file"
         raise PictureError(name, kind) from None
@@ -90,9 +96,6 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int = MAX_BYTES) -> bytes
         raise PictureError(name, "no permission to read it") from None
     except (OSError, ValueError) as error:
         raise PictureError(name, f"can't be read ({getattr(error, 'strerror', None) or error})") from None
-    if not content:
-        raise PictureError(name, "an empty file (0 bytes)")
-    return content
 
 
 def unchanged(path: str | os.PathLike[str], digest: str, *, limit: int = MAX_BYTES) -> bytes:
@@ -108,11 +111,11 @@ def unchanged(path: str | os.PathLike[str], digest: str, *, limit: int = MAX_BYT
     Raises
     ------
     ChangedError
-        If it holds something else now.
+        If it holds something else now, or nothing: whoever writes a file anew empties it first.
     ExampleError
-        As for :func:`read_bytes`.
+        As for :func:`read_bytes` otherwise.
     """
-    content = read_bytes(path, limit=limit)
+    content = _content(Path(path), limit)
     if hashlib.sha256(content).hexdigest() != digest:
         raise ChangedError(str(path))
     return content

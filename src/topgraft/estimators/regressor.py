@@ -82,7 +82,8 @@ class TransferRegressor(RegressorMixin, TransferPredictor):
         if len(numbers) < 2:
             raise FitError("X has 1 sample. Two or more are needed to learn from.")
         self._is_flat = numbers.ndim == 1
-        targets = numbers.reshape(len(numbers), -1).astype(np.float64)
+        # in one order of memory: sums over a frame's columns would else differ in their last bits
+        targets = np.ascontiguousarray(numbers.reshape(len(numbers), -1), dtype=np.float64)
         names = tuple(f"y{i}" if targets.shape[1] > 1 else "y" for i in range(targets.shape[1]))
         try:
             scale = Scale.of(targets, names)

@@ -35,6 +35,13 @@ def is_installed() -> bool:
     return find_spec("openvino") is not None
 
 
+def has_bf16() -> bool:
+    """Whether OpenVINO computes in bf16 on this processor where it is asked to; else it takes fp32."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def version() -> str:
     """Of OpenVINO.
 
@@ -59,7 +66,8 @@ class OpenVinoEngine(Engine):
     Parameters
     ----------
     segment, precision, device
-        As for :class:`Engine`; the device is the CPU.
+        As for :class:`Engine`; the device is the CPU. Where it has no bf16, OpenVINO takes fp32, which is
+        told by an :class:`EngineWarning`.
     store
         Where the converted network is kept for the next engine of the same part; nowhere by default.
 
@@ -82,6 +90,12 @@ class OpenVinoEngine(Engine):
         _must_be_installed()
         if device != "cpu":
             raise TopgraftError(f"--engine openvino runs on the CPU, not on {device}: take --engine torch.")
+        if precision == "bf16" and not has_bf16():
+            warnings.warn(
+                "OpenVINO computes in fp32 on this processor, which has no instructions for bf16.",
+                EngineWarning,
+                stacklevel=2,
+            )
         super().__init__(segment, precision="fp32")
         self.precision, self.dtype = precision, PRECISIONS[precision]
         self._store = store
