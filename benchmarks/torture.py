@@ -113,7 +113,7 @@ def main() -> int:
     for part in asked.parts:
         if not is_done(part, kept[part].rows, asked.kills):
             with tempfile.TemporaryDirectory(prefix="torture-", ignore_cleanup_errors=True) as place:
-                run(part, kept, asked.kills, Path(place))
+                run(part, kept[part], asked.kills, Path(place))
     rows = {part: Kept(asked.build / f"{part}.json", anew=False).rows for part in PARTS}
     asked.docs.mkdir(parents=True, exist_ok=True)
     (asked.docs / "reliability.md").write_text(page(rows), encoding="utf-8")
