@@ -247,10 +247,14 @@ def later(bench: Bench, name: str) -> Met:
     return Met(name, kind, REPAIRED if told else UNHARMED, done.status, told, wrong)
 
 
-UNDER = {name: LATER[name] for name in LATER if name.startswith("store") and "descriptions" not in name} | {
-    "run: its folder deleted": lambda _store, run: shutil.rmtree(run)
-}
-"""Damage under a running fit, between the pass and the training that reads what is stored."""
+UNDER = {
+    name: LATER[name]
+    for name in LATER
+    if name.startswith("store")
+    and not name.endswith("in the place of another")
+    and "descriptions" not in name
+} | {"run: its folder deleted": lambda _store, run: shutil.rmtree(run)}
+"""Damage under a running fit, between the pass and the training that reads what is stored (one file)."""
 
 
 def under(bench: Bench, name: str) -> Met:

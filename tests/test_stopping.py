@@ -5,9 +5,9 @@ import signal
 import threading
 
 import pytest
-from child_process import in_child
+from child_process import in_child, program
 
-from topgraft.stopping import SAID, finishing, gently
+from topgraft.stopping import SAID, STATUS, finishing, gently
 
 
 def press() -> None:
@@ -103,3 +103,23 @@ def test_afterwards_and_in_other_threads_it_is_as_before() -> None:
         return seen == [True] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     assert in_child(task)
+
+
+LEAVES = """
+import os, signal, sys
+from topgraft.stopping import gently, leaving, said
+
+with gently():
+    leaving("To go on, ...")
+    if "told" in sys.argv:
+        said()
+for _ in range(2):
+    os.kill(os.getpid(), signal.SIGINT)
+print("went on")
+"""
+
+
+@pytest.mark.parametrize(("told", "words"), [((), "To go on, ...\n"), (("told",), "")])
+def test_a_program_that_ends_is_not_taken_apart_by_another_press(told: tuple[str, ...], words: str) -> None:
+    ended = program(LEAVES, *told)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (STATUS, "", words)

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from topgraft import cache, comparing, listing, model_commands, options
 from topgraft.console import say_json
 from topgraft.errors import TopgraftError, TopgraftWarning
-from topgraft.stopping import gently
+from topgraft.stopping import STATUS, gently, leaving, said
 
 if TYPE_CHECKING:
     from topgraft.console import Console
@@ -30,7 +30,7 @@ GO_ON = ("fit", "demo")
 class Stopped(TopgraftError):
     """The user stopped the command (Ctrl-C)."""
 
-    exit_status = 130
+    exit_status = STATUS
 
 
 class Commands(TyperGroup):
@@ -42,6 +42,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             more = " The same command goes on where it was." if ctx.invoked_subcommand in GO_ON else ""
+            leaving(f"Stopped.{more}")
             raise Stopped(f"Stopped.{more}") from stop
 
 
@@ -364,5 +365,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if "--debug" in given:
             raise
         typer.echo(str(error) if isinstance(error, Stopped) else f"Error: {error}", err=True)
+        said()
         sys.exit(error.exit_status)
     sys.exit(0)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 SAID = "Stopping after the step under way, which is kept; Ctrl-C again stops at once."
+STATUS = 130
+"""What a program that was stopped ends with: 128 and the number of the signal, as shells have it."""
 
 
 class _Asked:
@@ -22,10 +24,18 @@ class _Asked:
         self.lock = threading.Lock()
         self.under_way = 0
         self.heard = False
+        self.is_gentle = False
+        self.last_words = ""
 
     def count(self, change: int) -> None:
         with self.lock:
             self.under_way += change
+
+    def leave(self, _number: int, _frame: object) -> None:
+        if self.last_words:
+            with suppress(OSError):
+                os.write(2, f"{self.last_words}\n".encode())
+        os._exit(STATUS)  # every file is written whole or not at all; threads may be in the middle of a batch
 
     def hear(self, _number: int, _frame: object) -> None:
         if self.heard or not self.under_way:
@@ -49,12 +59,30 @@ def gently() -> Iterator[None]:
         yield
         return
     _ASKED.heard = False
+    _ASKED.is_gentle = True
     signal.signal(signal.SIGINT, _ASKED.hear)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _ASKED.heard = False
+        if _ASKED.is_gentle:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        _ASKED.heard = _ASKED.is_gentle = False
+
+
+def leaving(last_words: str) -> None:
+    """The program ends: from now on Ctrl-C ends it at once, with ``last_words`` if they were not :func:`said`.
+
+    Else a second Ctrl-C would meet Python while it takes itself apart. Only where :func:`gently` is in force,
+    and for good.
+    """
+    if _ASKED.is_gentle:
+        _ASKED.last_words, _ASKED.is_gentle = last_words, False
+        signal.signal(signal.SIGINT, _ASKED.leave)
+
+
+def said() -> None:
+    """The last words are out."""
+    _ASKED.last_words = ""
 
 
 @contextmanager
