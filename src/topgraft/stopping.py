@@ -70,7 +70,7 @@ def gently() -> Iterator[None]:
 
 
 def leaving(last_words: str) -> None:
-    """The program ends: from now on Ctrl-C ends it at once, with ``last_words`` if they were not :func:`said`.
+    """The program ends: Ctrl-C ends it at once from now on, with ``last_words`` until they are :func:`said`.
 
     Else a second Ctrl-C would meet Python while it takes itself apart. Only where :func:`gently` is in force,
     and for good.
