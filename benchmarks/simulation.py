@@ -104,7 +104,7 @@ class Cell:
 
 
 EQUAL, UNEQUAL = (1 / 3, 1 / 3, 1 / 3), (0.4, 0.25, 0.2, 0.15)
-LAST = {(3, 100): 1.05, (3, 300): 1.55, (3, 1000): 1.77, (4, 100): 0.92, (4, 300): 1.43, (4, 1000): 1.7}
+LAST = {(3, 100): 1.0, (3, 300): 1.55, (3, 1000): 1.74, (4, 100): 0.9, (4, 300): 1.42, (4, 1000): 1.66}
 """Strength of the last cut by classes and examples: about :data:`APART` paired standard errors worse."""
 CELLS = (
     *(
