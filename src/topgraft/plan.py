@@ -22,7 +22,7 @@ KINDS = {
     "a number or null": ("rate", "mixup"),
     "a text": ("weights", "augment", "class_weights", "prefer", "engine", "precision", "resize"),
     "a text or null": ("backbone",),
-    "true or false": ("tune_norms", "refit", "refit_all", "start_counts"),
+    "true or false": ("tune_norms", "normalise", "refit", "refit_all", "start_counts"),
     "a list of whole numbers": ("taps", "hidden"),
     "a list of texts": ("allow_missing",),
     "a short training": ("short_*",),

@@ -125,9 +125,10 @@ def new_graft(
         torch.manual_seed(settings.seed)
         outputs = material.data.width
         head = Head(block.layout, width(block), outputs, hidden=settings.hidden, dropout=settings.dropout)
-    return Graft(
-        material.backbone.chain, keep, freeze, head.start_from(fitted), tune_norms=settings.tune_norms
-    )
+    head.start_from(fitted)
+    if settings.normalise and freeze < keep:
+        head.standardise(material.features.cuts[keep][list(rows)])
+    return Graft(material.backbone.chain, keep, freeze, head, tune_norms=settings.tune_norms)
 
 
 def class_weights(material: Material, rows: Sequence[int]) -> Tensor | None:
