@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from torture_job import Job, differences
 MOST = 40
 """Kills of one search, after which it may end."""
 PATIENCE = 900.0
-"""Seconds after which a search that nobody kills is believed to hang."""
+"""Seconds of a processor after which a fit that nobody kills is believed to run on for ever."""
 
 
 @dataclass
@@ -53,7 +54,10 @@ class Search:
 
 
 def forked(job: Job, out: Path, store: Path, *, seconds: float) -> int:
-    """A fit in a forked process, killed (signal 9) after so many seconds; its exit status, or -9."""
+    """Exit status of a fit in a forked process that is killed (signal 9, so -9) after so much processor time.
+
+    Seconds of a processor, not of a clock: so the moments are the same whatever else the machine does.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12: forking beside threads
         process = os.fork()
@@ -63,14 +67,19 @@ def forked(job: Job, out: Path, store: Path, *, seconds: float) -> int:
             status = _fit(job, out, store)
         finally:
             os._exit(status)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while spent(process) < seconds:
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
     os.kill(process, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def spent(process: int) -> float:
+    """Seconds of a processor that a process has used; it has not been waited for, so that there is one."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _fit(job: Job, out: Path, store: Path) -> int:
@@ -92,16 +101,17 @@ def _fit(job: Job, out: Path, store: Path) -> int:
 
 
 def undisturbed(job: Job, place: Path) -> tuple[Path, float]:
-    """The folder of a fit that nobody kills, and its seconds."""
+    """The folder of a fit that nobody kills, and the seconds of a processor that it took."""
     import accelerate  # noqa: F401 (loaded here once, instead of by each process)
     import scipy.stats  # noqa: F401
 
     import topgraft.fit  # noqa: F401
 
-    began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     if status := forked(job, place / "run", place / "store", seconds=PATIENCE):
         raise RuntimeError(f"the undisturbed fit ended with {status}")
-    return place / "run", time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return place / "run", after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def killed(
@@ -120,7 +130,7 @@ def killed(
     stream
         Of the moments.
     usual
-        Seconds of an undisturbed fit.
+        Seconds of a processor that an undisturbed fit takes.
     most
         Kills after which it may end.
     """
