@@ -8,7 +8,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench
-.PHONY: torture honesty screenshots
+.PHONY: torture honesty health simulation screenshots
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,13 @@ bench: install  ## speed beside what people use, each in an environment of its o
 
 honesty: install  ## shuffled labels, and a task that a simple baseline solves better; writes the page in docs/
 	$(BIN)/python benchmarks/honesty.py
+
+health: install  ## gradient verdicts on healthy and on sick trainings, and what cures; writes the page in docs/
+	$(BIN)/python benchmarks/verdicts.py
+
+# Hours for all repetitions; MINUTES=30 does what there is time for, and the next time goes on.
+simulation: install  ## intervals and confidence sets where the truth is known; writes the page in docs/
+	$(BIN)/python benchmarks/simulation.py $(if $(MINUTES),--minutes $(MINUTES))
 
 screenshots: install  ## the pages of a report in a browser, as pictures to look at
 	$(BIN)/python benchmarks/screenshots.py

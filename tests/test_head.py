@@ -49,6 +49,35 @@ def test_a_state_is_pooled_first():
         assert torch.equal(head(state), head(pool(state, "map")))
 
 
+@pytest.mark.parametrize("hidden", [(), (5,)])
+def test_standardised_features_change_what_is_learned_and_not_what_is_given(hidden: tuple[int, ...]) -> None:
+    x, targets = separable()
+    x = torch.cat([1e4 * x + 3e4, torch.full((30, 1), 7.0)], 1)  # the last column is constant
+    fit = fit_head(x, targets, 3)
+    torch.manual_seed(0)
+    plain = Head("vector", 7, 3, hidden=hidden).start_from(fit)
+    head = Head("vector", 7, 3, hidden=hidden).start_from(fit)
+    head.load_state_dict(plain.state_dict())
+    head.standardise(x)
+    names = set(head.state_dict())
+    with torch.no_grad():
+        assert torch.allclose(head(x), plain(x), atol=1e-3)
+    head(x).square().sum().backward()
+    plain(x).square().sum().backward()
+    assert plain.linear.weight.grad.norm() > 1e3 * head.linear.weight.grad.norm()
+    with torch.no_grad():
+        head.linear.weight.add_(0.1)  # as if it had learned
+        before = head(x)
+        head.cool(2.0)
+        assert torch.allclose(2 * head(x), before, atol=1e-3)
+    assert head.spread is None
+    assert set(head.state_dict()) == names == set(plain.state_dict())  # nothing more to save
+    saved = Head("vector", 7, 3, hidden=hidden)
+    saved.load_state_dict(head.state_dict())
+    with torch.no_grad():
+        assert torch.equal(saved(x), head(x))
+
+
 def test_hidden_layers_start_without_effect_and_learn():
     x, targets = separable()
     torch.manual_seed(0)

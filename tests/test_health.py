@@ -63,6 +63,9 @@ def test_a_sick_block_is_told_with_its_numbers_and_what_to_do():
     assert found.options == {"rate": 3e-6}
     assert "--rate 3e-06" in found.remedy
     assert verdicts(blocks({"relative": 20.0}), clip=100.0)[0].options == {"clip": 1.0}
+    assert verdicts(blocks({"relative": 20.0}))[0].options == {"normalise": True}
+    found = verdicts(blocks({"relative": 20.0}), normalised=True)[0]
+    assert (found.verdict, dict(found.options)) == (EXPLODING, {})
     assert "came so" in verdicts(blocks({"dead": 1.0}))[0].remedy
     later = [replace(r, dead=0.0 if r.step == 0 else 1.0) for r in blocks({})]
     assert verdicts(later)[0].options == {"rate": 1e-4}

@@ -8,6 +8,8 @@ import pytest
 from topgraft.errors import TopgraftError
 from topgraft.plan import Plan
 
+SHORT = {"freeze": 1, "epochs": 2, "loss": 0.5, "score": 0.8, "seconds": 1.5}
+
 
 def never() -> tuple[int, str]:
     raise AssertionError("it was decided already")
@@ -84,6 +86,8 @@ def test_a_run_whose_plan_is_damaged_says_how_to_go_on(tmp_path: Path) -> None:
         ("hidden", [8, "x"], "not a list of whole numbers"),
         ("allow_missing", "all", "not a list of texts"),
         ("short_1_2", {"freeze": 1}, "not a short training"),
+        ("short_1_2_1", {**SHORT, "seed": -1}, "not a short training"),
+        ("seeds", 0.5, "not a whole number"),
     ],
 )
 def test_a_decision_that_cannot_be_one_is_refused(

@@ -5,13 +5,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command_line import Job, tiny_job
 from hypothesis import given
 from hypothesis import strategies as st
 
 from topgraft.cost import Candidate
-from topgraft.rungs import EPOCHS, LONGEST, choices, shorts, worth_trying
+from topgraft.rungs import EPOCHS, LONGEST, SEEDS, choices, seeds_for, shorts, winner_of, worth_trying
 
 pytestmark = pytest.mark.usefixtures("own_store_one_thread")
 DEEP = ("--keep", "3", "--epochs", "2")
@@ -46,7 +47,8 @@ def test_choices_are_whole_and_descend_to_nothing_frozen(keep: int) -> None:
 
 
 def test_each_rung_keeps_the_better_half_by_loss(fitted: Path) -> None:
-    tried = shorts(plan_of(fitted))
+    every = shorts(plan_of(fitted))
+    tried = [one for one in every if not one["seed"]]
     rungs = {
         e: [one for one in tried if one["epochs"] == e] for e in sorted({one["epochs"] for one in tried})
     }
@@ -56,21 +58,88 @@ def test_each_rung_keeps_the_better_half_by_loss(fitted: Path) -> None:
         best = sorted(short, key=lambda one: one["loss"])[: math.ceil(len(short) / 2)]
         assert {one["freeze"] for one in longer} == {one["freeze"] for one in best}
         assert longer[0]["epochs"] == 2 * short[0]["epochs"] <= LONGEST
-    last = list(rungs.values())[-1]
-    winner = min(last, key=lambda one: one["loss"])["freeze"]
+    last = sorted(list(rungs.values())[-1], key=lambda one: one["loss"])
+    last = last[: max(2, math.ceil(len(last) / 2))]
     decisions = plan_of(fitted)
+    assert decisions["seeds"]["value"] == SEEDS
+    again = [one for one in every if one["seed"]]
+    assert {(one["freeze"], one["epochs"], one["seed"]) for one in again} == {
+        (one["freeze"], one["epochs"], seed) for one in last for seed in range(1, SEEDS)
+    }
+    assert len({one["loss"] for one in [*last, *again]}) > len(last)  # another seed is another training
+    assert f"{SEEDS} seeds each" in decisions["candidate"]["reason"]
+    assert decisions["candidate"]["value"] in {one["freeze"] for one in last}
+    assert decisions["freeze"]["value"] in (decisions["candidate"]["value"], 3)
+    assert json.loads((fitted / "result.json").read_text())["search"] == every
+
+
+LOSSES = np.random.default_rng(0).normal(1.0, 0.3, (200, 1)) + np.zeros((1, 3))
+
+
+@pytest.mark.parametrize(
+    ("worse", "prefer", "winner", "said"),
+    [
+        ([0, 0, 0], "small", 12, "within noise"),
+        ([0.01, 0, 0.005], "small", 12, "as good as the best"),
+        ([0.5, 0, 0.4], "small", 4, "measurably the best"),
+        ([0.05, 0, 0.0], "small", 4, "within noise"),  # not measurably worse, and over 0.02 nats all the same
+        ([0.01, 0, 0.005], "accuracy", 4, "lowest loss"),
+    ],
+)
+def test_the_winner_trains_least_of_those_that_are_as_good(
+    worse: list[float], prefer: str, winner: int, said: str
+) -> None:
+    noise = np.random.default_rng(1).normal(0, 0.6, (200, 3))
+    losses = LOSSES + np.array(worse) + noise - noise.mean(0)
+    found = np.tile(np.arange(200)[:, None] % 4 > 0, (1, 3)).astype(float)
+    freeze, reason = winner_of([12, 4, 0], losses, found, np.arange(200), prefer=prefer)
+    assert freeze == winner
+    assert said in reason
+
+
+def test_validation_examples_of_one_group_leave_the_lowest_loss() -> None:
+    noise = np.random.default_rng(1).normal(0, 0.6, (200, 3))
+    losses = LOSSES - np.array([0, 0, 0.01]) + noise - noise.mean(0)
+    assert winner_of([12, 4, 0], losses, None, np.zeros(200))[0] == 0
+    assert winner_of([12, 4, 0], losses, None, np.arange(200) // 2)[0] == 12  # of numbers
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left", "seeds"), [(10, 19, 2), (10, 1000, SEEDS), (10, 9, 1), (0, 0, 1)]
+)
+def test_seeds_are_as_many_as_there_is_time_for(seconds: float, left: float, seeds: int) -> None:
+    assert seeds_for(seconds, left)[0] == seeds
+
+
+def test_a_killed_search_trains_nothing_twice_and_chooses_by_what_each_example_lost(
+    job: Job, fitted: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    assert job.interrupted("Training", folder, *DEEP).status == 130
+    decisions, before = plan_of(folder), shorts(plan_of(folder))
+    assert len(before) > 2 * SEEDS
+    last = sorted({one["freeze"] for one in shorts(decisions) if one["seed"]}, reverse=True)
+    outcomes = {
+        freeze: [json.loads(path.read_text()) for path in sorted(folder.glob(f"work/short_{freeze}_4*.json"))]
+        for freeze in last
+    }
+    assert [len(outcomes[freeze]) for freeze in last] == [SEEDS] * len(last)
+    losses, found = (
+        np.column_stack([np.mean([one[what] for one in outcomes[freeze]], axis=0) for freeze in last])
+        for what in ("losses", "marks")
+    )
+    winner, _ = winner_of(last, losses, found, np.arange(len(losses)), seed=1)
     assert decisions["candidate"]["value"] == winner
-    assert decisions["freeze"]["value"] in (winner, 3)
-    assert json.loads((fitted / "result.json").read_text())["search"] == tried
-
-
-def test_a_killed_search_trains_nothing_twice(job: Job, fitted: Path, tmp_path: Path) -> None:
-    assert job.interrupted("Training", tmp_path / "model", *DEEP).status == 130
-    before = shorts(plan_of(tmp_path / "model"))
-    assert len(before) > 2
-    assert job.fit(tmp_path / "model", *DEEP).status == 0
-    assert shorts(plan_of(tmp_path / "model")) == before  # their seconds too: they were read, not run
-    weights = [(folder / "model.safetensors").read_bytes() for folder in (fitted, tmp_path / "model")]
+    # as if killed before the choice was written, with files that are gone or damaged
+    del decisions["candidate"]
+    (folder / "plan.json").write_text(json.dumps({"form": 1, "decisions": decisions}))
+    files = sorted(folder.glob("work/short_*_4*.json"))
+    files[0].unlink()
+    files[-1].write_text("{")
+    assert job.fit(folder, *DEEP).status == 0
+    assert plan_of(folder)["candidate"] == plan_of(fitted)["candidate"]
+    assert shorts(plan_of(folder)) == before  # their seconds too: they were read, not run
+    weights = [(each / "model.safetensors").read_bytes() for each in (fitted, folder)]
     assert weights[0] == weights[1]
 
 

@@ -129,7 +129,9 @@ def advise_depth(
     found = confidence_set(paired)
     in_set = tuple(keeps[k] for k in found.members)
     if prefer == "small":
-        keep = min(_within(evidence, in_set, margin), key=lambda k: (cost[k], k))
+        scores, lost = [cut.score for cut in evidence.cuts], [cut.loss for cut in evidence.cuts]
+        near = [keeps[k] for k in near_best(scores, lost, found.members, margin)]
+        keep = min(near, key=lambda k: (cost[k], k))
     else:
         keep = min(in_set, key=lambda k: (-evidence[k].score, evidence[k].loss, cost[k], k))
     shares = paired.shares_best()
@@ -149,6 +151,31 @@ def advise_depth(
         beats_chance,
         _reason(evidence, keep, in_set, saved, beats_chance=beats_chance),
     )
+
+
+def near_best(
+    scores: Sequence[float], losses: Sequence[float], members: Sequence[int], margin: tuple[float, float]
+) -> list[int]:
+    """The members of a confidence set that measured at most ``margin`` worse than its best; never empty.
+
+    Parameters
+    ----------
+    scores, losses
+        Of every candidate.
+    members
+        Numbers of the candidates in the set.
+    margin
+        Percentage points of score, then nats of loss.
+
+    Examples
+    --------
+    >>> near_best([0.80, 0.795, 0.70], [0.5, 0.51, 0.9], [0, 1, 2], (1.0, 0.02))
+    [0, 1]
+    """
+    top = max(scores[k] for k in members)
+    near = [k for k in members if scores[k] >= top - margin[0] / 100]
+    least = min(losses[k] for k in near)
+    return [k for k in near if losses[k] <= least + margin[1]]
 
 
 def cut_rows(
@@ -182,14 +209,6 @@ def _constant(evidence: Evidence) -> str:
         return "the mean"
     share = 100 * float(np.mean(evidence.chance_predictions == evidence.targets))
     return f"the most frequent class ({share:.1f} %)"
-
-
-def _within(evidence: Evidence, in_set: tuple[int, ...], margin: tuple[float, float]) -> list[int]:
-    """The members of the set that measured at most ``margin`` worse than its best; never empty."""
-    top = max(evidence[k].score for k in in_set)
-    near = [k for k in in_set if evidence[k].score >= top - margin[0] / 100]
-    least = min(evidence[k].loss for k in near)
-    return [k for k in near if evidence[k].loss <= least + margin[1]]
 
 
 def _saved(cost: Mapping[int, float], keep: int, whole: float, saving: str) -> str:

@@ -49,6 +49,10 @@ class Head(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
             self.hidden = nn.Sequential(*layers, last)
+        self.mean: Tensor | None
+        self.spread: Tensor | None
+        self.register_buffer("mean", None, persistent=False)
+        self.register_buffer("spread", None, persistent=False)
 
     def start_from(self, fit: Fit) -> Head:
         """Take over a probe's solution (linear probing, then fine-tuning: Kumar et al. 2022)."""
@@ -57,15 +61,47 @@ class Head(nn.Module):
             self.linear.bias.copy_(fit.bias)
         return self
 
+    def standardise(self, features: Tensor) -> Head:
+        """Let the linear layer learn on standardised features; what the head gives does not change.
+
+        Where features are large, a step of a usual rate changes logits beyond measure. Mean and spread stay
+        as they are here until :meth:`fold`, and are not part of the state.
+
+        Parameters
+        ----------
+        features
+            ``(n, width)``: pooled, of the training part. Columns that are constant are left as they are.
+        """
+        spread, mean = torch.std_mean(features.double(), dim=0, correction=0)
+        spread = torch.where(spread > 1e-6 * mean.abs(), spread, torch.ones_like(spread))
+        with torch.no_grad():
+            weight = self.linear.weight.double()
+            self.linear.bias.copy_(self.linear.bias.double() + weight @ mean)
+            self.linear.weight.copy_(weight * spread)
+        self.mean, self.spread = mean.float(), spread.float()
+        return self
+
+    def fold(self) -> Head:
+        """Put what :meth:`standardise` took out back into the weights."""
+        if self.mean is not None and self.spread is not None:
+            with torch.no_grad():
+                weight = self.linear.weight.double() / self.spread.double()
+                self.linear.bias.copy_(self.linear.bias.double() - weight @ self.mean.double())
+                self.linear.weight.copy_(weight)
+            self.mean = self.spread = None
+        return self
+
     def forward(self, given: State | Tensor) -> Tensor:
         """Logits or numbers ``(batch, outputs)`` float32 of a state, or of features ``(batch, width)``."""
         pooled = given if isinstance(given, Tensor) else pool(given, self.layout)
         pooled = self.dropout(pooled)
-        logits: Tensor = self.linear(pooled)
+        read = pooled if self.mean is None or self.spread is None else (pooled - self.mean) / self.spread
+        logits: Tensor = self.linear(read)
         return logits if self.hidden is None else logits + self.hidden(pooled)
 
     def cool(self, temperature: float) -> Head:
-        """Divide all logits by a temperature, in the weights of the last layers."""
+        """Divide all logits by a temperature, in the weights of the last layers; folds first."""
+        self.fold()
         with torch.no_grad():
             for layer in self._last:
                 for parameter in layer.parameters():

@@ -84,7 +84,7 @@ class Diagnosis:
     remedy
         What to do, in words; empty where the block is healthy.
     options
-        The same as settings of a fit (``rate``, ``clip``, ``warmup``, ``freeze``).
+        The same as settings of a fit (``rate``, ``clip``, ``freeze``, ``normalise``).
     """
 
     block: int
@@ -133,7 +133,13 @@ def typical(readings: Sequence[Reading], block: int) -> Typical:
 
 
 def diagnose(
-    readings: Sequence[Reading], names: Mapping[int, str], *, rate: float, clip: float, head: int = 0
+    readings: Sequence[Reading],
+    names: Mapping[int, str],
+    *,
+    rate: float,
+    clip: float,
+    head: int = 0,
+    normalised: bool = False,
 ) -> list[Diagnosis]:
     """A verdict for each block that was read, in the order of the blocks.
 
@@ -147,6 +153,8 @@ def diagnose(
         Peak learning rate and largest gradient norm of that training.
     head
         Number of a head that started at a solution, and need not move from there; 0 where there is none.
+    normalised
+        Whether the head learned on standardised features already.
 
     Returns
     -------
@@ -179,7 +187,7 @@ def diagnose(
     vanished = [b.block for b in blocks if b.relative < VANISHED * largest]
     first = blocks[0].block if blocks else 0
     through = _unbroken(vanished, first)
-    found = [_verdict(b, names[b.block], largest, through, rate, clip) for b in blocks]
+    found = [_verdict(b, names[b.block], largest, through, rate, clip, normalised=normalised) for b in blocks]
     return [
         Diagnosis(d.block, d.name, HEALTHY) if d.block == head and d.verdict == STILL else d for d in found
     ]
@@ -194,7 +202,14 @@ def _unbroken(blocks: Sequence[int], first: int) -> int | None:
 
 
 def _verdict(
-    block: Typical, name: str, largest: float, through: int | None, rate: float, clip: float
+    block: Typical,
+    name: str,
+    largest: float,
+    through: int | None,
+    rate: float,
+    clip: float,
+    *,
+    normalised: bool,
 ) -> Diagnosis:
     def sick(verdict: str, why: str, remedy: str, **options: float) -> Diagnosis:
         return Diagnosis(block.block, name, verdict, why, remedy, options)
@@ -209,9 +224,8 @@ def _verdict(
         return sick(EXPLODING, why, f"lower the rate (--rate {lower:g})", rate=lower)
     if block.relative > EXPLODED:
         why = f"its gradient is {block.relative:.2g} times as large as its weights"
-        if clip > 1:
-            return sick(EXPLODING, why, "clip gradients (--clip 1)", clip=1.0)
-        return sick(EXPLODING, why, "normalise what goes into it: --tune-norms, or a network with norms")
+        remedy, options = _against_gain(clip, normalised=normalised)
+        return sick(EXPLODING, why, remedy, **options)
     if block.dead > SILENT:
         why = f"{_percent(block.dead)} of its rectified units are silent whatever the input"
         if block.dead_at_first > SILENT:
@@ -233,6 +247,15 @@ def _verdict(
         remedy = f"raise the rate (--rate {min(higher, 10 * rate):g}), or freeze it"
         return sick(STILL, why, remedy, rate=min(higher, 10 * rate))
     return Diagnosis(block.block, name, HEALTHY)
+
+
+def _against_gain(clip: float, *, normalised: bool) -> tuple[str, dict[str, float]]:
+    """What helps where gradients are large, in words and as settings: what was not done yet."""
+    if clip > 1:
+        return "clip gradients (--clip 1)", {"clip": 1.0}
+    if not normalised:
+        return "normalise what the head reads (--normalise)", {"normalise": True}
+    return "normalise what goes into it: --tune-norms, or a network with norms", {}
 
 
 def inputs_look_strange(readings: Sequence[Reading], head: int) -> float | None:

@@ -250,7 +250,8 @@ class Job(Underway):
         self.ledger.spend("training", seconds=seconds, epochs=len(history.epochs) - 1)
         self._tell_history(history, "Training")
         recipe = search.recipe_for(material, keep, epochs, material.rows)
-        found = checked(material.backbone.chain, keep, history, recipe)
+        chain, normalised = material.backbone.chain, self.settings.normalise
+        found = checked(chain, keep, history, recipe, normalised=normalised)
         health_lines(self.console, keep, history, found)
         self.health = health_json(history, found)
         if not from_start or freeze == keep:

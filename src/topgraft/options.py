@@ -82,6 +82,7 @@ Soup = Annotated[
 ClassWeights = Annotated[str, typer.Option(help="none or balanced.")]
 Prefer = Annotated[str, typer.Option(help="Of depths as good as the best: small, fast or accuracy.")]
 TuneNorms = Annotated[bool, typer.Option(help="Let batch norms of trainable blocks renew statistics.")]
+Normalise = Annotated[bool, typer.Option(help="Let the head learn on standardised features.")]
 Refit = Annotated[bool, typer.Option(help="Fit again on training and validation part together.")]
 RefitAll = Annotated[bool, typer.Option(help="Then also learn from the untouched part.")]
 Rate = Annotated[float | None, typer.Option(help="Peak learning rate.")]

@@ -15,14 +15,14 @@ FORM = 1
 KINDS = {
     "a whole number from 0 on": (
         *("keep", "freeze", "candidate", "epochs", "folds", "batch_size", "soup", "epochs_done_at_*"),
-        "views_at_*",
+        *("views_at_*", "seeds"),
     ),
     "a number of threads from 1 to 1024": ("threads",),
     "a number": ("held_out", "dropout", "clip", "warmup", "seconds_an_example"),
     "a number or null": ("rate", "mixup"),
     "a text": ("weights", "augment", "class_weights", "prefer", "engine", "precision", "resize"),
     "a text or null": ("backbone",),
-    "true or false": ("tune_norms", "refit", "refit_all", "start_counts"),
+    "true or false": ("tune_norms", "normalise", "refit", "refit_all", "start_counts"),
     "a list of whole numbers": ("taps", "hidden"),
     "a list of texts": ("allow_missing",),
     "a short training": ("short_*",),
@@ -50,7 +50,10 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "a list of whole numbers": lambda value: isinstance(value, list) and all(map(_whole, value)),
     "a list of texts": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
     "a short training": lambda value: (
-        isinstance(value, dict) and value.keys() == SHORT and all(map(_number, value.values()))
+        isinstance(value, dict)
+        and value.keys() - {"seed"} == SHORT
+        and all(map(_number, value.values()))
+        and _whole(value.get("seed", 0))
     ),
 }
 

@@ -1,19 +1,28 @@
-"""Which M: short real trainings of several choices, the better half of which trains on."""
+"""Which M: short real trainings of several choices, the better half of which trains on; the last by seeds."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from topgraft import search
-from topgraft.console import Console, duration, percent
+from topgraft.advise import UNSTABLE, near_best
+from topgraft.confidence import Paired, confidence_set
+from topgraft.console import Console, counted, duration, percent
 from topgraft.cost import Candidate
 from topgraft.errors import RunningError
+from topgraft.files import DamagedFile, read_json, write_json
+from topgraft.objective import are_numbers, marks
 from topgraft.rehearsal import candidate
+from topgraft.stages import MARGIN
 from topgraft.underway import Underway
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 SHARES = (0.875, 0.75, 0.5, 0.25, 0.0)
 """Of the kept blocks, that are frozen in what is tried beside the right-most third trained."""
@@ -25,6 +34,8 @@ WORTH = 6
 """Epochs for which a winner must have time: what would win and then not train is not tried."""
 LONGEST = 8
 """Epochs of a short training at most: the winner then trains for real."""
+SEEDS = 3
+"""Trainings of each of the last choices at most, one a seed."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,8 @@ class Short:
         Mean loss (nats) and share correct on the validation part, at its best epoch.
     seconds
         That it took, what it reads stored.
+    seed
+        How much more than that of the fit its seed was.
     """
 
     freeze: int
@@ -48,6 +61,23 @@ class Short:
     loss: float
     score: float
     seconds: float
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of the decision that holds it, and of its files."""
+        return name_of(self.freeze, self.epochs, self.seed)
+
+
+def name_of(freeze: int, epochs: int, seed: int) -> str:
+    """Of a short training.
+
+    Examples
+    --------
+    >>> name_of(12, 4, 0), name_of(12, 4, 2)
+    ('short_12_4', 'short_12_4_2')
+    """
+    return f"short_{freeze}_{epochs}" + (f"_{seed}" if seed else "")
 
 
 def choices(keep: int) -> list[int]:
@@ -67,8 +97,9 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
 
     Each choice trains for :data:`EPOCHS` epochs from the activations stored at its cut, those with the lower
     loss on the validation part for twice as many, until one is left. Loss decides, since among a hundred
-    examples it tells apart what accuracy can't. Where there is no time for two, it is the one that there is
-    time for; where there is none, the one with the shortest epochs.
+    examples it tells apart what accuracy can't. The last of them, two or more, train again from further
+    seeds, as time allows, and :func:`winner_of` chooses. Where there is no time for two choices, it is the
+    one that there is time for; where there is none, the one with the shortest epochs.
 
     Parameters
     ----------
@@ -100,21 +131,106 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
         return at.plan.decide("candidate", lambda: (only, "there is no time to try two choices"))
     at.ledger.predict("search", seconds=sum(map(_seconds, field)))
     tried: list[Short] = []
+    last: list[Short] = []
     epochs, remaining = EPOCHS, [one.freeze for one in field]
     while len(remaining) > 1 and epochs <= LONGEST:
         rung = [short for freeze in remaining if (short := _try(at, material, keep, freeze, epochs))]
         tried += rung
         best = sorted(rung, key=lambda short: (short.loss, -short.freeze))
-        remaining = [short.freeze for short in best[: math.ceil(len(best) / 2)]]
+        half = math.ceil(len(best) / 2)
+        last, remaining = best[: max(2, half)], [short.freeze for short in best[:half]]
         epochs *= 2
         again = sum(epochs * one.epoch for one in field if one.freeze in remaining)
         if time.monotonic() - began + again > allowed:
             break
+    if not last:
+        return at.plan.decide("candidate", lambda: (usual, "no choice could be tried: see what was left out"))
+    left = allowed - (time.monotonic() - began)
+    seeds = at.plan.decide("seeds", lambda: seeds_for(sum(short.seconds for short in last), left))
+    for seed in range(1, seeds):
+        more = [_try(at, material, keep, short.freeze, short.epochs, seed) for short in last]
+        tried += [short for short in more if short]
+    winner, told = _winner(at, material, keep, last, seeds)
     at.ledger.spend("search", seconds=time.monotonic() - began)
-    winner = remaining[0] if remaining else usual
-    _show(at.console, tried, winner)
-    told = f"the lowest loss of {len(field)} choices in short trainings on the validation part"
+    _show(at.console, tried, winner, told)
     return at.plan.decide("candidate", lambda: (winner, told))
+
+
+def seeds_for(seconds: float, left: float) -> tuple[int, str]:
+    """From how many seeds each of the last choices trains, and why.
+
+    Parameters
+    ----------
+    seconds
+        That all of them took from one seed.
+    left
+        Seconds that the search may still take.
+
+    Examples
+    --------
+    >>> seeds_for(20.0, 100.0)[0], seeds_for(20.0, 30.0), seeds_for(20.0, -5.0)[0]
+    (3, (2, 'one seed of the last choices takes about 20 s, 30 s left for the search'), 1)
+    """
+    possible = 1 + int(max(0.0, left) / max(seconds, 1e-3))
+    told = f"one seed of the last choices takes about {duration(seconds)}, {duration(max(0.0, left))} left"
+    return min(SEEDS, possible), f"{told} for the search"
+
+
+def winner_of(
+    freezes: Sequence[int],
+    losses: Array,
+    found: Array | None,
+    groups: Array,
+    *,
+    prefer: str = "small",
+    seed: int = 0,
+) -> tuple[int, str]:
+    """Which choice wins, by the rules by which the depth is advised, and why.
+
+    The one that trains least of those that can't be told from the best on the same validation examples and
+    measured within :data:`topgraft.stages.MARGIN` of it; with ``prefer="accuracy"`` the one of these that
+    scored highest. Validation examples of a single group tell nothing apart: the lowest loss then wins.
+
+    Parameters
+    ----------
+    freezes
+        Blocks frozen in each choice.
+    losses
+        ``(n, choices)``: of each validation example, averaged over seeds.
+    found
+        ``(n, choices)``: share of the seeds that have the example right; ``None`` for numbers.
+    groups
+        ``(n,)`` group numbers.
+    prefer, seed
+        As in :func:`topgraft.advise.advise_depth`.
+
+    Examples
+    --------
+    >>> losses = np.random.default_rng(0).normal(1.0, 0.1, (90, 2))
+    >>> winner_of([12, 4], losses, losses < 1.1, np.arange(90))[0]
+    12
+    >>> winner_of([12, 4], losses - [0, 0.5], losses - [0, 0.5] < 1.0, np.arange(90))[0]
+    4
+    """
+    means = losses.mean(0)
+    if len(np.unique(groups)) < 2:
+        k = int(np.argmin(means))
+        return freezes[k], "the lowest loss; the validation part is one group, so errors can't be told"
+    measures = [losses] if found is None else [1.0 - found, losses]
+    scores = -means if found is None else found.mean(0)
+    members = confidence_set(Paired.of(measures, groups, seed=seed, unstable=UNSTABLE)).members
+    if prefer == "accuracy":
+        k = min(members, key=lambda k: (-scores[k], means[k], -freezes[k]))
+    else:
+        margin = (math.inf, MARGIN[1]) if found is None else MARGIN
+        k = min(near_best(scores, means, members, margin), key=lambda k: -freezes[k])
+    best = min(range(len(freezes)), key=lambda k: means[k])
+    others = f"{counted(len(freezes), 'choice')} on {len(losses):,} validation examples"
+    if members == (k,):
+        return freezes[k], f"measurably the best of {others}"
+    if k == best:
+        return freezes[k], f"the lowest loss of {others}, the others within noise"
+    return freezes[k], f"as good as the best of {others} within noise, and trains less"
 
 
 def worth_trying(costs: Sequence[Candidate], usual: int, left: float) -> list[Candidate]:
@@ -143,48 +259,97 @@ def _seconds(one: Candidate) -> float:
     return one.storing + EPOCHS * one.epoch
 
 
-def _try(at: Underway, material: search.Material, keep: int, freeze: int, epochs: int) -> Short | None:
+def _winner(
+    at: Underway, material: search.Material, keep: int, last: Sequence[Short], seeds: int
+) -> tuple[int, str]:
+    """:func:`winner_of` the last choices, each by its mean over the seeds."""
+    outcomes = [
+        [_outcome(at, material, keep, replace(short, seed=seed)) for seed in range(seeds)] for short in last
+    ]
+    losses, found = (
+        np.column_stack([np.mean([one[what] for one in every], axis=0) for every in outcomes])
+        for what in ("losses", "marks")
+    )
+    winner, told = winner_of(
+        [short.freeze for short in last],
+        losses,
+        None if are_numbers(material.targets) else found,
+        material.data.groups[list(material.validation)],
+        prefer=at.settings.prefer,
+        seed=at.settings.seed,
+    )
+    return winner, f"{told}, {counted(seeds, 'seed')} each"
+
+
+def _try(
+    at: Underway, material: search.Material, keep: int, freeze: int, epochs: int, seed: int = 0
+) -> Short | None:
     """A short training, or what an earlier process found; ``None`` where it would not be one of this M."""
-
-    def train() -> tuple[dict[str, Any], str]:
-        began = time.monotonic()
-        views = at.views(keep, freeze)
-        label = f"freeze {freeze}"
-        with at.console.progress("Trying", epochs, label) as bar:
-            source, _ = search.source_at(material, keep, freeze, views=views)
-            _, trial = search.run_trial(
-                material,
-                keep,
-                freeze,
-                source,
-                epochs=epochs,
-                stop_after=None,
-                checkpoint=at.run.work / f"short-{freeze}-{epochs}.safetensors",
-                deadline=time.monotonic() + at.left / 2,
-                from_start=False,
-                advance=lambda epoch: bar(1 if epoch.number else 0),
-            )
-        best = min(trial.history.epochs[1:] or trial.history.epochs, key=lambda epoch: epoch.validation_loss)
-        loss = best.validation_loss if math.isfinite(best.validation_loss) else math.inf
-        seconds = time.monotonic() - began
-        short = Short(freeze, epochs, min(loss, 1e9), best.validation_score, seconds)
-        return asdict(short), f"a training of {epochs} epochs"
-
     if 0 < freeze < keep:
         try:
             search.must_train_alike(material.backbone.chain, freeze)
         except RunningError as problem:
             at.skipped.append(str(problem))
             return None
-    return Short(**at.plan.decide(f"short_{freeze}_{epochs}", train))
+
+    def make() -> tuple[dict[str, Any], str]:
+        short = _train(at, material, keep, freeze, epochs, seed)
+        return asdict(short), f"a training of {epochs} epochs"
+
+    return Short(**at.plan.decide(name_of(freeze, epochs, seed), make))
 
 
-def _show(console: Console, tried: list[Short], winner: int) -> None:
+def _train(at: Underway, material: search.Material, keep: int, freeze: int, epochs: int, seed: int) -> Short:
+    """Train, and write down what each validation example lost."""
+    began = time.monotonic()
+    views = at.views(keep, freeze)
+    label, name = f"freeze {freeze}" + (f", seed {seed}" if seed else ""), name_of(freeze, epochs, seed)
+    own = replace(material, settings=replace(material.settings, seed=material.settings.seed + seed))
+    with at.console.progress("Trying", epochs, label) as bar:
+        source, _ = search.source_at(own, keep, freeze, views=views)
+        _, trial = search.run_trial(
+            own,
+            keep,
+            freeze,
+            source,
+            epochs=epochs,
+            stop_after=None,
+            checkpoint=at.run.work / f"{name.replace('_', '-')}.safetensors",
+            deadline=time.monotonic() + at.left / 2,
+            from_start=False,
+            advance=lambda epoch: bar(1 if epoch.number else 0),
+        )
+    assert trial.logits is not None
+    wanted = material.targets[list(material.validation)]
+    lost = search.losses_of(trial.logits.numpy(), wanted.numpy())
+    outcome = {"losses": lost.tolist(), "marks": marks(trial.logits, wanted).double().tolist()}
+    write_json(at.run.work / f"{name}.json", outcome)
+    best = min(trial.history.epochs[1:] or trial.history.epochs, key=lambda epoch: epoch.validation_loss)
+    loss = best.validation_loss if math.isfinite(best.validation_loss) else math.inf
+    return Short(freeze, epochs, min(loss, 1e9), best.validation_score, time.monotonic() - began, seed)
+
+
+def _outcome(at: Underway, material: search.Material, keep: int, short: Short) -> dict[str, Any]:
+    """``losses`` and ``marks`` of the validation examples; a lost file is made again from the checkpoint."""
+    place = at.run.work / f"{short.name}.json"
+    for _ in range(2):
+        try:
+            if place.is_file():
+                found: dict[str, Any] = read_json(place)
+                return found
+        except DamagedFile:
+            pass
+        _train(at, material, keep, short.freeze, short.epochs, short.seed)
+    raise RunningError(f"{place} can't be read although it was just written.")
+
+
+def _show(console: Console, tried: list[Short], winner: int, told: str) -> None:
     rows = [
         [
             ">" if short.freeze == winner else "",
             str(short.freeze),
             str(short.epochs),
+            str(1 + short.seed),
             f"{short.loss:.3f}",
             percent(short.score, 1),
             duration(short.seconds),
@@ -192,11 +357,12 @@ def _show(console: Console, tried: list[Short], winner: int) -> None:
         for short in tried
     ]
     console.text()
-    console.table(["", "freeze", "epochs", "loss", "score", "in"], rows, left=(0,))
+    console.table(["", "freeze", "epochs", "seed", "loss", "score", "in"], rows, left=(0,))
     console.text()
+    console.line("Search", f"freeze {winner} is to train: {told}")
 
 
 def shorts(decisions: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The short trainings of a plan, by rung and most frozen first, for ``fit --json``."""
-    found = [dict(d["value"]) for name, d in decisions.items() if name.startswith("short_")]
-    return sorted(found, key=lambda one: (one["epochs"], -one["freeze"]))
+    """The short trainings of a plan, by rung, seed and most frozen first, for ``fit --json``."""
+    found = [asdict(Short(**d["value"])) for name, d in decisions.items() if name.startswith("short_")]
+    return sorted(found, key=lambda one: (one["epochs"], one["seed"], -one["freeze"]))

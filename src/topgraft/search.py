@@ -37,6 +37,8 @@ from topgraft.settings import Settings
 from topgraft.taps import emphasis
 from topgraft.train import predict_logits, train
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 MOST_EPOCHS, MOST_WITH_VIEWS = 10, 20
 """Epochs of a training at most; more where pictures are changed, since it then learns them by heart later."""
 LEAST_EPOCHS = 2
@@ -123,9 +125,10 @@ def new_graft(
         torch.manual_seed(settings.seed)
         outputs = material.data.width
         head = Head(block.layout, width(block), outputs, hidden=settings.hidden, dropout=settings.dropout)
-    return Graft(
-        material.backbone.chain, keep, freeze, head.start_from(fitted), tune_norms=settings.tune_norms
-    )
+    head.start_from(fitted)
+    if settings.normalise and freeze < keep:
+        head.standardise(material.features.cuts[keep][list(rows)])
+    return Graft(material.backbone.chain, keep, freeze, head, tune_norms=settings.tune_norms)
 
 
 def class_weights(material: Material, rows: Sequence[int]) -> Tensor | None:
@@ -298,6 +301,19 @@ def run_trial(
     return graft, Trial(keep, freeze, history, time.monotonic() - began, logits)
 
 
+def losses_of(outputs: Array, wanted: Array) -> Array:
+    """``(n,)``: what each example loses by logits, at the temperature that suits them best, or by numbers.
+
+    Parameters
+    ----------
+    outputs
+        ``(n, outputs)`` of a training.
+    wanted
+        ``(n,)`` indices of classes, or ``(n, outputs)`` standardised numbers.
+    """
+    return np.square(outputs - wanted).mean(1) if are_numbers(wanted) else cooled_losses(outputs, wanted)
+
+
 def is_better(trial: Trial, evidence: Evidence, validation: Sequence[int]) -> tuple[bool, str]:
     """Whether a training is taken, not the frozen probe, by the same validation examples; and why, in words.
 
@@ -310,8 +326,7 @@ def is_better(trial: Trial, evidence: Evidence, validation: Sequence[int]) -> tu
     assert trial.logits is not None
     rows = list(validation)
     frozen, wanted = evidence[trial.keep], evidence.targets[rows]
-    logits = trial.logits.numpy()
-    missed = np.square(logits - wanted).mean(1) if are_numbers(wanted) else cooled_losses(logits, wanted)
+    missed = losses_of(trial.logits.numpy(), wanted)
     gain, error = paired_gain(frozen.losses[rows], missed)
     before, after = frozen.marks[rows], np.array(trial.history.marks, dtype=frozen.marks.dtype)
     said = (

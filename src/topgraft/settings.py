@@ -22,6 +22,7 @@ REPEATED = (
         "class_weights",
         "prefer",
         "tune_norms",
+        "normalise",
         "refit",
         "refit_all",
         "rate",
@@ -83,6 +84,8 @@ class Settings:
         these are the same), or that of highest ``accuracy``.
     tune_norms
         Whether batch norms of trainable blocks renew their statistics.
+    normalise
+        Whether the head learns on standardised features, see :meth:`topgraft.head.Head.standardise`.
     refit
         Whether the graft is fitted again on training and validation part together.
     refit_all
@@ -120,6 +123,7 @@ class Settings:
     class_weights: str = "none"
     prefer: str = "small"
     tune_norms: bool = False
+    normalise: bool = False
     refit: bool = True
     refit_all: bool = False
     rate: float | None = None

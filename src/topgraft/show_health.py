@@ -12,10 +12,14 @@ from topgraft.health import HEALTHY, Diagnosis, diagnose, inputs_look_strange
 from topgraft.history import History, Recipe
 
 
-def checked(chain: Chain, keep: int, history: History, recipe: Recipe) -> list[Diagnosis]:
-    """The verdict on each block that trained, and on the head."""
+def checked(
+    chain: Chain, keep: int, history: History, recipe: Recipe, *, normalised: bool = False
+) -> list[Diagnosis]:
+    """The verdict on each block that trained, and on the head; ``normalised`` as in :func:`diagnose`."""
     names = {block.index: block.name for block in chain.blocks[:keep]} | {keep + 1: "head"}
-    return diagnose(history.readings, names, rate=recipe.rate, clip=recipe.clip, head=keep + 1)
+    return diagnose(
+        history.readings, names, rate=recipe.rate, clip=recipe.clip, head=keep + 1, normalised=normalised
+    )
 
 
 def health_lines(console: Console, keep: int, history: History, found: Sequence[Diagnosis]) -> None:
