@@ -14,6 +14,8 @@ from topgraft.data.assemble import digest_of
 from topgraft.data.example import ExampleError
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.notes import number
+from topgraft.data.row_tables import row_notes
+from topgraft.data.rows import Rows
 from topgraft.data.sounds import Sound
 from topgraft.data.tables import Table, cell_text
 from topgraft.data.types import MODALITIES, Found, Modality
@@ -32,8 +34,12 @@ def read_object(source: Any, targets: Any, modality: Modality | None) -> Found |
         source, targets = source
     if _is_frame(source):
         _no_targets(targets, "a data frame: name its column of labels")
-        cells = {str(name): source[name].tolist() for name in source.columns}
+        cells = dict[str, Sequence[Any]](frame_cells(source))
         return Table("the data frame", cells, Path(), {}, [])
+    if isinstance(source, Rows):
+        found = Found("row", "the rows", _names(len(source)), source, notes=row_notes(source))
+        found.labels = _labels(targets, len(source))
+        return found
     if _is_hugging_face(source):
         _no_targets(targets, "a Hugging Face data set: name its column of labels")
         return _hugging_face(source)
@@ -46,6 +52,12 @@ def read_object(source: Any, targets: Any, modality: Modality | None) -> Found |
     found.labels = _labels(first, len(found.names))
     found.numbers = [labels for column in more if (labels := _labels(column, len(found.names))) is not None]
     return found
+
+
+def frame_cells(frame: Any) -> dict[str, list[Any]]:
+    """The cells of each column of a data frame of pandas or polars."""
+    columns = {str(name): frame[name] for name in frame.columns}
+    return {name: c.to_list() if hasattr(c, "to_list") else c.tolist() for name, c in columns.items()}
 
 
 def _label_columns(targets: Any) -> list[Any]:
