@@ -305,8 +305,9 @@ def document(by_task: Mapping[str, Sequence[Mapping[str, Any]]], told: Mapping[s
         "free": len(some) - 1,
     }
     learned = (
-        f"The source's graft took {told['seconds']:.0f} s, once, and is right for {100 * told['score']:.1f} %\n"
-        f"of untouched flights of the source, of which {100 * told['majority']:.1f} % are not late."
+        f"The source's graft took {told['seconds']:.0f} s, once, and is right for "
+        f"{100 * told['score']:.1f} %\nof untouched flights of the source; "
+        f"{100 * told['majority']:.1f} % of these are not late."
     )
     sections = [
         line for task, records in by_task.items() for line in task_lines(task, records, told["shares"])

@@ -202,7 +202,7 @@ def file_cell(cell: Any, folder: Path, kind: Kind) -> Any:
 
 
 def _is_frame(source: Any) -> bool:
-    return type(source).__module__.startswith("pandas") and hasattr(source, "columns")
+    return type(source).__module__.startswith(("pandas", "polars")) and hasattr(source, "columns")
 
 
 def _is_hugging_face(source: Any) -> bool:
