@@ -32,7 +32,7 @@ def read_object(source: Any, targets: Any, modality: Modality | None) -> Found |
     """
     if isinstance(source, tuple) and len(source) == 2 and targets is None and not isinstance(source[0], str):
         source, targets = source
-    if _is_frame(source):
+    if _is_frame(source, targets):
         _no_targets(targets, "a data frame: name its column of labels")
         cells = dict[str, Sequence[Any]](frame_cells(source))
         return Table("the data frame", cells, Path(), {}, [])
@@ -201,8 +201,10 @@ def file_cell(cell: Any, folder: Path, kind: Kind) -> Any:
     return _file(cell, kind)
 
 
-def _is_frame(source: Any) -> bool:
-    return type(source).__module__.startswith(("pandas", "polars")) and hasattr(source, "columns")
+def _is_frame(source: Any, targets: Any) -> bool:
+    """Whether it is a table; one of polars with targets beside it is an array of numbers."""
+    kinds = "pandas" if targets is not None else ("pandas", "polars")
+    return type(source).__module__.startswith(kinds) and hasattr(source, "columns")
 
 
 def _is_hugging_face(source: Any) -> bool:
