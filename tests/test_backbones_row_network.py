@@ -9,7 +9,7 @@ from made_rows import as_read, table
 from topgraft.backbones import RowPreprocess, load, rebuild
 from topgraft.backbones.row_network import DEPTH, WIDTH, RowNetwork, must_be_of
 from topgraft.backbones.row_preprocess import GONE, UNKNOWN
-from topgraft.data.rows import Rows
+from topgraft.data.columns import Rows
 from topgraft.errors import TopgraftError
 
 ROWS = Rows.of(as_read(table(40).drop(columns=["bought", "spent"])))

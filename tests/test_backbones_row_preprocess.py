@@ -11,8 +11,8 @@ from made_rows import as_read, table
 from topgraft.backbones import RowPreprocess, open_preprocess
 from topgraft.backbones.described import FILE
 from topgraft.backbones.row_preprocess import FURTHEST, GONE, MOST_NAMES, UNKNOWN
+from topgraft.data.columns import Rows
 from topgraft.data.example import ExampleError
-from topgraft.data.rows import Rows
 from topgraft.errors import TopgraftError
 
 ROWS = Rows.of(as_read(table(200).drop(columns=["bought", "spent"])))

@@ -8,7 +8,7 @@ import pytest
 from made_rows import table, written
 
 from topgraft.data import read, read_test
-from topgraft.data.rows import Rows
+from topgraft.data.columns import Rows
 from topgraft.errors import TopgraftError
 
 WHOLE = table(60).drop(columns="spent")

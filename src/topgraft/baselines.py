@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from topgraft.data.rows import Rows
+from topgraft.data.columns import Rows
 from topgraft.data.types import Data
 
 LEVELS = 4

@@ -15,7 +15,7 @@ from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.calibration import calibration_error, prediction_set
 from topgraft.console import Console
 from topgraft.data import read
-from topgraft.data.rows import Rows
+from topgraft.data.columns import Rows
 from topgraft.data.types import Data
 from topgraft.data.unlabelled import Row, rows
 from topgraft.errors import TopgraftError

@@ -21,7 +21,7 @@ from topgraft.chain import Chain
 from topgraft.choices import AUTO
 from topgraft.console import Console
 from topgraft.data import assign_folds, hold_out, read_test
-from topgraft.data.rows import Rows
+from topgraft.data.columns import Rows
 from topgraft.data.splits import strata
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError, warn_of_damage

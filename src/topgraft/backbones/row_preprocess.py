@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topgraft.backbones.described import Described, at_least_one
+from topgraft.data.columns import ColumnKind, Rows, as_category, as_number, is_cell
 from topgraft.data.example import ExampleError
 from topgraft.data.notes import listed, number
-from topgraft.data.rows import ColumnKind, Rows, as_category, as_number, is_cell
 from topgraft.errors import TopgraftError, did_you_mean
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from topgraft.data import duplicates as dup
+from topgraft.data.columns import Rows, content_of_row
 from topgraft.data.example import ExampleError
 from topgraft.data.folders import natural
 from topgraft.data.notes import duplicate_notes, left_out_notes, listed, number, sound_notes
 from topgraft.data.pictures import PictureError, as_rgb, open_picture, read_bytes, thumbnail
-from topgraft.data.rows import Rows, content_of_row
 from topgraft.data.sounds import MAX_BYTES, Sound, SoundError, reader, sound_of
 from topgraft.data.targets import hint, is_regression, numbers_of, output_names, said_of_numbers
 from topgraft.data.types import Data, Found, Inputs, LeftOut, Task, differ, taken

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from topgraft.data.assemble import digest_of
+from topgraft.data.columns import Rows
 from topgraft.data.example import ExampleError
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.notes import number
 from topgraft.data.row_tables import row_notes
-from topgraft.data.rows import Rows
 from topgraft.data.sounds import Sound
 from topgraft.data.tables import Table, cell_text
 from topgraft.data.types import MODALITIES, Found, Modality

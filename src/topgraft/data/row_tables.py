@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from topgraft.data.columns import Column, ColumnKind, Rows, as_category, is_cell
 from topgraft.data.notes import listed, number
-from topgraft.data.rows import Column, ColumnKind, Rows, as_category, is_cell
 from topgraft.data.tables import LABELS, Table, obvious
 from topgraft.data.types import Found
 from topgraft.errors import TopgraftError, did_you_mean

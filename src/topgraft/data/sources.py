@@ -11,13 +11,13 @@ import numpy as np
 
 from topgraft.data import duplicates as dup
 from topgraft.data.assemble import assemble
+from topgraft.data.columns import ColumnKind, Rows
 from topgraft.data.folders import printable, read_folder, refuse_missing
 from topgraft.data.kinds import Kind, as_kind, kind_of
 from topgraft.data.notes import listed, number
 from topgraft.data.objects import file_cell, open_saved, read_object, refuse_modality
 from topgraft.data.pictures import MAX_PIXELS
 from topgraft.data.row_tables import found_rows
-from topgraft.data.rows import ColumnKind, Rows
 from topgraft.data.tables import ENDINGS, Table, choose_columns, is_table_name, read_table
 from topgraft.data.targets import refuse_task
 from topgraft.data.types import Data, Found, Modality, Task

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from topgraft.data.rows import Record
+    from topgraft.data.columns import Record
     from topgraft.data.sounds import Sound
 
 Modality = Literal["picture", "text", "sound", "array", "row"]
@@ -64,7 +64,7 @@ class Data:
         Pictures: paths (from Python also Pillow pictures, arrays or the bytes of a file). Texts:
         ``str``. Sounds: paths (from Python also the bytes of a file or
         :class:`topgraft.data.sounds.Sound`). Arrays: one float32 array (n, ...). Rows:
-        :class:`topgraft.data.rows.Rows`.
+        :class:`topgraft.data.columns.Rows`.
     classes
         Names of the classes; empty when unlabelled, and where targets are numbers.
     targets
@@ -245,7 +245,7 @@ class Data:
 
 def taken(inputs: Inputs, indices: NDArray[np.int64]) -> Inputs:
     """Some of the inputs, in the order of ``indices``; arrays and rows stay what they are."""
-    from topgraft.data.rows import Rows
+    from topgraft.data.columns import Rows
 
     if isinstance(inputs, np.ndarray):
         return inputs[indices]

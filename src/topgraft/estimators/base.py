@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 from topgraft.backbones.loading import reads_rows
 from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.backbones.types import Backbone
-from topgraft.data.rows import Rows
+from topgraft.data.columns import Rows
 from topgraft.data.types import Data, Modality
 from topgraft.errors import TopgraftError, TopgraftWarning
 from topgraft.estimators.given import examples_in, read_examples, rows_in

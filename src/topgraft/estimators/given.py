@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from topgraft.data import read
+from topgraft.data.columns import Rows
 from topgraft.data.objects import frame_cells
-from topgraft.data.rows import Rows
 from topgraft.data.types import Data, Modality
 from topgraft.errors import TopgraftError
 

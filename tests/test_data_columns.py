@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topgraft.data.rows import Rows, as_category, as_column, as_number, content_of_row
+from topgraft.data.columns import Rows, as_category, as_column, as_number, content_of_row
 from topgraft.errors import TopgraftError
 
 
