@@ -133,26 +133,37 @@ class RowPreprocess(Described):
         ExampleError
             If it is no row, or a cell can't be what its column holds.
         """
-        if not isinstance(row, Mapping):
-            raise ExampleError(
-                "", f"a {type(row).__name__}, not a row of cells by the names of their columns"
-            )
-        values, places = [], []
-        for column in self.columns:
-            cell = row.get(column.name)
-            if column.kind == "number":
-                value = as_number(cell)
-                if value is None:
-                    raise ExampleError("", f'column "{column.name}" holds numbers, and {cell!r:.40} is none')
-                values.append((value - column.mean) / column.spread)
-            else:
-                if not is_cell(cell):
-                    raise ExampleError("", f'column "{column.name}" can\'t hold a {type(cell).__name__}')
-                places.append(self._places[column.name].get(as_category(cell), UNKNOWN))
-        found = np.array(values, dtype=np.float64)
-        missing = np.isnan(found)
-        whole = [np.clip(np.where(missing, 0.0, found), -FURTHEST, FURTHEST), missing, np.array(places)]
-        return np.concatenate(whole).astype(np.float32)
+        whole: NDArray[np.float32] = self._encoded([row])[0]
+        return whole
+
+    def _encoded(self, raw: Sequence[Any]) -> NDArray[np.float32]:
+        """(B, 2 * numbers + categories) float32, a column at a time."""
+        for row in raw:
+            if not isinstance(row, Mapping):
+                raise ExampleError(
+                    "", f"a {type(row).__name__}, not a row of cells by the names of their columns"
+                )
+        whole = np.zeros((len(raw), 2 * self.numbers + len(self.sizes)))
+        for at, column in enumerate(self.columns):
+            cells = [row.get(column.name) for row in raw]
+            if column.kind == "category":
+                whole[:, self.numbers + at] = self._places_of(column, cells)
+                continue
+            found = (_numbers(column, cells) - column.mean) / column.spread
+            missing = np.isnan(found)
+            whole[:, at] = np.clip(np.where(missing, 0.0, found), -FURTHEST, FURTHEST)
+            whole[:, self.numbers + at] = missing
+        return whole.astype(np.float32)
+
+    def _places_of(self, column: RowColumn, cells: Sequence[Any]) -> list[int]:
+        """Places of the entries of some cells."""
+        places, found = self._places[column.name], []
+        for cell in cells:
+            if not is_cell(cell):
+                raise ExampleError("", f'column "{column.name}" can\'t hold a {type(cell).__name__}')
+            place = places.get(cell) if isinstance(cell, str) else None
+            found.append(places.get(as_category(cell), UNKNOWN) if place is None else place)
+        return found
 
     @cached_property
     def _places(self) -> Mapping[str, Mapping[str | None, int]]:
@@ -173,7 +184,7 @@ class RowPreprocess(Described):
         import torch
 
         at_least_one(raw)
-        return {self.key: torch.from_numpy(np.stack([self.encoded(row) for row in raw]))}
+        return {self.key: torch.from_numpy(self._encoded(raw))}
 
     def example(self, count: int, *, seed: int = 0) -> dict[str, Tensor]:
         """A batch of made-up rows: normal numbers, some of them missing, and categories of every kind."""
@@ -277,6 +288,20 @@ class RowPreprocess(Described):
         if self.sizes:
             several = number(len(self.sizes), "category", "categories")
             yield f"{'' if self.numbers else 'rows: '}{several} ({sum(self.sizes):,} entries)"
+
+
+def _numbers(column: RowColumn, cells: Sequence[Any]) -> NDArray[np.float64]:
+    """Numbers of some cells, not-a-number where missing."""
+    if all(cell is None or type(cell) is float for cell in cells):  # what was read is
+        plain = np.array(cells, dtype=np.float64)
+        if not np.isinf(plain).any():
+            return plain
+    found = []
+    for cell in cells:
+        if (value := as_number(cell)) is None:
+            raise ExampleError("", f'column "{column.name}" holds numbers, and {cell!r:.40} is none')
+        found.append(value)
+    return np.array(found, dtype=np.float64)
 
 
 def _column_of(rows: Rows, name: str) -> RowColumn:

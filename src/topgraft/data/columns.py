@@ -54,8 +54,8 @@ class Column:
     def cell(self, index: int) -> Cell:
         """One cell."""
         value = self.values[index].item()
-        if self.kind == "number":
-            return None if math.isnan(value) else float(value)
+        if isinstance(value, float):
+            return None if math.isnan(value) else value
         return None if value < 0 else self.names[value]
 
 
