@@ -25,7 +25,7 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-", "."})
 
 
 @dataclass(frozen=True, eq=False)
-class Column:
+class TypedColumn:
     """A column of numbers or of categories.
 
     Parameters
@@ -78,7 +78,7 @@ class Rows(Sequence[Record]):
     ({'age': None, 'town': None}, {'age': 7.0, 'town': 'Rom'})
     """
 
-    def __init__(self, columns: Mapping[str, Column], count: int | None = None) -> None:
+    def __init__(self, columns: Mapping[str, TypedColumn], count: int | None = None) -> None:
         self.columns = dict(columns)
         self._count = len(next(iter(columns.values())).values) if count is None else count
 
@@ -130,7 +130,7 @@ class Rows(Sequence[Record]):
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Rows:
         """The rows at ``indices``, in that order."""
         places = np.asarray(indices, dtype=np.int64)
-        return Rows({n: Column(c.values[places], c.names) for n, c in self.columns.items()}, len(places))
+        return Rows({n: TypedColumn(c.values[places], c.names) for n, c in self.columns.items()}, len(places))
 
 
 def as_number(cell: Any) -> float | None:
@@ -178,7 +178,7 @@ def is_cell(cell: Any) -> bool:
     return cell is None or isinstance(cell, (str, bool, np.bool_, Real))
 
 
-def as_column(name: str, cells: Sequence[Any], *, is_category: bool = False) -> Column:
+def as_column(name: str, cells: Sequence[Any], *, is_category: bool = False) -> TypedColumn:
     """A column of numbers where every cell is one or missing, else of categories.
 
     Numbers that begin with a zero (``00501``) are codes, hence categories.
@@ -199,12 +199,12 @@ def as_column(name: str, cells: Sequence[Any], *, is_category: bool = False) -> 
         values = [as_number(cell) for cell in cells]
         is_number = None not in values and not all(value != value for value in values)  # noqa: PLR0124
         if is_number and not any(_is_code(cell) for cell in cells):
-            return Column(np.array(values, dtype=np.float64))
+            return TypedColumn(np.array(values, dtype=np.float64))
     places: dict[str, int] = {}
     found = [
         -1 if (word := as_category(cell)) is None else places.setdefault(word, len(places)) for cell in cells
     ]
-    return Column(np.array(found, dtype=np.int32), tuple(places))
+    return TypedColumn(np.array(found, dtype=np.int32), tuple(places))
 
 
 def _is_code(cell: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from topgraft.data.columns import Column, ColumnKind, Rows, as_category, is_cell
+from topgraft.data.columns import ColumnKind, Rows, TypedColumn, as_category, is_cell
 from topgraft.data.notes import listed, number
 from topgraft.data.tables import LABELS, Table, obvious
 from topgraft.data.types import Found
@@ -183,7 +183,7 @@ def row_notes(rows: Rows) -> list[str]:
     return notes
 
 
-def _like_identifier(name: str, column: Column) -> int | None:
+def _like_identifier(name: str, column: TypedColumn) -> int | None:
     """How many different values there are, if nearly every row has one of its own; whole numbers in a run."""
     there = column.values[~column.is_missing]
     if len(there) < 20:
