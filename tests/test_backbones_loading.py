@@ -64,8 +64,8 @@ def test_an_unknown_source_gets_the_nearest_and_the_kinds(source, says):
     with pytest.raises(TopgraftError, match=says) as caught:
         find(source)
     assert (
-        "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME, package.module:function or the "
-        "folder of a saved graft." in str(caught.value)
+        "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME, rows/resnet, "
+        "package.module:function or the folder of a saved graft." in str(caught.value)
     )
 
 

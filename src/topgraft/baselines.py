@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from topgraft.data.columns import Rows
 from topgraft.data.types import Data
 
 LEVELS = 4
@@ -23,22 +25,33 @@ NAMES = {
     "picture": "colour histogram and logistic regression",
     "sound": "mel bands and logistic regression",
     "array": "raw numbers and logistic regression",
+    "row": "columns (categories one-hot) and logistic regression",
 }
 
 
 def raw_features(data: Data) -> Any:
-    """What a baseline learns from, of every example: texts as they are, else ``(n, width)`` float64.
+    """What a baseline learns from, of every example: texts and rows as they are, else ``(n, width)`` float64.
 
     Pictures give the joint histogram of their colours, four levels each, as square roots of the shares;
     sounds mean and spread of their mel bands; arrays their numbers.
     """
     if data.modality == "text":
         return np.array([str(data.inputs[i]) for i in range(len(data))], dtype=object)
+    if data.modality == "row":
+        return np.array([_known_cells(data, i) for i in range(len(data))], dtype=object)
     if data.modality == "array":
         return np.stack([np.asarray(data.inputs[i], dtype=np.float64).ravel() for i in range(len(data))])
     if data.modality == "sound":
         return np.stack([mel_statistics(data.decode(i)) for i in range(len(data))])
     return np.stack([colour_histogram(data.decode(i, at_least=SIDE)) for i in range(len(data))])
+
+
+def _known_cells(data: Data, index: int) -> dict[str, Any]:
+    """A row with not-a-number for a missing number, and without categories that are missing."""
+    assert isinstance(data.inputs, Rows)
+    kinds = {name: column.kind for name, column in data.inputs.columns.items()}
+    row = {n: math.nan if v is None and kinds[n] == "number" else v for n, v in data.inputs[index].items()}
+    return {name: cell for name, cell in row.items() if cell is not None}
 
 
 def colour_histogram(picture: Any) -> Array:
@@ -88,15 +101,20 @@ def fit_baseline(modality: str, features: Any, targets: Array, *, seed: int = 0)
     seed
         Of the folds that choose the penalty; where a class has too few examples for folds, it is 1.
     """
+    from sklearn.feature_extraction import DictVectorizer
     from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    text = modality == "text"
-    first = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True) if text else StandardScaler()
-    pipeline = make_pipeline(first, LogisticRegression(max_iter=2000))
+    before: list[Any] = [StandardScaler()]
+    if modality == "text":
+        before = [TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)]
+    if modality == "row":
+        before = [DictVectorizer(sparse=False), SimpleImputer(add_indicator=True), StandardScaler()]
+    pipeline = make_pipeline(*before, LogisticRegression(max_iter=2000))
     folds = min(FOLDS, int(np.unique(targets, return_counts=True)[1].min()))
     if folds < 2:
         return pipeline.fit(features, targets)

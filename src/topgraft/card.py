@@ -30,7 +30,7 @@ def model_card(result: dict[str, Any], backbone: Backbone, data: Data, *, comman
         "sound": "audio-classification",
     }.get(data.modality, "tabular-classification")
     if data.outputs:
-        kind = "tabular-regression" if data.modality == "array" else "other"
+        kind = "tabular-regression" if data.modality in ("array", "row") else "other"
     score = result["score"]
     kept, frozen = result["blocks"]["kept"], result["blocks"]["frozen"]
     counts = "\n".join(f"- {plain_text(name)}: {n:,}" for name, n in data.counts.items())

@@ -100,7 +100,11 @@ def _read(
     group: str | None,
     max_unreadable: float,
     task: str | None,
+    backbones: list[str] | None,
+    columns: str | None,
+    categories: str | None,
 ) -> Data:
+    from topgraft.backbones.loading import reads_rows
     from topgraft.data import read
 
     return read(
@@ -111,6 +115,9 @@ def _read(
         group=group,
         max_unreadable=max_unreadable,
         task=task,  # type: ignore[arg-type]  # what it can't be is refused with the nearest choice
+        modality="row" if any(map(reads_rows, backbones or ())) else None,
+        columns=columns,
+        categories=categories,
     )
 
 
@@ -152,6 +159,8 @@ def probe(
     group: options.GroupOption = None,
     max_unreadable: options.Unreadable = 0.05,
     task: options.TaskOption = None,
+    columns: options.Columns = None,
+    categories: options.Categories = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -190,7 +199,18 @@ def probe(
     }
     began, settings = time.monotonic(), Settings.of(told)
     document = run_probe(
-        _read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable, task=task),
+        _read(
+            data,
+            text=text,
+            label=label,
+            path=path,
+            group=group,
+            max_unreadable=max_unreadable,
+            task=task,
+            backbones=backbone,
+            columns=columns,
+            categories=categories,
+        ),
         settings,
         backbones=backbone or (),
         test=test,
@@ -219,6 +239,8 @@ def fit(
     group: options.GroupOption = None,
     max_unreadable: options.Unreadable = 0.05,
     task: options.TaskOption = None,
+    columns: options.Columns = None,
+    categories: options.Categories = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -268,6 +290,8 @@ def fit(
         "group": group,
         "max_unreadable": max_unreadable,
         "task": task,
+        "columns": columns,
+        "categories": categories,
         "plan": plan,
         "overwrite": overwrite,
         "console": _console(json=json, quiet=quiet),

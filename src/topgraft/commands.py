@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.calibration import calibration_error, prediction_set
 from topgraft.console import Console
 from topgraft.data import read
+from topgraft.data.columns import Rows
 from topgraft.data.types import Data
 from topgraft.data.unlabelled import Row, rows
 from topgraft.errors import TopgraftError
@@ -57,6 +59,8 @@ def run_predict(
     else:
         given = list(given)
         total = len(given)
+        for note in _row_notes(model, given):
+            console.line("Columns", note)
     shown = Console() if sys.stdout.isatty() else console  # on a terminal the rows themselves are progress
     with shown.progress("Predicting", total, "inputs") as advance:
         predictions = Predictor(model).predict(given, batch_size=batch_size)
@@ -67,6 +71,17 @@ def _counted(predictions: Iterable[Prediction], advance: Callable[[int], None]) 
     for prediction in predictions:
         yield prediction
         advance(1)
+
+
+def _row_notes(model: Model, given: Sequence[Row]) -> list[str]:
+    """How tables of rows fit the columns that the model knows; nothing for other models."""
+    known = model.preprocess
+    records = [row.value for row in given if isinstance(row.value, Mapping)]
+    if not isinstance(known, RowPreprocess) or not records:
+        return []
+    aside = {part for name in model.columns.values() for part in (name, *name.split(","))}
+    names = [name for name in dict.fromkeys(n for record in records for n in record) if name not in aside]
+    return known.found_by_name(names, "the table")
 
 
 def _modality(model: Model) -> Any:
@@ -143,8 +158,10 @@ def run_evaluate(
     asked = {n: c for n, c in columns.items() if c is not None}
     if not Path(source).is_dir():
         asked = {n: c for n, c in model.columns.items() if n in ("text", "path", "label")} | asked
+    known = model.preprocess
     data = read(
         source,
+        columns=known.kinds if isinstance(known, RowPreprocess) else None,
         text=asked.get("text"),
         label=asked.get("label"),
         path=asked.get("path"),
@@ -157,6 +174,9 @@ def run_evaluate(
     if data.targets is None:
         raise TopgraftError(f"{source} has no labels to compare with. Name their column (--label).")
     data_lines(console, data)
+    if isinstance(known, RowPreprocess) and isinstance(data.inputs, Rows):
+        for note in known.matched(data.inputs, data.origin):
+            console.line("Columns", note)
     with console.progress("Predicting", len(data)) as advance:
         predictions = []
         for p in Predictor(model).predict(rows_of(data)):
@@ -166,9 +186,9 @@ def run_evaluate(
         return {"model": str(folder), **_score_numbers(model, data, predictions, console)}
     found = predicted_classes(predictions, model.classes)
     scores = score_predictions(data.targets, found, groups=data.groups)
-    known = [i for i, p in enumerate(predictions) if p.error is None]
-    chances = np.array([predictions[i].probabilities for i in known])
-    off = calibration_error(chances, data.targets[known]) if known else None
+    answered = [i for i, p in enumerate(predictions) if p.error is None]
+    chances = np.array([predictions[i].probabilities for i in answered])
+    off = calibration_error(chances, data.targets[answered]) if answered else None
     majority = majority_score(data.targets)
     each = class_scores(data.targets, found, len(model.classes))
     score_lines(console, scores, majority, examples="examples")

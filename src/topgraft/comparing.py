@@ -29,6 +29,8 @@ def compare(
     path: options.PathOption = None,
     group: options.GroupOption = None,
     max_unreadable: options.Unreadable = 0.05,
+    columns: options.Columns = None,
+    categories: options.Categories = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -47,6 +49,7 @@ def compare(
     Example: topgraft compare photos/
     """
     del debug
+    from topgraft.backbones.loading import reads_rows
     from topgraft.compare import compare as run
     from topgraft.curves import RESULT
     from topgraft.data import read
@@ -54,7 +57,7 @@ def compare(
     from topgraft.files import read_json, write_json
     from topgraft.settings import Settings
     from topgraft.show import backbone_lines, data_lines
-    from topgraft.stages import load_for, prepare
+    from topgraft.stages import development_of, load_for, prepare
     from topgraft.versions import versions
 
     console = Console.for_command(json=json, quiet=quiet)
@@ -71,7 +74,17 @@ def compare(
             "seed": seed,
         }
     )
-    found = read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable)
+    found = read(
+        data,
+        text=text,
+        label=label,
+        path=path,
+        group=group,
+        max_unreadable=max_unreadable,
+        modality="row" if reads_rows(backbone) else None,
+        columns=columns,
+        categories=categories,
+    )
     if found.outputs:
         from topgraft.errors import TopgraftError
 
@@ -79,7 +92,7 @@ def compare(
             "compare is for classes so far; these labels are numbers to be predicted. For their score on "
             "untouched data: topgraft fit."
         )
-    network = load_for(found, settings)
+    network = load_for(found, settings, learned_from=development_of(found, settings, test))
     ready = prepare(found, network, settings, test=test)
     backbone_lines(console, network)
     data_lines(console, found, untouched=f"{len(ready.untouched):,} untouched, on which all are scored")

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from topgraft.backbones.loading import reads_rows
 from topgraft.backbones.types import PRETRAINED, Backbone
 from topgraft.choices import resolve_freeze, resolve_keep
 from topgraft.console import Console
@@ -32,7 +33,7 @@ from topgraft.rivals import (
 from topgraft.run import RunFolder, alone
 from topgraft.settings import REPEATED, Settings, agree
 from topgraft.show import backbone_lines, data_lines
-from topgraft.stages import Prepared, keep_evidence, load_for, prepare
+from topgraft.stages import AS_ASKED, Prepared, development_of, keep_evidence, load_for, prepare
 from topgraft.taps import resolve_taps
 
 DEFAULT_SUFFIX = ".topgraft"
@@ -99,6 +100,8 @@ def fit(
     targets: Any = None,
     max_unreadable: float = 0.05,
     task: Task | None = None,
+    columns: str | Sequence[str] | None = None,
+    categories: str | Sequence[str] | None = None,
     plan: str | Path | None = None,
     overwrite: bool = False,
     store: Store | None = None,
@@ -119,7 +122,7 @@ def fit(
         all depths are measured on the same folds, and one is chosen: see :mod:`topgraft.rivals`.
     test, allow_overlap
         A separate test set, see :func:`topgraft.data.read_test`.
-    text, label, path, group, targets, max_unreadable, task
+    text, label, path, group, targets, max_unreadable, task, columns, categories
         As for :func:`topgraft.read`.
     plan
         ``plan.json`` of an earlier run, whose decisions are taken; bounded by its epochs instead of by time.
@@ -158,6 +161,8 @@ def fit(
         targets=targets,
         max_unreadable=max_unreadable,
         task=task,
+        columns=columns,
+        categories=categories,
         plan=plan,
         console=console,
         **options,
@@ -217,6 +222,8 @@ def begin(
     targets: Any = None,
     max_unreadable: float = 0.05,
     task: Task | None = None,
+    columns: str | Sequence[str] | None = None,
+    categories: str | Sequence[str] | None = None,
     plan: str | Path | None = None,
     console: Console,
     **options: Any,
@@ -242,12 +249,18 @@ def begin(
             targets=targets,
             max_unreadable=max_unreadable,
             task=task,
+            modality="row" if any(map(reads_rows, several)) else None,
+            columns=columns,
+            categories=categories,
         )
-    networks = [_network(data, settings, one) for one in several]
+    known = development_of(data, settings, test)
+    networks = [_network(data, settings, one, known) for one in several]
     for network in networks:
         _check_depth(settings, given or {}, network)
     must_differ(networks)
     ready = prepare(data, networks[0], settings, test=test, allow_overlap=allow_overlap)
+    if len(networks) > 1:
+        ready = replace(ready, settings=settings, asked=AS_ASKED)
     for network in networks:
         backbone_lines(console, network)
     data_lines(console, data, untouched=f"{len(ready.untouched):,} kept untouched for the final score")
@@ -256,10 +269,10 @@ def begin(
     return Beginning(given, ready, tuple(networks) if len(networks) > 1 else ())
 
 
-def _network(data: Data, settings: Settings, given: Given) -> Backbone:
+def _network(data: Data, settings: Settings, given: Given, known: Data) -> Backbone:
     if isinstance(given, str):
-        return load_for(data, replace(settings, backbone=given))
-    return load_for(data, settings, given=given)
+        return load_for(data, replace(settings, backbone=given), learned_from=known)
+    return load_for(data, settings, given=given, learned_from=known)
 
 
 def settle_backbone(

@@ -32,6 +32,7 @@ from topgraft.show_cost import pass_line
 from topgraft.show_health import checked, health_json, health_lines, must_not_be_lost
 from topgraft.soup import refitted
 from topgraft.stages import (
+    AS_ASKED,
     advise,
     engine_for,
     engine_in_words,
@@ -87,7 +88,7 @@ class Job(Underway):
             console.line("Note", note)
         asked = resolve_keep(self.settings.keep, chain, source)
         share = share_in_words(self.settings.keep, len(chain))
-        as_asked = f"as asked ({share})" if share else "as asked"
+        as_asked = f"{ready.asked} ({share})" if share else ready.asked
         keep = plan.decide("keep", lambda: (asked, as_asked) if asked else (advice.keep, advice.reason))
         console.line("Advice", *self._said_of_depth(advice, asked))
         material = search.Material(
@@ -160,7 +161,9 @@ class Job(Underway):
         said = [
             f"keep {advice.keep} of {len(chain)} (to {chain.blocks[advice.keep - 1].name}): {advice.reason}"
         ]
-        if asked is not None:
+        if asked is not None and self.ready.asked != AS_ASKED:
+            said.append(f"Keep {named(chain, asked)}: {self.ready.asked} (--keep, --freeze).")
+        elif asked is not None:
             share = share_in_words(self.settings.keep, len(chain))
             said.append(f"You decided: keep {named(chain, asked)}{f': {share}' if share else ''}.")
         elif self.plan.is_repeat:
@@ -176,7 +179,7 @@ class Job(Underway):
         chain, console, plan = self.ready.backbone.chain, self.console, self.plan
         asked = resolve_freeze(self.settings.freeze, chain, self.ready.backbone.source, keep)
         share = share_in_words(self.settings.freeze, keep, "kept blocks")
-        as_asked = f"as asked ({share})" if share else "as asked"
+        as_asked = f"{self.ready.asked} ({share})" if share else self.ready.asked
         head_trains = search.head_trains(material)
         if plan.is_repeat and "freeze" in plan.decisions:
             candidate = int(plan.decisions["freeze"]["value"])
@@ -303,7 +306,7 @@ class Job(Underway):
                 one,
                 len(material.rows),
                 refit=self.settings.refit,
-                most=search.most_epochs(views),
+                most=search.most_epochs(views, untrained=material.backbone.is_untrained),
             )
             if possible < search.LEAST_EPOCHS and not forced:
                 each = duration(one * len(material.rows) * 2.4)

@@ -34,7 +34,7 @@ def backbones(
     from topgraft.data.types import MODALITIES
     from topgraft.errors import TopgraftError
 
-    known = [m for m in MODALITIES if m != "array"]
+    known = [m for m in MODALITIES if m not in ("array", "row")]
     if modality is not None and modality not in known:
         raise TopgraftError(f"--modality {modality}: give one of {', '.join(known)}.")
     console = Console.for_command(json=json, quiet=quiet)

@@ -30,6 +30,7 @@ from topgraft.show import backbone_lines, data_lines, evidence_table, probe_json
 from topgraft.stages import (
     Prepared,
     advise,
+    development_of,
     engine_for,
     engine_in_words,
     load_for,
@@ -84,9 +85,9 @@ def run_probe(
     store = Store()
     if len(backbones) > 1:
         must_be_open(settings, None)
-    networks = [load_for(data, replace(settings, backbone=name)) for name in backbones] or [
-        load_for(data, settings)
-    ]
+    known = development_of(data, settings, test)
+    names: list[str | None] = list(backbones) or [settings.backbone]
+    networks = [load_for(data, replace(settings, backbone=name), learned_from=known) for name in names]
     must_differ(networks)
     backbone = networks[0]
     ready = prepare(data, backbone, settings, test=test, allow_overlap=allow_overlap)

@@ -84,7 +84,7 @@ def _of_classes(data: Data, probabilities: Array) -> dict[str, Any]:
 
 def _shown(data: Data, index: int) -> dict[str, str]:
     """The example itself: a text, or a picture small enough to be written into a page; nothing of others."""
-    if data.modality in ("array", "sound"):
+    if data.modality in ("array", "sound", "row"):
         return {}
     example = data.decode(index, at_least=SIDE)
     if data.modality == "text":

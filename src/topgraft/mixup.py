@@ -31,6 +31,11 @@ def alpha_for(asked: float | None, modality: str) -> float:
     """
     if asked is None:
         return PICTURES if modality == "picture" else 0.0
+    if asked and modality == "row":
+        raise TopgraftError(
+            f"--mixup {asked:g} is for pictures and arrays: categories of rows have no mixture. "
+            "Leave it out, or give 0."
+        )
     if asked and modality in ("text", "sound"):
         raise TopgraftError(
             f"--mixup {asked:g} is for pictures and arrays: {modality}s differ in length, so that two have "

@@ -11,7 +11,10 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on standar
 Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing for people but errors.")]
 DataArgument = Annotated[str, typer.Argument(help="A folder with one folder a class, or a table.")]
-_BACKBONE = "timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME or package.module:function"
+_BACKBONE = (
+    "timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME, rows/resnet, package.module:function or a "
+    "saved graft"
+)
 BackboneOption = Annotated[str | None, typer.Option(help=f"{_BACKBONE}.")]
 Backbones = Annotated[
     list[str] | None,
@@ -28,6 +31,12 @@ TaskOption = Annotated[
     typer.Option(help="classification, or regression: labels are numbers to be predicted."),
 ]
 PathOption = Annotated[str | None, typer.Option(help="Column of paths of pictures or sounds.")]
+Columns = Annotated[
+    str | None, typer.Option(help="Columns of numbers and categories to learn from: a,b,c, or all.")
+]
+Categories = Annotated[
+    str | None, typer.Option(help="Those of them that are categories although they look like numbers: a,b.")
+]
 GroupOption = Annotated[str | None, typer.Option(help="Column of groups that no split divides.")]
 Unreadable = Annotated[float, typer.Option(help="Share of the examples that may be unusable.")]
 TestOption = Annotated[str | None, typer.Option(help="A test set of its own, for the final score.")]

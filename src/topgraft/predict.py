@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.data.types import Data, Modality
 from topgraft.data.unlabelled import Row
 from topgraft.errors import TopgraftError
@@ -196,6 +197,9 @@ class Predictor:
             from topgraft.data.sounds import sound_of
 
             return sound_of(value)
+        if isinstance(self.model.preprocess, RowPreprocess):
+            self.model.preprocess.encoded(value)  # a row that can't be used is one by itself, not its batch
+            return value
         return value if self.model.modality == "array" else str(value)
 
 
@@ -227,7 +231,8 @@ def predict(model: Model | str | Path, inputs: Any, *, column: str | None = None
     inputs
         Paths, folders, a table, or ``-`` (as on the command line); or a list of texts, pictures, sounds
         or arrays.
-        For a model of texts a path of a file that is there is a table, and any other ``str`` is a text.
+        For a model of texts a path of a file that is there is a table, and any other ``str`` is a text. For
+        one of rows also a data frame, or a list of mappings from the name of a column to its cell.
     column
         Of a table.
 
@@ -236,11 +241,15 @@ def predict(model: Model | str | Path, inputs: Any, *, column: str | None = None
     list of Prediction
         In the order given.
     """
+    from topgraft.data.objects import frame_cells
     from topgraft.data.unlabelled import rows
     from topgraft.saved import open_model
 
     opened = open_model(model) if isinstance(model, (str, Path)) else model
     is_one = isinstance(inputs, (str, Path))
+    if opened.modality == "row" and hasattr(inputs, "columns"):
+        cells = frame_cells(inputs)
+        inputs = [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
     items = [inputs] if is_one else list(inputs)
     if opened.modality == "text":
         from_files = is_one and (isinstance(inputs, Path) or inputs == "-" or os.path.exists(inputs))

@@ -308,7 +308,7 @@ def costs_for(
         classes=data.width,
         folds=len(np.unique(ready.fold_of)),
         budget=settings.budget,
-        epochs=settings.epochs or planned or most_epochs(0),
+        epochs=settings.epochs or planned or most_epochs(0, untrained=ready.backbone.is_untrained),
         epochs_with_views=settings.epochs or planned or most_epochs(1),
         spent=spent,
         least_epochs=LEAST_EPOCHS,

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from topgraft.backbones import open_preprocess
 from topgraft.backbones.described import Preprocess
 from topgraft.backbones.grafted import (
     BACKBONE,
@@ -21,6 +20,7 @@ from topgraft.backbones.grafted import (
     WEIGHTS,
     chain_of,
     described_in,
+    preprocess_in,
 )
 from topgraft.backbones.types import Backbone
 from topgraft.calibration import Calibration
@@ -48,7 +48,7 @@ class Model:
     classes
         Names, in the order of the logits; empty where numbers are predicted.
     modality
-        ``picture``, ``text``, ``sound`` or ``array``.
+        ``picture``, ``text``, ``sound``, ``array`` or ``row``.
     columns
         Of the table that it was fitted on.
     engine, precision
@@ -220,7 +220,7 @@ def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, t
     _fill(graft, tensors, folder / WEIGHTS)
     return Model(
         graft=graft.eval(),
-        preprocess=open_preprocess(folder / PREPROCESSING),
+        preprocess=preprocess_in(folder, document),
         classes=tuple(str(c) for c in document["classes"]),
         modality=str(document["modality"]),
         columns=dict(document["columns"]),

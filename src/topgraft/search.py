@@ -39,8 +39,9 @@ from topgraft.train import predict_logits, train
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-MOST_EPOCHS, MOST_WITH_VIEWS = 10, 20
-"""Epochs of a training at most; more where pictures are changed, since it then learns them by heart later."""
+MOST_EPOCHS, MOST_WITH_VIEWS, MOST_UNTRAINED = 10, 20, 50
+"""Epochs of a training at most; more where pictures are changed, since it then learns them by heart later,
+and where a network for rows begins from random values."""
 LEAST_EPOCHS = 2
 SETTLED = 3
 """Epochs from which on a training is taken unless it is measurably worse."""
@@ -243,8 +244,18 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
     )
 
 
-def most_epochs(views: int) -> int:
-    """Epochs for which a training is laid out that reads so many changed views of each example."""
+def most_epochs(views: int, *, untrained: bool = False) -> int:
+    """Epochs for which a training is laid out that reads so many changed views of each example.
+
+    ``untrained`` says whether the network has learned nothing yet.
+
+    Examples
+    --------
+    >>> most_epochs(0), most_epochs(4), most_epochs(0, untrained=True)
+    (10, 20, 50)
+    """
+    if untrained:
+        return MOST_UNTRAINED
     return MOST_WITH_VIEWS if views else MOST_EPOCHS
 
 

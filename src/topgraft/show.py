@@ -22,7 +22,7 @@ from topgraft.transferability import Secondary
 
 SHOWN = 8
 """Examples of a kind (left out, in conflict) that are listed one by one."""
-UNITS = {"picture": "pictures", "text": "texts", "sound": "sounds", "array": "rows"}
+UNITS = {"picture": "pictures", "text": "texts", "sound": "sounds", "array": "rows", "row": "rows"}
 
 
 def backbone_lines(console: Console, backbone: Backbone) -> None:

@@ -14,11 +14,14 @@ from torch import nn
 
 from topgraft.advise import DepthAdvice, advise_depth
 from topgraft.backbones import load
+from topgraft.backbones.row_network import is_row_network
+from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Chain
 from topgraft.choices import AUTO
 from topgraft.console import Console
 from topgraft.data import assign_folds, hold_out, read_test
+from topgraft.data.columns import Rows
 from topgraft.data.splits import strata
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError, warn_of_damage
@@ -35,6 +38,7 @@ from topgraft.probe import probe
 from topgraft.settings import Settings
 
 Array = np.ndarray[Any, np.dtype[Any]]
+AS_ASKED = "as asked"
 
 MARGIN = (1.0, 0.02)
 """Percentage points of score and nats of loss that a cheaper depth may have measured worse than the best.
@@ -66,6 +70,8 @@ class Prepared:
         Of the splitting.
     scale
         Mean and spread of the numbers to be predicted, in the development part; ``None`` for classes.
+    asked
+        Why keep and freeze are what the settings say.
     """
 
     settings: Settings
@@ -76,6 +82,7 @@ class Prepared:
     fold_of: Array
     notes: tuple[str, ...]
     scale: Scale | None = None
+    asked: str = AS_ASKED
 
     @property
     def targets(self) -> torch.Tensor:
@@ -83,8 +90,25 @@ class Prepared:
         return encoded(self.development, self.scale)
 
 
-def load_for(data: Data, settings: Settings, *, given: nn.Module | Backbone | None = None) -> Backbone:
+def load_for(
+    data: Data,
+    settings: Settings,
+    *,
+    given: nn.Module | Backbone | None = None,
+    learned_from: Data | None = None,
+) -> Backbone:
     """The backbone given or asked for, or the packaged one for this kind of data.
+
+    Parameters
+    ----------
+    data
+        All examples; how columns of rows fit those that the backbone knows is told in its report.
+    settings
+        With its name, weights and seed.
+    given
+        A module, or what :func:`topgraft.load` gave.
+    learned_from
+        The part of ``data`` that a new network for rows may know (means, categories); all of it by default.
 
     Raises
     ------
@@ -94,16 +118,55 @@ def load_for(data: Data, settings: Settings, *, given: nn.Module | Backbone | No
     if isinstance(given, Backbone):
         if given.modality != data.modality:
             raise TopgraftError(f"{given.source} reads {given.modality}s; the data are {data.modality}s.")
-        return as_resized(given, settings)
+        return matched(as_resized(given, settings), data)
+    source = settings.backbone if given is None else given
+    rows = (learned_from or data).inputs
+    is_new = isinstance(rows, Rows) and (source is None or is_row_network(source))
     found = load(
-        settings.backbone if given is None else given,
+        source,
         modality=data.modality,
         weights=settings.weights,
         allow_missing=settings.allow_missing,
         seed=settings.seed,
         example=_array_example(data),
+        preprocess=RowPreprocess.of(rows) if is_new and isinstance(rows, Rows) else None,
     )
-    return as_resized(found, settings)
+    return matched(as_resized(found, settings), data)
+
+
+def matched(backbone: Backbone, data: Data) -> Backbone:
+    """The backbone, whose report tells how the columns of rows fit those that it knows.
+
+    Raises
+    ------
+    TopgraftError
+        If they do not, see :meth:`topgraft.backbones.RowPreprocess.matched`.
+    """
+    known, rows = backbone.preprocess, data.inputs
+    if not (isinstance(known, RowPreprocess) and isinstance(rows, Rows)):
+        return backbone
+    notes = (*backbone.report.notes, *known.matched(rows, data.origin))
+    return replace(backbone, report=replace(backbone.report, notes=notes))
+
+
+def development_of(data: Data, settings: Settings, test: Any = None) -> Data:
+    """What choices are made on, and all that may be learned from: without the part kept untouched."""
+    if test is not None or data.targets is None:
+        return data
+    return data.subset(hold_out(data, share=settings.held_out, seed=settings.seed)[0])
+
+
+def whole_if_random(settings: Settings, backbone: Backbone) -> tuple[Settings, str]:
+    """Keep and freeze where the network for rows has random values; and why they are what they are.
+
+    There is nothing yet that a cut could keep: where nobody says otherwise, every block is kept and trained.
+    """
+    if not backbone.is_untrained or AUTO not in (settings.keep, settings.freeze):
+        return settings, AS_ASKED
+    keep, freeze = ("all" if settings.keep == AUTO else settings.keep), "0"
+    return replace(settings, keep=keep, freeze=freeze if settings.freeze == AUTO else settings.freeze), (
+        "the network has random values, so that every block is trained"
+    )
 
 
 def as_resized(backbone: Backbone, settings: Settings) -> Backbone:
@@ -122,6 +185,7 @@ def prepare(
 ) -> Prepared:
     """Split what is untouched from what choices are made on, and give the latter its folds."""
     alpha_for(settings.mixup, data.modality)  # refused before anything is measured
+    settings, asked = whole_if_random(settings, backbone)
     if data.targets is None:
         raise TopgraftError(
             f"{data.origin} has no labels. Name their column (--label), or one folder a class."
@@ -132,6 +196,7 @@ def prepare(
     else:
         development = data
         untouched = read_test(test, data, allow_overlap=allow_overlap)
+        matched(backbone, untouched)  # what could not be scored is refused before anything is learned
     if len(untouched) > 1 and len(np.unique(untouched.groups)) == 1:
         raise TopgraftError(
             f"All {len(untouched):,} examples for the final score are duplicates of one another or of one "
@@ -146,7 +211,7 @@ def prepare(
         targets, development.groups, folds=settings.folds, seed=settings.seed, classes=classes
     )
     scale = scale_of(development)
-    return Prepared(settings, backbone, data, development, untouched, fold_of, notes, scale)
+    return Prepared(settings, backbone, data, development, untouched, fold_of, notes, scale, asked)
 
 
 def engine_for(backbone: Backbone, data: Data, store: Store, settings: Settings) -> Choice:

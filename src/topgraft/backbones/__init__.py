@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from topgraft.backbones.preprocess import ArrayPreprocess as ArrayPreprocess
     from topgraft.backbones.preprocess import TextPreprocess as TextPreprocess
     from topgraft.backbones.preprocess import open_preprocess as open_preprocess
+    from topgraft.backbones.row_preprocess import RowPreprocess as RowPreprocess
     from topgraft.backbones.sound_preprocess import SoundPreprocess as SoundPreprocess
     from topgraft.backbones.types import Backbone as Backbone
     from topgraft.backbones.types import LoadReport as LoadReport
@@ -26,6 +27,7 @@ _HOMES = {
     "LoadReport": "types",
     "PicturePreprocess": "picture_preprocess",
     "Preprocess": "described",
+    "RowPreprocess": "row_preprocess",
     "SoundPreprocess": "sound_preprocess",
     "TextPreprocess": "preprocess",
     "open_preprocess": "preprocess",
@@ -49,11 +51,12 @@ def load(
     ----------
     source
         ``timm/NAME``, ``timm/NAME.TAG``, ``hf/NAME-or-folder``, ``torchvision/NAME``, ``sound/NAME``,
-        ``package.module:function`` (which is run), the folder of a saved graft (for its kept blocks), or a
-        module (used itself, not copied). ``None`` takes the packaged default for ``modality``.
+        ``rows/resnet`` (with the ``preprocess`` of one's own rows), ``package.module:function`` (which is
+        run), the folder of a saved graft (for its kept blocks), or a module (used itself, not copied).
+        ``None`` takes the packaged default for ``modality``.
     modality
-        ``"picture"``, ``"text"``, ``"sound"`` or ``"array"``: what the data are. An error where the
-        network reads another.
+        ``"picture"``, ``"text"``, ``"sound"``, ``"array"`` or ``"row"``: what the data are. An error where
+        the network reads another.
     weights
         ``"auto"``: a package, the local cache, then the hub. ``"none"`` or ``None``: random values. Else a
         file or folder: safetensors, or a pickle from ``torch.save`` that is read weights-only.

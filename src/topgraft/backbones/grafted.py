@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from topgraft.backbones.matching import COUNTER, report_on
-from topgraft.backbones.preprocess import open_preprocess
+from topgraft.backbones.preprocess import AnyPreprocess, open_preprocess
+from topgraft.backbones.row_network import must_be_of
 from topgraft.backbones.types import Backbone, Filled, Modality
 from topgraft.chain import Chain, Point
 from topgraft.chain.point import Dim, Shape
@@ -49,6 +50,19 @@ def described_in(folder: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("form") != FORM:
         raise DamagedFile(folder / DESCRIPTION, f"not a description of form {FORM}")
     return document
+
+
+def preprocess_in(folder: Path, description: Mapping[str, Any]) -> AnyPreprocess:
+    """The preprocessing of a saved graft.
+
+    Raises
+    ------
+    ValueError
+        If it is of other columns than the network.
+    """
+    found = open_preprocess(folder / PREPROCESSING)
+    must_be_of(found, description["backbone"]["recipe"])
+    return found
 
 
 def chain_of(
@@ -113,7 +127,7 @@ def load_graft(source: str, *, weights: str | Path = "auto", seed: int = 0) -> B
             source=source,
             modality=document["modality"],
             chain=chain,
-            preprocess=open_preprocess(folder / PREPROCESSING),
+            preprocess=preprocess_in(folder, document),
             report=report_on(chain.network, filled, chain.names_of(len(chain)), source=source),
             recipe=dict(document["backbone"]["recipe"]),
             licence=document["backbone"]["licence"] if weights == "auto" else None,

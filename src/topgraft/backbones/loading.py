@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from topgraft.backbones.described import Preprocess
-from topgraft.backbones.grafted import is_graft, load_graft
+from topgraft.backbones.grafted import described_in, is_graft, load_graft
 from topgraft.backbones.matching import report_on, under
 from topgraft.backbones.own import TARGET, load_own, rebuild_own
 from topgraft.backbones.packaged import DEFAULTS, HUB_NAMES, default_source
+from topgraft.backbones.row_network import is_row_network, load_rows, rebuild_rows
+from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.backbones.types import Backbone, LoadReport, Modality, Source
 from topgraft.chain import Chain
 from topgraft.errors import TopgraftError, did_you_mean
@@ -72,6 +74,21 @@ def load_backbone(
     )
 
 
+def reads_rows(given: object) -> bool:
+    """Whether a backbone, by name or loaded, reads rows of a table; known before any data are read.
+
+    Examples
+    --------
+    >>> reads_rows("rows"), reads_rows("timm/resnet18"), reads_rows(None)
+    (True, False, False)
+    """
+    if isinstance(given, Backbone):
+        return given.modality == "row"
+    if isinstance(given, str) and is_graft(given):
+        return bool(described_in(Path(given)).get("modality") == "row")
+    return is_row_network(given)
+
+
 def rebuild_network(recipe: Mapping[str, Any], *, module: nn.Module | None, trust_code: bool) -> nn.Module:
     """See :func:`topgraft.backbones.rebuild`."""
     from topgraft.backbones.hf import rebuild_hf
@@ -84,6 +101,7 @@ def rebuild_network(recipe: Mapping[str, Any], *, module: nn.Module | None, trus
         "hf": rebuild_hf,
         "torchvision": rebuild_torchvision,
         "sound": rebuild_sound,
+        "rows": rebuild_rows,
     }
     kind = recipe.get("kind")
     try:
@@ -121,6 +139,8 @@ def example_of(preprocess: Preprocess) -> dict[str, Tensor]:
 
         samples = np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
         return preprocess.batch([Sound(samples[:16_000], 16_000), Sound(samples, 16_000)])
+    if isinstance(preprocess, RowPreprocess):
+        return preprocess.example(4)
     raise TopgraftError("A network for arrays needs an example: example=, a batch of at least two.")
 
 
@@ -192,6 +212,8 @@ def _found(
 ) -> Source:
     if isinstance(source, nn.Module) or TARGET.fullmatch(source):
         return load_own(source, weights=weights, modality=modality, example=example, preprocess=preprocess)
+    if is_row_network(source):
+        return load_rows(source.partition("/")[2] or "resnet", weights=weights, preprocess=preprocess)
     kind, _, name = source.partition("/")
     if name and kind == "timm":
         from topgraft.backbones.timm import load_timm
@@ -216,14 +238,15 @@ def _unknown(source: str) -> str:
     import timm
 
     short = source.rpartition("/")[2]
-    known = [*(f"timm/{n}" for n in timm.list_models()), *(f"hf/{n}" for n in HUB_NAMES), DEFAULTS["sound"]]
+    known = [*(f"timm/{n}" for n in timm.list_models()), *(f"hf/{n}" for n in HUB_NAMES)]
+    known += [DEFAULTS["sound"], DEFAULTS["row"]]
     exact = [k for k in known if k.rpartition("/")[2] == short]
     near = f" Nearest: {', '.join(exact)}." if exact else did_you_mean(f"timm/{short}", known)
     folder = f" hf/{source} is a folder." if source and Path(source).is_dir() else ""
     return (
         f"There is no backbone {source!r}.{folder or near}\n"
-        "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME, package.module:function or the "
-        "folder of a saved graft."
+        "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME, rows/resnet, "
+        "package.module:function or the folder of a saved graft."
     )
 
 
@@ -237,4 +260,6 @@ def _with(found: Found, preprocess: Preprocess) -> Found:
 
 
 def _plural(modality: Modality) -> str:
-    return {"picture": "pictures", "text": "texts", "sound": "sounds", "array": "arrays"}[modality]
+    return {"picture": "pictures", "text": "texts", "sound": "sounds", "array": "arrays", "row": "rows"}[
+        modality
+    ]

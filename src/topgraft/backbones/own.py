@@ -17,6 +17,7 @@ from topgraft.backbones.described import Preprocess
 from topgraft.backbones.matching import fill
 from topgraft.backbones.picture_preprocess import PicturePreprocess
 from topgraft.backbones.preprocess import ArrayPreprocess, TextPreprocess
+from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.backbones.sound_preprocess import SoundPreprocess
 from topgraft.backbones.types import Filled, Modality, Source
 from topgraft.backbones.weights import read_weights
@@ -184,6 +185,10 @@ def _usual(
         key = next(iter(example))
     if modality == "array":
         return "array", ArrayPreprocess(key), ()
+    if modality == "row":
+        raise TopgraftError(
+            "A network for rows needs to know their columns: give preprocess=RowPreprocess.of(rows)."
+        )
     if modality == "text":
         raise TopgraftError("A network for texts needs its tokenizer: give preprocess=TextPreprocess(...).")
     if modality == "sound":
@@ -202,13 +207,14 @@ def _modality_of(preprocess: Any) -> Modality:
         TextPreprocess: "text",
         SoundPreprocess: "sound",
         ArrayPreprocess: "array",
+        RowPreprocess: "row",
     }
     for kind, modality in kinds.items():
         if isinstance(preprocess, kind):
             return modality
     raise TopgraftError(
         f"The preprocessing is a {type(preprocess).__name__}; expected PicturePreprocess, TextPreprocess, "
-        "SoundPreprocess or ArrayPreprocess, which can be saved without code."
+        "SoundPreprocess, ArrayPreprocess or RowPreprocess, which can be saved without code."
     )
 
 

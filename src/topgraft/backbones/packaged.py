@@ -12,6 +12,7 @@ DEFAULTS = {
     "picture": "timm/tf_efficientnet_lite0",
     "text": "hf/all-MiniLM-L6-v2",
     "sound": "sound/resemblyzer",
+    "row": "rows/resnet",
 }
 """The backbone that is taken for a modality when none is named."""
 HUB_NAMES = {"all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2"}
@@ -38,8 +39,9 @@ def default_source(modality: str | None) -> str:
             else f"there is none for {modality!r}"
         )
         raise TopgraftError(
-            f"Which backbone? There are defaults for pictures, texts and sounds, and {given}.\n"
-            "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME or package.module:function."
+            f"Which backbone? There are defaults for pictures, texts, sounds and rows, and {given}.\n"
+            "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME, rows/resnet or "
+            "package.module:function."
         )
     return DEFAULTS[modality]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from topgraft.backbones.described import FILE, Described, at_least_one, plain
 from topgraft.backbones.picture_preprocess import PicturePreprocess
+from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.backbones.sound_extractor import ExtractorPreprocess
 from topgraft.backbones.sound_preprocess import SoundPreprocess
 from topgraft.canonical import parsed_json
@@ -155,13 +156,21 @@ class ArrayPreprocess(Described):
         return ["arrays: as they are, in 32-bit floats"]
 
 
-AnyPreprocess = PicturePreprocess | TextPreprocess | SoundPreprocess | ExtractorPreprocess | ArrayPreprocess
+AnyPreprocess = (
+    PicturePreprocess
+    | TextPreprocess
+    | SoundPreprocess
+    | ExtractorPreprocess
+    | ArrayPreprocess
+    | RowPreprocess
+)
 KINDS: Mapping[str, type[AnyPreprocess]] = {
     "picture": PicturePreprocess,
     "text": TextPreprocess,
     "sound": SoundPreprocess,
     "sound by extractor": ExtractorPreprocess,
     "array": ArrayPreprocess,
+    "row": RowPreprocess,
 }
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from topgraft.backbones.described import Preprocess
     from topgraft.chain import Chain
 
-Modality = Literal["picture", "text", "sound", "array"]
+Modality = Literal["picture", "text", "sound", "array", "row"]
 PRETRAINED = "pretrained"
 """Pictures are resized as they were when the weights were made."""
 Matched = Literal["name", "order and shape", "as given", "random"]
@@ -135,7 +135,7 @@ class Backbone:
     source
         As the user gave it, such as ``"timm/tf_efficientnet_lite0"``.
     modality
-        What it reads: ``"picture"``, ``"text"``, ``"sound"`` or ``"array"``.
+        What it reads: ``"picture"``, ``"text"``, ``"sound"``, ``"array"`` or ``"row"``.
     chain
         The network, cut into blocks.
     preprocess
@@ -160,6 +160,11 @@ class Backbone:
     def network(self) -> nn.Module:
         """The original module, with its own parameter names."""
         return self.chain.network
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether it is a network for rows that has learned nothing yet: random values, no weights."""
+        return self.modality == "row" and self.report.matched == "random"
 
     def resized(self, how: str) -> Backbone:
         """The same network, with pictures brought to its size in another way.

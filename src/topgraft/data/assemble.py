@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from topgraft.data import duplicates as dup
+from topgraft.data.columns import Rows, content_of_row
 from topgraft.data.example import ExampleError
 from topgraft.data.folders import natural
 from topgraft.data.notes import duplicate_notes, left_out_notes, listed, number, sound_notes
 from topgraft.data.pictures import PictureError, as_rgb, open_picture, read_bytes, thumbnail
 from topgraft.data.sounds import MAX_BYTES, Sound, SoundError, reader, sound_of
 from topgraft.data.targets import hint, is_regression, numbers_of, output_names, said_of_numbers
-from topgraft.data.types import Data, Found, Inputs, LeftOut, Task, differ
+from topgraft.data.types import Data, Found, Inputs, LeftOut, Task, differ, taken
 from topgraft.errors import TopgraftError, did_you_mean
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def assemble(
     else:
         named, targets = _classes(found, labels, classes, notes)
     names = tuple(found.names[i] for i in kept)
-    inputs = found.inputs[kept] if isinstance(found.inputs, np.ndarray) else _pick(found.inputs, kept)
+    inputs = _pick(found.inputs, kept)
     looks = np.stack([thumbnails[i] for i in kept]) if thumbnails else None
     lengths = np.array([seconds[i] for i in kept]) if found.modality == "sound" else None
     notes.extend([] if lengths is None else sound_notes(lengths))
@@ -109,7 +110,7 @@ def assemble(
 
 
 def digest_of(value: object) -> str:
-    """SHA-256, as hexadecimal, of a text, the bytes of a file, an array, a sound or a Pillow picture."""
+    """SHA-256, as hexadecimal, of a text, bytes of a file, an array, a row, a sound or a Pillow picture."""
     whole = hashlib.sha256()
     if isinstance(value, str):
         whole.update(value.encode("utf-8", "surrogatepass"))
@@ -118,6 +119,8 @@ def digest_of(value: object) -> str:
     elif isinstance(value, np.ndarray):
         whole.update(f"{value.dtype.str} {value.shape} ".encode())
         whole.update(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, Mapping):
+        whole.update(content_of_row(value))
     elif isinstance(value, Sound):
         whole.update(f"{value.rate} {len(value.samples)} ".encode())
         whole.update(np.ascontiguousarray(value.samples, dtype="<f4").tobytes())
@@ -184,7 +187,9 @@ def _inspect(
         return digests, thumbnails, seconds
     for i in wanted:
         value = found.inputs[i]
-        if found.modality == "text" and not (isinstance(value, str) and value.strip()):
+        if found.modality == "row" and all(cell is None for cell in value.values()):
+            reasons[i] = "every cell is missing"
+        elif found.modality == "text" and not (isinstance(value, str) and value.strip()):
             reasons[i] = (
                 "an empty text"
                 if value is None or isinstance(value, str)
@@ -272,6 +277,8 @@ def _pick(inputs: Inputs, kept: list[int]) -> Inputs:
     """The inputs that are kept; a sequence that reads on demand goes on doing so."""
     if len(kept) == len(inputs):
         return inputs
+    if isinstance(inputs, (np.ndarray, Rows)):
+        return taken(inputs, np.array(kept, dtype=np.int64))
     return [inputs[i] for i in kept] if isinstance(inputs, (list, tuple)) else Picked(inputs, kept)
 
 

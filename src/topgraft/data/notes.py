@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from topgraft.data.types import Found, LeftOut
 
-_NOUNS = {"picture": "picture", "text": "text", "sound": "sound", "array": "example"}
+_NOUNS = {"picture": "picture", "text": "text", "sound": "sound", "array": "example", "row": "row"}
 
 
 def listed(names: Sequence[str], *, limit: int = 3) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from topgraft.data.assemble import digest_of
+from topgraft.data.columns import Rows
 from topgraft.data.example import ExampleError
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.notes import number
+from topgraft.data.row_tables import row_notes
 from topgraft.data.sounds import Sound
 from topgraft.data.tables import Table, cell_text
 from topgraft.data.types import MODALITIES, Found, Modality
@@ -30,10 +32,14 @@ def read_object(source: Any, targets: Any, modality: Modality | None) -> Found |
     """
     if isinstance(source, tuple) and len(source) == 2 and targets is None and not isinstance(source[0], str):
         source, targets = source
-    if _is_frame(source):
+    if _is_frame(source, targets):
         _no_targets(targets, "a data frame: name its column of labels")
-        cells = {str(name): source[name].tolist() for name in source.columns}
+        cells = dict[str, Sequence[Any]](frame_cells(source))
         return Table("the data frame", cells, Path(), {}, [])
+    if isinstance(source, Rows):
+        found = Found("row", "the rows", _names(len(source)), source, notes=row_notes(source))
+        found.labels = _labels(targets, len(source))
+        return found
     if _is_hugging_face(source):
         _no_targets(targets, "a Hugging Face data set: name its column of labels")
         return _hugging_face(source)
@@ -46,6 +52,12 @@ def read_object(source: Any, targets: Any, modality: Modality | None) -> Found |
     found.labels = _labels(first, len(found.names))
     found.numbers = [labels for column in more if (labels := _labels(column, len(found.names))) is not None]
     return found
+
+
+def frame_cells(frame: Any) -> dict[str, list[Any]]:
+    """The cells of each column of a data frame of pandas or polars."""
+    columns = {str(name): frame[name] for name in frame.columns}
+    return {name: c.to_list() if hasattr(c, "to_list") else c.tolist() for name, c in columns.items()}
 
 
 def _label_columns(targets: Any) -> list[Any]:
@@ -189,8 +201,10 @@ def file_cell(cell: Any, folder: Path, kind: Kind) -> Any:
     return _file(cell, kind)
 
 
-def _is_frame(source: Any) -> bool:
-    return type(source).__module__.startswith("pandas") and hasattr(source, "columns")
+def _is_frame(source: Any, targets: Any) -> bool:
+    """Whether it is a table; one of polars with targets beside it is an array of numbers."""
+    kinds = "pandas" if targets is not None else ("pandas", "polars")
+    return type(source).__module__.startswith(kinds) and hasattr(source, "columns")
 
 
 def _is_hugging_face(source: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 
 from topgraft.data import duplicates as dup
 from topgraft.data.assemble import assemble
+from topgraft.data.columns import ColumnKind, Rows
 from topgraft.data.folders import printable, read_folder, refuse_missing
 from topgraft.data.kinds import Kind, as_kind, kind_of
 from topgraft.data.notes import listed, number
 from topgraft.data.objects import file_cell, open_saved, read_object, refuse_modality
 from topgraft.data.pictures import MAX_PIXELS
+from topgraft.data.row_tables import found_rows
 from topgraft.data.tables import ENDINGS, Table, choose_columns, is_table_name, read_table
 from topgraft.data.targets import refuse_task
 from topgraft.data.types import Data, Found, Modality, Task
@@ -36,6 +38,8 @@ def read(
     max_pixels: int = MAX_PIXELS,
     near_duplicates: bool = True,
     task: Task | None = None,
+    columns: str | Sequence[str] | Mapping[str, ColumnKind] | None = None,
+    categories: str | Sequence[str] | None = None,
 ) -> Data:
     """Read labelled examples, decode each once to know that it can be used, and find duplicates.
 
@@ -51,7 +55,7 @@ def read(
         Examples with the same value in the column ``group`` are kept on one side of every split. Several
         columns of numbers to be predicted stand in ``label`` with commas between them.
     modality
-        ``"picture"``, ``"text"``, ``"sound"`` or ``"array"``, where it is not to be recognised.
+        ``"picture"``, ``"text"``, ``"sound"``, ``"array"`` or ``"row"``, where it is not to be recognised.
     classes
         Names of the classes in the order to use; a label that is none of them is an error. Where
         not given, the labels found, sorted.
@@ -68,6 +72,13 @@ def read(
         ``"classification"``, or ``"regression"`` for labels that are numbers to be predicted. Where not
         given, labels are classes, unless they are more than 20 different numbers of which some have a
         fraction; a note says so.
+    columns
+        Of a table whose rows of numbers and categories are the examples: names, also with commas between
+        them, or ``"all"`` for every column but those of labels and groups. With ``modality="row"`` all. Also
+        the kind (``"number"``, ``"category"``) of each by name, as a model knows them: those that are not
+        there are then left out.
+    categories
+        Those of them that are categories although they look like numbers.
 
     Returns
     -------
@@ -103,9 +114,19 @@ def read(
         found = _read_path(os.fspath(source), one_class=classes is not None, kind=as_kind(modality))
     else:
         found = read_object(source, targets, modality)
-    if isinstance(found, Table):
+    if isinstance(found, Table) and (modality == "row" or columns is not None or categories is not None):
+        other = "texts" if text is not None else "paths" if path is not None else f"{modality}s"
+        if other != "rows" and (text is not None or path is not None or modality is not None):
+            raise TopgraftError(
+                f"{found.origin} can't be read as rows of numbers and categories and as {other}, too. "
+                "Give --columns alone, or leave it out."
+            )
+        found = found_rows(found, columns=columns, categories=categories, label=label, group=group)
+    elif isinstance(found, Table):
         found = _of_table(found, text=text, path=path, label=label, group=group, modality=modality)
     else:
+        if columns is not None or categories is not None:
+            raise TopgraftError(f"{found.origin} is no table, so it has no columns to choose.")
         for use, name in (("text", text), ("path", path), ("label", label), ("group", group)):
             if name is not None:
                 raise TopgraftError(f'{found.origin} is no table, so it has no column "{name}" for {use}.')
@@ -148,10 +169,10 @@ def read_test(
     TopgraftError
         As for :func:`read`; if a label is none of ``data.classes``; or at an overlap.
     """
-    columns = data.columns if _may_be_table(source) else {}
+    is_table = _may_be_table(source)
     test = read(
         source,
-        **columns,
+        **(data.columns if is_table else {}),
         modality=data.modality,
         classes=data.classes or None,
         task=data.task,
@@ -159,6 +180,7 @@ def read_test(
         max_unreadable=max_unreadable,
         max_pixels=data.max_pixels,
         near_duplicates=near_duplicates,
+        columns=kinds_in(data) if is_table else None,
     )
     if test.targets is not None and len(test.outputs) != len(data.outputs):
         raise TopgraftError(
@@ -178,6 +200,11 @@ def read_test(
     from dataclasses import replace
 
     return replace(test, notes=(*test.notes, f"{said} The score on them is too good."))
+
+
+def kinds_in(data: Data) -> dict[str, ColumnKind] | None:
+    """Kind by column of rows; ``None`` of other data."""
+    return {n: c.kind for n, c in data.inputs.columns.items()} if isinstance(data.inputs, Rows) else None
 
 
 def overlap(test: Data, data: Data, *, near: bool = True) -> list[tuple[int, int]]:

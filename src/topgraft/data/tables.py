@@ -74,6 +74,10 @@ class Table:
         names = self.classes.get(name)
         return [cell_text(cell, names) for cell in self.column(name)[:]]
 
+    def cells_or_numbers(self, name: str) -> list[Any]:
+        """The cells of a column as they are, but numbers of classes as their names."""
+        return self.cells(name) if name in self.classes else list(self.column(name)[:])
+
     def label_columns(self, name: str) -> list[str]:
         """The column of that name, or those of the names with commas between them.
 
@@ -286,10 +290,10 @@ def choose_columns(
             chosen[use] = name
     guessed = []
     if "label" not in chosen and needs_label:
-        obvious = _obvious(table.columns, LABELS, taken=chosen.values())
-        if obvious is not None:
-            chosen["label"] = obvious
-            guessed.append(f'labels are read from the column "{obvious}"')
+        usual = obvious(table.columns, LABELS, taken=chosen.values())
+        if usual is not None:
+            chosen["label"] = usual
+            guessed.append(f'labels are read from the column "{usual}"')
     if "text" not in chosen and "path" not in chosen:
         use, name = _inputs(table, chosen, modality)
         chosen[use] = name
@@ -313,8 +317,8 @@ def choose_columns(
 
 
 def _inputs(table: Table, chosen: dict[str, str], modality: str | None) -> tuple[str, str]:
-    text = None if as_kind(modality) else _obvious(table.columns, TEXTS, taken=chosen.values())
-    path = None if modality == "text" else _obvious(table.columns, PATHS, taken=chosen.values())
+    text = None if as_kind(modality) else obvious(table.columns, TEXTS, taken=chosen.values())
+    path = None if modality == "text" else obvious(table.columns, PATHS, taken=chosen.values())
     if path is not None and (text is None or _looks_like_files(table, path)):
         return "path", path
     if text is not None:
@@ -324,11 +328,12 @@ def _inputs(table: Table, chosen: dict[str, str], modality: str | None) -> tuple
         return ("path" if as_kind(modality) or _looks_like_files(table, name) else "text"), name
     raise TopgraftError(
         f"Which column of {table.origin} holds the texts (--text) or the paths of pictures or sounds "
-        f"(--path)? Its columns: {listed(list(table.columns), limit=30)}."
+        f"(--path)? Its columns: {listed(list(table.columns), limit=30)}. "
+        "To learn from the columns themselves, numbers and categories: --columns all."
     )
 
 
-def _obvious(columns: Iterable[str], usual: Sequence[str], *, taken: Iterable[str]) -> str | None:
+def obvious(columns: Iterable[str], usual: Sequence[str], *, taken: Iterable[str]) -> str | None:
     """The column with the first of the usual names, whatever its case."""
     used = set(taken)
     by_fold = {name.strip().casefold(): name for name in reversed(list(columns)) if name not in used}

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from topgraft.data.columns import Record
     from topgraft.data.sounds import Sound
 
-Modality = Literal["picture", "text", "sound", "array"]
+Modality = Literal["picture", "text", "sound", "array", "row"]
 Task = Literal["classification", "regression"]
 TASKS: tuple[Task, ...] = ("classification", "regression")
 
@@ -35,7 +36,7 @@ class Inputs(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-MODALITIES: tuple[Modality, ...] = ("picture", "text", "sound", "array")
+MODALITIES: tuple[Modality, ...] = ("picture", "text", "sound", "array", "row")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Data:
     Parameters
     ----------
     modality
-        ``"picture"``, ``"text"``, ``"sound"`` or ``"array"``.
+        ``"picture"``, ``"text"``, ``"sound"``, ``"array"`` or ``"row"``.
     origin
         Where they come from, as the user gave it.
     names
@@ -62,7 +63,8 @@ class Data:
     inputs
         Pictures: paths (from Python also Pillow pictures, arrays or the bytes of a file). Texts:
         ``str``. Sounds: paths (from Python also the bytes of a file or
-        :class:`topgraft.data.sounds.Sound`). Arrays: one float32 array (n, ...).
+        :class:`topgraft.data.sounds.Sound`). Arrays: one float32 array (n, ...). Rows:
+        :class:`topgraft.data.columns.Rows`.
     classes
         Names of the classes; empty when unlabelled, and where targets are numbers.
     targets
@@ -73,7 +75,7 @@ class Data:
         groups, united with the sets of duplicates.
     digests
         SHA-256, as hexadecimal, of each example's content: the bytes of its file, its text in
-        UTF-8, or its array's bytes with dtype and shape.
+        UTF-8, its array's bytes with dtype and shape, or its cells by the names of their columns.
     left_out
         Examples that could not be used.
     duplicates
@@ -185,9 +187,7 @@ class Data:
             modality=self.modality,
             origin=self.origin,
             names=tuple(self.names[i] for i in chosen),
-            inputs=self.inputs[chosen]
-            if isinstance(self.inputs, np.ndarray)
-            else [self.inputs[int(i)] for i in chosen],
+            inputs=taken(self.inputs, chosen),
             classes=self.classes,
             targets=targets,
             groups=self.groups[chosen],
@@ -203,8 +203,10 @@ class Data:
             outputs=self.outputs,
         )
 
-    def decode(self, index: int, *, at_least: int | None = None) -> Image | str | Sound | NDArray[np.float32]:
-        """One example, ready for preprocessing: an RGB picture, a text, a sound or a float32 array.
+    def decode(
+        self, index: int, *, at_least: int | None = None
+    ) -> Image | str | Sound | NDArray[np.float32] | Record:
+        """One example, ready for preprocessing: an RGB picture, a text, a sound, a float32 array or a row.
 
         Parameters
         ----------
@@ -224,6 +226,9 @@ class Data:
             return str(value)
         if self.modality == "array":
             return np.asarray(value, dtype=np.float32)
+        if self.modality == "row":
+            row: Record = value
+            return row
         from topgraft.data.pictures import as_rgb, content_of, open_picture, unchanged
 
         if isinstance(value, (str, os.PathLike)):
@@ -236,6 +241,17 @@ class Data:
         if content is None:
             return as_rgb(value)
         return open_picture(content, max_pixels=self.max_pixels, at_least=at_least)
+
+
+def taken(inputs: Inputs, indices: NDArray[np.int64]) -> Inputs:
+    """Some of the inputs, in the order of ``indices``; arrays and rows stay what they are."""
+    from topgraft.data.columns import Rows
+
+    if isinstance(inputs, np.ndarray):
+        return inputs[indices]
+    if isinstance(inputs, Rows):
+        return inputs.take(indices)
+    return [inputs[int(i)] for i in indices]
 
 
 def differ(targets: NDArray[Any], indices: Iterable[int]) -> bool:

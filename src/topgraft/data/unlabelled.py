@@ -6,7 +6,7 @@ import csv
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,7 +16,7 @@ from topgraft.data.kinds import as_kind
 from topgraft.data.notes import listed
 from topgraft.data.objects import file_cell, open_saved
 from topgraft.data.sounds import reader
-from topgraft.data.tables import PATHS, TEXTS, Table, is_table_name, read_table
+from topgraft.data.tables import ENDINGS, PATHS, TEXTS, Table, is_table_name, read_table
 from topgraft.data.types import Modality
 from topgraft.errors import TopgraftError
 
@@ -30,7 +30,8 @@ class Row:
     name
         The path as given (folder + relative path), or the row number, ``"0"`` for the first.
     value
-        A path or the bytes of a picture or sound, not decoded yet; a text; or an array. ``None`` at an error.
+        A path or the bytes of a picture or sound, not decoded yet; a text; an array; or a row, as cells by
+        the names of their columns. ``None`` at an error.
     error
         Why there is nothing to predict, in few words, or ``None``.
     digest
@@ -52,7 +53,7 @@ def rows(
     ----------
     sources
         Files, folders (with everything below, sorted), tables, or ``"-"`` for standard input: one
-        path or text a line, or CSV whose header holds ``column``.
+        path or text a line, or CSV whose header holds ``column``; rows as CSV with a header.
     modality
         What the model takes.
     column
@@ -74,6 +75,10 @@ def rows(
         raise TopgraftError("Arrays are predicted from Python, not from files.")
     if modality == "sound":
         reader()
+    if modality == "row" and (odd := [s for s in sources if s != "-" and not _is_table(s)]):
+        raise TopgraftError(
+            f"{odd[0]}: this model takes rows of a table. Expected {', '.join(ENDINGS)} or -."
+        )
     several = sum(is_table_name(s) or s == "-" for s in sources) > 1
     parts = [_rows_of(s, modality, column, f"{s}:" if several else "", stdin or sys.stdin) for s in sources]
     return chain.from_iterable(parts)
@@ -90,6 +95,8 @@ def _rows_of(
     saved = open_saved(path, printable(source)) if path.is_dir() else None
     if saved is not None or (is_table_name(path.name) and path.is_file()):
         table = saved if saved is not None else read_table(path, printable(source))
+        if modality == "row":
+            return _of_rows(table, prefix)
         return _of_table(table, _column(table, modality, column), modality, prefix)
     kind = as_kind(modality)
     if kind is None:
@@ -131,6 +138,17 @@ def _of_table(table: Table, column: str, modality: Modality, prefix: str) -> Ite
         yield _row(f"{prefix}{i}", cell, modality, table.folder)
 
 
+def _is_table(source: str) -> bool:
+    path = Path(source)
+    return not path.exists() or path.is_dir() or is_table_name(path.name)
+
+
+def _of_rows(table: Table, prefix: str) -> Iterator[Row]:
+    cells = {name: table.cells_or_numbers(name) for name in table.columns}
+    for i, row in enumerate(zip(*cells.values(), strict=True)):
+        yield Row(f"{prefix}{i}", dict(zip(cells, row, strict=True)))
+
+
 def text_row(name: str, cell: Any) -> Row:
     """A cell of a table, or of a list that was sent, as a text to predict.
 
@@ -163,6 +181,14 @@ def _row(name: str, cell: Any, modality: Modality, folder: Path) -> Row:
 def _of_lines(stdin: TextIO, modality: Modality, column: str | None, prefix: str) -> Iterator[Row]:
     """One path or text a line, read as they come; or CSV, if the first line is a header with the column."""
     first = stdin.readline()
+    if modality == "row":
+        names = next(csv.reader([first]), [])
+        try:
+            for i, cells in enumerate(csv.reader(stdin)):
+                yield Row(f"{prefix}{i}", dict(zip_longest(names, cells[: len(names)])))
+        except csv.Error as error:
+            raise TopgraftError(f"Standard input can't be read as CSV: {error}.") from None
+        return
     header = next(csv.reader([first]), []) if column is not None else []
     if column is not None and column in header:
         at = header.index(column)

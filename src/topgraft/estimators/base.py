@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,13 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from topgraft.backbones.loading import reads_rows
+from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.backbones.types import Backbone
+from topgraft.data.columns import Rows
 from topgraft.data.types import Data, Modality
-from topgraft.errors import TopgraftError
-from topgraft.estimators.given import examples_in, read_examples
+from topgraft.errors import TopgraftError, TopgraftWarning
+from topgraft.estimators.given import examples_in, read_examples, rows_in
 from topgraft.estimators.on_all import backbone_for
 from topgraft.features.store import Store
 from topgraft.settings import Settings
@@ -40,6 +44,10 @@ class FitError(TopgraftError, ValueError):
     """Labels or choices that can't be fitted; a ``ValueError`` too, as callers of scikit-learn expect."""
 
 
+class ColumnsWarning(TopgraftWarning):
+    """Columns or categories of rows are not those that the network learned from."""
+
+
 class Transfer(BaseEstimator):
     """What all estimators share: reading X, the backbone, the store.
 
@@ -50,6 +58,7 @@ class Transfer(BaseEstimator):
     store: str | Path | bool | None
     random_state: int | np.random.RandomState | None
     modality_: Modality | Literal["numbers"]
+    _known_columns: RowPreprocess | None
 
     def _settings(self, *names: str) -> Settings:
         """What a fit of the pipeline would be told by these parameters."""
@@ -80,7 +89,7 @@ class Transfer(BaseEstimator):
 
         y is flat labels, or with ``numbers`` ``(n,)`` or ``(n, outputs)`` finite numbers.
         """
-        examples = examples_in(X)
+        examples = rows_in(X) if reads_rows(self.backbone) else examples_in(X)
         if examples is None:
             more = {"multi_output": True, "y_numeric": True} if numbers else {}
             found = validate_data(self, X, **({} if y is None else {"y": y, **more}), dtype=NUMBERS)
@@ -108,10 +117,22 @@ class Transfer(BaseEstimator):
         """The examples of a fit as data, and the backbone that reads them."""
         given = self.backbone
         known = given.modality if isinstance(given, Backbone) else None
-        if known is None and hasattr(self, "n_features_in_"):
+        if isinstance(taken, Rows):
+            known = "row"
+        elif known is None and hasattr(self, "n_features_in_"):
             known = "array"
         data = read_examples(taken, known, targets=targets, classes=classes, outputs=outputs)
-        return data, backbone_for(data, given, settings)
+        backbone = backbone_for(data, given, settings)
+        self._known_columns = backbone.preprocess if isinstance(backbone.preprocess, RowPreprocess) else None
+        self._warn_of_columns(data)
+        return data, backbone
+
+    def _warn_of_columns(self, data: Data) -> None:
+        """Say how columns of rows fit those that the network knows, where they are not the same."""
+        if self._known_columns is not None and isinstance(data.inputs, Rows):
+            notes = self._known_columns.matched(data.inputs, "X")
+            if notes:
+                warnings.warn(" ".join(notes), ColumnsWarning, stacklevel=4)
 
     def _new(self, X: Any) -> Any:
         """X of a prediction: numbers, or data of the kind that the fit was on.
@@ -125,6 +146,10 @@ class Transfer(BaseEstimator):
         if hasattr(self, "n_features_in_"):
             X = validate_data(self, X, reset=False, dtype=NUMBERS)
             return X if self.modality_ == "numbers" else read_examples(X, "array")
+        if self.modality_ == "row":
+            data = read_examples(rows_in(X), "row")
+            self._warn_of_columns(data)
+            return data
         examples = examples_in(X)
         if examples is None:
             raise TopgraftError(

@@ -36,6 +36,8 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
 
     - a list, a one-dimensional array or a column (pandas, polars) of texts, of paths of pictures or of Pillow
       pictures; or a frame with one such column;
+    - with a backbone for rows (``"rows"``, or a saved graft that reads rows): a data frame of numbers and
+      categories, or a list of mappings from the name of a column to its cell; columns are found by name;
     - pictures ``(n, height, width, 3)`` uint8, or arrays ``(n, ...)`` of what the backbone reads;
     - numbers ``(n, columns)``. Without a backbone they go through the identity chain: one block, which gives
       the numbers themselves, so that the model is the probe's head.
@@ -94,7 +96,7 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
     model_
         A :class:`topgraft.Model`, whose class names are the labels as ``str``; for numbers the head alone.
     modality_
-        ``picture``, ``text``, ``array`` or ``numbers``.
+        ``picture``, ``text``, ``array``, ``row`` or ``numbers``.
     n_features_in_, feature_names_in_
         For numbers, as everywhere in scikit-learn.
 

@@ -42,7 +42,7 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
     evidence_, advice_
         With ``auto``: what the probes measured at every cut, and the advice; else ``None``.
     modality_
-        ``picture``, ``text``, ``array`` or ``numbers``.
+        ``picture``, ``text``, ``array``, ``row`` or ``numbers``.
     engine_, precision_
         What runs the blocks.
 

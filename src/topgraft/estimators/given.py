@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from topgraft.data import read
+from topgraft.data.columns import Rows
+from topgraft.data.objects import frame_cells
 from topgraft.data.types import Data, Modality
 from topgraft.errors import TopgraftError
 
-Examples = list[Any] | np.ndarray[Any, Any]
+Examples = list[Any] | np.ndarray[Any, Any] | Rows
 
 
 def examples_in(X: Any) -> Examples | None:
@@ -53,6 +55,36 @@ def examples_in(X: Any) -> Examples | None:
     return None
 
 
+def rows_in(X: Any) -> Rows:
+    """The rows in ``X`` for a network that reads numbers and categories.
+
+    Parameters
+    ----------
+    X
+        A data frame (pandas, polars), or a list of mappings from the name of a column to its cell.
+
+    Raises
+    ------
+    TopgraftError
+        If it is neither, or a column can't be read.
+
+    Examples
+    --------
+    >>> rows_in([{"age": 31, "town": "Ulm"}, {"town": "Rom"}])[1]
+    {'age': None, 'town': 'Rom'}
+    """
+    if isinstance(X, Rows):
+        return X
+    if hasattr(X, "columns"):
+        return Rows.of(frame_cells(X))
+    if isinstance(X, (list, tuple)) and X and all(isinstance(row, Mapping) for row in X):
+        return Rows.of_records(X)
+    raise TopgraftError(
+        f"X is a {type(X).__name__}. A network for rows finds columns by name: give a data frame, or a list "
+        "of mappings from the name of a column to its cell."
+    )
+
+
 def read_examples(
     examples: Any,
     modality: Modality | None,
@@ -66,7 +98,7 @@ def read_examples(
     Parameters
     ----------
     examples
-        What :func:`examples_in` gave, or an array of numbers.
+        What :func:`examples_in` or :func:`rows_in` gave, or an array of numbers.
     modality
         Where it is known already.
     targets
@@ -110,7 +142,8 @@ def _of_frame(X: Any) -> Examples | None:
     if len(names) > 1:
         raise TopgraftError(
             f"X has the columns {', '.join(map(str, names))}. Expected one column of texts or paths: "
-            f"give X[{found[0]!r}], or choose it with scikit-learn's ColumnTransformer."
+            f"give X[{found[0]!r}], or choose it with scikit-learn's ColumnTransformer. "
+            'To learn from all columns, numbers and categories: backbone="rows".'
         )
     return list(columns[found[0]].to_list())
 

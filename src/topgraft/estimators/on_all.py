@@ -42,7 +42,7 @@ from topgraft.run import RunFolder
 from topgraft.saved import Model, describe
 from topgraft.settings import Settings
 from topgraft.side_by_side import in_order, single_threaded
-from topgraft.stages import Prepared, advise, as_resized, load_for, measure, probe_all
+from topgraft.stages import Prepared, advise, as_resized, load_for, measure, probe_all, whole_if_random
 from topgraft.tapping import settle_taps
 from topgraft.taps import resolve_taps, side_by_side, with_taps
 
@@ -193,6 +193,7 @@ def fit_on_all(
         If depth was to be measured and a class has too few examples for folds.
     """
     began, console = time.monotonic(), console or Console()
+    settings, asked = whole_if_random(settings, backbone)
     chain, source = backbone.chain, backbone.source
     keep = resolve_keep(settings.keep, chain, source)
     freeze = resolve_freeze(settings.freeze, chain, source, keep or len(chain))
@@ -200,7 +201,7 @@ def fit_on_all(
     settings = replace(settings, engine=told["engine"], precision=told["precision"])
     head_trains = bool(settings.hidden or settings.dropout)
     if keep is not None and freeze == keep and not head_trains:
-        return _frozen(data, backbone, settings, store, features, keep, reason="as asked")
+        return _frozen(data, backbone, settings, store, features, keep, reason=asked)
     try:
         fold_of, _, notes = _folds(data, settings)
     except TopgraftError as problem:
@@ -217,11 +218,11 @@ def fit_on_all(
     evidence, _ = probe_all(features, data, fold_of)
     probing = time.monotonic() - before
     advice = advise(evidence, chain, prefer=settings.prefer, seed=settings.seed)
-    ready = Prepared(settings, backbone, data, data, data.subset([]), fold_of, notes, scale_of(data))
+    ready = Prepared(settings, backbone, data, data, data.subset([]), fold_of, notes, scale_of(data), asked)
     material = _material(ready, store, features)
     with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
         plan = Plan()
-        kept = plan.decide("keep", lambda: (keep, "as asked") if keep else (advice.keep, advice.reason))
+        kept = plan.decide("keep", lambda: (keep, asked) if keep else (advice.keep, advice.reason))
         job = Job(ready, RunFolder(Path(folder), {}), plan, store, console, began)
         material, scored = settle_taps(job, material, kept, evidence, probing=probing)
         job.calibration = Calibration.of_probe(scored[kept], scored.targets)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from topgraft import demo
 from topgraft.backbones.grafted import input_shapes
+from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.chain.point import Shape
 from topgraft.errors import TopgraftError
 from topgraft.features.reading import at_least
@@ -50,7 +51,7 @@ class Examples:
 
 
 def examples_of(model: Model) -> Examples:
-    """Packaged pictures or texts, preprocessed as the model does it; random numbers for arrays.
+    """Packaged pictures or texts, preprocessed as the model does it; random numbers for arrays and rows.
 
     Raises
     ------
@@ -67,6 +68,9 @@ def examples_of(model: Model) -> Examples:
         sizes = zip((TRACED, *CHECKED), _LENGTHS, strict=True)
         traced, *checked = [_random(shapes, count, length, numbers) for count, length in sizes]
         return Examples("random arrays", traced, tuple(checked))
+    if isinstance(model.preprocess, RowPreprocess):
+        traced, *checked = [model.preprocess.example(count, seed=count) for count in (TRACED, *CHECKED)]
+        return Examples("made-up rows", traced, tuple(checked))
     if model.modality == "picture":
         kind, raw = "packaged pictures", _pictures(model)
     else:
