@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 import torch
 from child_process import in_program, killed
 from hub_cache import tiny_bert
+from one_by_one import OneByOne
 from small_networks import backbone_of, bits, data_of_maps, differing, example_maps, maps
 from torch import Tensor
 
@@ -24,12 +26,13 @@ from topgraft.data import read
 from topgraft.data.types import Data
 from topgraft.features import passes
 from topgraft.features.engine import Engine
-from topgraft.features.passes import batches, is_storable, mended, one_pass, states
+from topgraft.features.passes import batches, is_storable, lacking, mended, one_pass, states
 from topgraft.features.shelf import NotStored, StoreWarning
 from topgraft.features.sources import StateSource
 from topgraft.features.store import Store
 from topgraft.pooling import pool, width
 from topgraft.stopping import gently
+from topgraft.workers import led
 
 DATA = data_of_maps(24)
 TEXTS = [
@@ -149,6 +152,29 @@ def test_half_precision_is_stored_as_it_came(backbone, store):
     shelf, _ = states(backbone, DATA, store, 2, precision="bf16")
     assert shelf.read(DATA.digests)["t0"].dtype == torch.bfloat16
     assert one_pass(backbone, DATA, store, precision="bf16")[0].cuts[2].dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["maps", "texts"])
+def test_the_task_that_is_sent_elsewhere_makes_the_same_bits_of_the_same_batches(
+    backbone, bert, texts, tmp_path, kind, precision
+):
+    network, data = (backbone, DATA) if kind == "maps" else (bert, texts)
+    stores, workers = [Store(tmp_path / "here"), Store(tmp_path / "there")], OneByOne()
+    made = []
+    for store, where in zip(stores, (contextlib.nullcontext(), led(workers)), strict=True):
+        with where:
+            features, _ = one_pass(network, data, store, batch_size=2, precision=precision)
+            shelf, _ = states(network, data, store, 2, batch_size=2, precision=precision)
+        made.append({str(cut): x for cut, x in features.cuts.items()} | shelf.read(data.digests))
+    here, there = made
+    assert here.keys() == there.keys()
+    for name, array in here.items():
+        pairs = zip(array, there[name], strict=True)
+        assert all(a.dtype == b.dtype and bits(a) == bits(b) for a, b in pairs), name
+    fresh = batches(data, lacking(data, frozenset()), batch_size=2)
+    chunks = [tuple(data.names[i] for i in rows) for rows in fresh]
+    assert [item.data.names for item in workers.items] == chunks * 2
 
 
 # what is stored is used again, and only what is missing is computed

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from PIL import Image, ImageFilter
 
 import topgraft as tg
 from topgraft.backbones import ArrayPreprocess, PicturePreprocess
+from topgraft.data.example import ChangedError
 from topgraft.data.types import Data
-from topgraft.features.reading import at_least, batch_of, decoded
+from topgraft.features.reading import Batch, at_least, batch_of, decoded
 from topgraft.features.sources import LiveSource
 
 PREPROCESS = PicturePreprocess(size=(64, 64), resize=(72, 72))
@@ -84,3 +86,50 @@ def test_it_is_kept_with_a_model_and_told(tmp_path: Path) -> None:
 
 def test_other_kinds_are_decoded_whole() -> None:
     assert at_least(ArrayPreprocess()) is None
+
+
+def test_a_batch_by_itself_is_decoded_to_the_same_wherever_one_stands(
+    photos: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(photos.inputs[0]).parents[1])
+    near = replace(photos, inputs=[Path(path).relative_to(Path.cwd()) for path in photos.inputs])
+    sent = pickle.loads(pickle.dumps(Batch.of(near, [3, 1])))
+    monkeypatch.chdir(tmp_path)
+    assert sent.lacks() == ()
+    there = batch_of(PREPROCESS, sent.data, range(2))["x"]
+    assert torch.equal(there, batch_of(PREPROCESS, photos, [3, 1])["x"])
+    assert len(pickle.dumps(sent)) < 4_000  # nothing but paths and digests
+    assert str(sent) == f"{photos.names[3]}, {photos.names[1]}"
+
+
+def test_a_batch_with_its_files_content_needs_no_files(photos: Data, tmp_path: Path) -> None:
+    copies = [tmp_path / Path(path).name for path in photos.inputs]
+    for path, copy in zip(photos.inputs, copies, strict=True):
+        copy.write_bytes(Path(path).read_bytes())
+    batch = Batch.of(replace(photos, inputs=copies), [2, 0])
+    filled = batch.filled()
+    for copy in copies:
+        copy.unlink()
+    assert batch.lacks() == (str(copies[2]), str(copies[0]))
+    assert filled.lacks() == ()
+    expected = batch_of(PREPROCESS, photos, [2, 0])["x"]
+    assert torch.equal(batch_of(PREPROCESS, filled.data, range(2))["x"], expected)
+
+
+def test_content_that_changed_meanwhile_is_not_sent(photos: Data, tmp_path: Path) -> None:
+    other = tmp_path / "other.jpg"
+    other.write_bytes(Path(photos.inputs[1]).read_bytes())
+    batch = Batch.of(replace(photos, inputs=[other, *photos.inputs[1:]]), [0])
+    with pytest.raises(ChangedError, match=r"other\.jpg: its file changed"):
+        batch.filled()
+    with pytest.raises(ChangedError, match=r"other\.jpg: its file changed"):
+        batch_of(PREPROCESS, batch.data, [0])
+
+
+def test_texts_and_arrays_are_sent_as_they_are() -> None:
+    texts = tg.read((["/no/file.png", "two"], ["a", "b"]))
+    batch = Batch.of(texts, [0])
+    assert batch.lacks() == ()
+    assert batch.filled().data.decode(0) == "/no/file.png"
+    rows = tg.read((np.eye(4, dtype=np.float32), ["a", "b", "a", "b"]))
+    assert np.array_equal(Batch.of(rows, [2]).filled().data.decode(0), np.eye(4, dtype=np.float32)[2])

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from drawn import draw
+from one_by_one import OneByOne
 from sklearn.metrics import r2_score
 
 from topgraft.advise import advise_depth
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence, Features
 from topgraft.probe import fit_head, probe
+from topgraft.workers import led
 
 KINDS = ("blend", "ridge", "logistic")
 
@@ -47,6 +49,25 @@ def test_the_same_input_gives_the_same_bits(
     for cut, same in zip(evidence.cuts, again.cuts, strict=True):
         assert cut.losses.tobytes() == same.losses.tobytes()
         assert (cut.penalties, cut.temperatures) == (same.penalties, same.temperatures)
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_what_is_sent_elsewhere_for_each_cut_gives_the_same_evidence(
+    features: tuple[Features, torch.Tensor], *, numbers: bool
+) -> None:
+    found, y = features
+    targets, classes = (found.cuts[3][:, :2].double() + y[:, None], 0) if numbers else (y, 3)
+    told = {
+        "penalties": [1e-2, 1.0],
+        "emphasis": {cut: torch.linspace(0.5, 1, x.shape[1]) for cut, x in found.cuts.items()},
+        "groups": np.arange(150),
+    }
+    here = probe(found, targets, folds(150), classes, **told)
+    workers = OneByOne()
+    with led(workers):
+        there = probe(found, targets, folds(150), classes, **told)
+    assert there.to_json() == here.to_json()
+    assert [item.keep for item in workers.items] == [1, 2, 3]
 
 
 def test_evidence_tells_what_each_example_lost(

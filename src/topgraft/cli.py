@@ -121,6 +121,11 @@ def _read(
     )
 
 
+def _must_run_here(on: str | None, *, dry_run: bool) -> None:
+    if on is not None and dry_run:
+        raise TopgraftError(f"--dry-run measures this machine: leave --on {on} away.")
+
+
 @app.command()
 def layers(
     backbone: Annotated[str, typer.Argument(help="timm/NAME, hf/NAME-or-folder, torchvision/NAME, …")],
@@ -170,6 +175,7 @@ def probe(
     resize: options.Resize = "auto",
     batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
+    on: options.On = None,
     *,
     allow_overlap: options.Overlap = False,
     dry_run: options.DryRun = False,
@@ -184,7 +190,9 @@ def probe(
     del debug
     from topgraft.measuring import run_probe
     from topgraft.settings import Settings
+    from topgraft.workers import working_on
 
+    _must_run_here(on, dry_run=dry_run)
     told = {
         "weights": weights,
         "allow_missing": allow_missing,
@@ -198,28 +206,31 @@ def probe(
         "seed": seed,
     }
     began, settings = time.monotonic(), Settings.of(told)
-    document = run_probe(
-        _read(
-            data,
-            text=text,
-            label=label,
-            path=path,
-            group=group,
-            max_unreadable=max_unreadable,
-            task=task,
-            backbones=backbone,
-            columns=columns,
-            categories=categories,
-        ),
-        settings,
-        backbones=backbone or (),
-        test=test,
-        allow_overlap=allow_overlap,
-        dry_run=dry_run,
-        timed=json,
-        began=began,
-        console=_console(json=json, quiet=quiet),
-    )
+    with working_on(on) as ran:
+        document = run_probe(
+            _read(
+                data,
+                text=text,
+                label=label,
+                path=path,
+                group=group,
+                max_unreadable=max_unreadable,
+                task=task,
+                backbones=backbone,
+                columns=columns,
+                categories=categories,
+            ),
+            settings,
+            backbones=backbone or (),
+            test=test,
+            allow_overlap=allow_overlap,
+            dry_run=dry_run,
+            timed=json,
+            began=began,
+            console=_console(json=json, quiet=quiet),
+        )
+    if not dry_run:
+        document["on"] = ran()
     if json:
         say_json(document)
 
@@ -264,6 +275,7 @@ def fit(
     batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
     plan: options.PlanOption = None,
+    on: options.On = None,
     *,
     allow_overlap: options.Overlap = False,
     tune_norms: options.TuneNorms = False,
@@ -281,6 +293,7 @@ def fit(
     Example: topgraft fit photos/ -o photos.topgraft
     """
     del debug
+    _must_run_here(on, dry_run=dry_run)
     told: dict[str, Any] = {
         "test": test,
         "allow_overlap": allow_overlap,
@@ -333,7 +346,7 @@ def fit(
     else:
         from topgraft.fit import fit as run_fit
 
-        document = run_fit(data, out, **told).result
+        document = run_fit(data, out, on=on, **told).result
     if json:
         say_json(document)
 

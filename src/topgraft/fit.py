@@ -35,6 +35,7 @@ from topgraft.settings import REPEATED, Settings, agree
 from topgraft.show import backbone_lines, data_lines
 from topgraft.stages import AS_ASKED, Prepared, development_of, keep_evidence, load_for, prepare
 from topgraft.taps import resolve_taps
+from topgraft.workers import working_on
 
 DEFAULT_SUFFIX = ".topgraft"
 RIVALS = "backbones.json"
@@ -106,6 +107,7 @@ def fit(
     overwrite: bool = False,
     store: Store | None = None,
     console: Console | None = None,
+    on: str | None = None,
     **options: Any,
 ) -> Run:
     """From labelled examples to a saved model, its depth chosen on evidence.
@@ -132,6 +134,8 @@ def fit(
         Where activations are kept; the user's cache by default.
     console
         Where results and progress are written; nowhere by default.
+    on
+        Where the pass and the probes run, see :func:`topgraft.workers.working_on`; here by default.
     **options
         See :class:`topgraft.settings.Settings`.
 
@@ -178,15 +182,17 @@ def fit(
         "backbone": [b.source for b in start.rivals] or ready.backbone.source,
         "plan": given,
     }
-    run = RunFolder.claim(folder, command, overwrite=overwrite)
-    with alone(run.path):
-        decided = Plan.of_run(run.path / "plan.json", given)
-        store = store or Store()
-        if start.rivals:
-            ready = settle_backbone(start, run, decided, store, console, began)
-            settings = ready.settings
-        decided.tell({name: settings.to_json()[name] for name in REPEATED})
-        result = Job(ready, run, decided, store, console, began).go()
+    with working_on(on) as ran:
+        run = RunFolder.claim(folder, command, overwrite=overwrite)
+        with alone(run.path):
+            decided = Plan.of_run(run.path / "plan.json", given)
+            store = store or Store()
+            if start.rivals:
+                ready = settle_backbone(start, run, decided, store, console, began)
+                settings = ready.settings
+            decided.tell({name: settings.to_json()[name] for name in REPEATED})
+            result = Job(ready, run, decided, store, console, began).go()
+        result["on"] = ran()
     return Run(run.path, result)
 
 

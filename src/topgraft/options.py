@@ -41,6 +41,14 @@ GroupOption = Annotated[str | None, typer.Option(help="Column of groups that no 
 Unreadable = Annotated[float, typer.Option(help="Share of the examples that may be unusable.")]
 TestOption = Annotated[str | None, typer.Option(help="A test set of its own, for the final score.")]
 Overlap = Annotated[bool, typer.Option(help="Whether the test set may share examples with the data.")]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="WHERE",
+        help="Where the pass and the probes run: ray, ray://HOST:PORT or HOST:PORT; here by default.",
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of every random choice.")]
 Folds = Annotated[int, typer.Option(help="Folds of the probes.")]
 HeldOut = Annotated[float, typer.Option(help="Share kept untouched for the final score.")]

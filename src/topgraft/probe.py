@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from topgraft.objective import Scale, are_numbers, losses, marks
 from topgraft.ridge import Moments, Rows, moments
 from topgraft.score import cross_validated_interval
 from topgraft.side_by_side import in_order, single_threaded
+from topgraft.workers import Item, elsewhere
 
 __all__ = ["CutEvidence", "Evidence", "Features", "Fit", "Kind", "fit_head", "probe"]
 
@@ -86,29 +88,12 @@ def probe(
         y = Scale.of(y.numpy()).standardised(y.numpy())
     owners = np.arange(len(y)) if groups is None else np.asarray(groups)
     fold_of = np.asarray(fold_of)
-    folds = _check_folds(fold_of, owners, len(y))
-    parts = [
-        (torch.from_numpy(np.flatnonzero(fold_of != f)), torch.from_numpy(np.flatnonzero(fold_of == f)))
-        for f in folds
-    ]
-
-    def measure(keep: int) -> CutEvidence:
-        x = features.cuts[keep]
-        check_rows(Rows.of(x, len(y)), len(y), where=f" at keep={keep}")
-        fits = _fit_folds(
-            x,
-            y,
-            classes,
-            parts,
-            kind=kind,
-            penalties=penalties,
-            emphasis=None if emphasis is None else emphasis[keep],
-        )
-        return _evidence(keep, x, y, fold_of=fold_of, groups=owners, parts=parts, fits=fits)
-
+    _check_folds(fold_of, owners, len(y))
+    parts = parts_of(fold_of)
+    fitting = Fitting(y, classes, fold_of, owners, kind, None if penalties is None else tuple(penalties))
     cuts = []
     with single_threaded() as cores:
-        for cut in in_order(measure, sorted(features.cuts), workers=cores):
+        for cut in _measured(fitting, features, emphasis, cores=cores):
             cuts.append(cut)
             if done is not None:
                 done(cut.keep)
@@ -123,6 +108,89 @@ def probe(
         chance_predictions,
         _notes(cuts),
     )
+
+
+@dataclass(frozen=True)
+class Cut(Item):
+    """What is measured at one cut, as it is sent to another process.
+
+    Parameters
+    ----------
+    keep
+        Blocks up to the cut.
+    x
+        ``(n, width)`` activations.
+    emphasis
+        As in :func:`fit_head`.
+    """
+
+    keep: int
+    x: Tensor
+    emphasis: Tensor | None = None
+
+    def __str__(self) -> str:
+        return f"the probe at keep={self.keep}"
+
+
+@dataclass(frozen=True, eq=False)
+class Fitting:
+    """A probe's work at each cut; a task for other processes, too.
+
+    Parameters
+    ----------
+    y, classes, fold_of, groups, kind, penalties
+        As for :func:`probe`; numbers standardised.
+    """
+
+    y: Tensor
+    classes: int
+    fold_of: Array
+    groups: Array
+    kind: Kind
+    penalties: Sequence[float] | None
+
+    def start(self) -> Callable[[Cut], CutEvidence]:
+        """What scores the head at a cut."""
+        parts = parts_of(self.fold_of)
+
+        def measure(cut: Cut) -> CutEvidence:
+            check_rows(Rows.of(cut.x, len(self.y)), len(self.y), where=f" at keep={cut.keep}")
+            fits = _fit_folds(
+                cut.x,
+                self.y,
+                self.classes,
+                parts,
+                kind=self.kind,
+                penalties=self.penalties,
+                emphasis=cut.emphasis,
+            )
+            return _evidence(
+                cut.keep, cut.x, self.y, fold_of=self.fold_of, groups=self.groups, parts=parts, fits=fits
+            )
+
+        return measure
+
+
+def _measured(
+    fitting: Fitting, features: Features, emphasis: Mapping[int, Tensor] | None, *, cores: int
+) -> Iterator[CutEvidence]:
+    """The evidence at each cut, in order, measured on the cores here or by workers elsewhere."""
+    cuts = (
+        Cut(keep, features.cuts[keep], None if emphasis is None else emphasis[keep])
+        for keep in sorted(features.cuts)
+    )
+    workers = elsewhere()
+    if workers is None:
+        return in_order(fitting.start(), cuts, workers=cores)
+    return workers.in_order(fitting, cuts)
+
+
+def parts_of(fold_of: Array) -> list[tuple[Tensor, Tensor]]:
+    """For each fold the places of what is trained on and of what is tested on, int64."""
+    return [
+        (torch.from_numpy(np.flatnonzero(fold_of != f)), torch.from_numpy(np.flatnonzero(fold_of == f)))
+        for f in np.unique(fold_of)
+    ]
 
 
 def _own(targets: Tensor | Array) -> Tensor:
@@ -242,7 +310,7 @@ def _notes(cuts: Sequence[CutEvidence]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check_folds(fold_of: Array, groups: Array, count: int) -> Array:
+def _check_folds(fold_of: Array, groups: Array, count: int) -> None:
     if fold_of.shape != (count,) or groups.shape != (count,):
         raise TopgraftError(
             f"Folds and groups must have {count:,} numbers; got shapes {fold_of.shape} and {groups.shape}."
@@ -254,4 +322,3 @@ def _check_folds(fold_of: Array, groups: Array, count: int) -> Array:
     if pairs.shape[1] != len(np.unique(groups)):
         owner = pairs[0][np.flatnonzero(np.diff(pairs[0]) == 0)[0]]
         raise TopgraftError(f"Group {owner} lies in more than one fold; each must lie in one.")
-    return folds

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from topgraft.backbones.described import Preprocess
 from topgraft.backbones.types import Backbone
-from topgraft.chain import Block, Chain
+from topgraft.chain import Block, Chain, Segment
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Features
 from topgraft.features.engine import Engine, engine_of, version_of
-from topgraft.features.reading import batch_of
+from topgraft.features.reading import Batch, batch_of
 from topgraft.features.shelf import NotStored, Shelf
 from topgraft.features.store import Store
 from topgraft.features.structure import structure_of
@@ -27,7 +29,10 @@ from topgraft.halving import Halving
 from topgraft.pooling import POOLING
 from topgraft.side_by_side import in_order, single_threaded
 from topgraft.stopping import finishing
+from topgraft.workers import elsewhere
 
+Arrays = dict[str, Tensor | list[Tensor]]
+"""What is stored of some examples, by name: one row each."""
 Advance = Callable[[int], None]
 """Called with the number of examples that have just been done."""
 
@@ -87,7 +92,7 @@ def _pass(
     precision: str,
     device: str,
     batch_size: int,
-    keep: Callable[[Engine, dict[str, Tensor]], dict[str, Tensor | list[Tensor]]],
+    keep: Callable[[Engine, dict[str, Tensor]], Arrays],
     advance: Advance | None,
     view: int = 0,
 ) -> int:
@@ -99,8 +104,16 @@ def _pass(
         advance(len(data) - len(missing))
     if not missing:
         return reused
-    runner = engine_of(backbone.chain[:upto], name=engine, precision=precision, device=device, store=store)
-    waiting: list[tuple[list[int], dict[str, Tensor | list[Tensor]]]] = []
+    passing = Passing(
+        backbone.chain[:upto],
+        backbone.preprocess,
+        keep,
+        engine=engine,
+        precision=precision,
+        device=device,
+        view=view,
+    )
+    waiting: list[tuple[list[int], Arrays]] = []
 
     def flush() -> None:
         done = list(waiting)
@@ -109,20 +122,13 @@ def _pass(
             digests = [data.digests[i] for rows, _ in done for i in rows]
             shelf.append(digests, by_name([arrays for _, arrays in done]))
 
-    halving = Halving()
-
-    def part(rows: Sequence[int]) -> dict[str, Tensor | list[Tensor]]:
-        return keep(runner, batch_of(backbone.preprocess, data, rows, view=view))
-
-    def work(rows: list[int]) -> tuple[list[int], dict[str, Tensor | list[Tensor]]]:
-        return rows, halving.run(rows, part, by_name)
-
     chunks = batches(data, missing, batch_size=batch_size)
     with single_threaded() as cores, finishing() as is_stopping:
         stored = time.monotonic()
         try:
             until_asked = (chunk for chunk in chunks if not is_stopping())
-            for rows, arrays in in_order(work, until_asked, workers=cores):
+            results = _made(passing, data, until_asked, store, cores=cores)
+            for rows, arrays in zip(chunks, results, strict=False):  # fewer, where it was asked to stop
                 waiting.append((rows, arrays))
                 if advance is not None:
                     advance(len(rows))
@@ -137,6 +143,65 @@ def _pass(
     return reused
 
 
+@dataclass(frozen=True)
+class Passing:
+    """What a pass does with each batch; a task for other processes, too.
+
+    Parameters
+    ----------
+    segment
+        The part that examples run through.
+    preprocess
+        From decoded examples to its inputs.
+    keep
+        What is stored of a batch, by name: the engine and the inputs given.
+    engine, precision, device, view
+        As for :func:`one_pass` and :func:`states`.
+    """
+
+    segment: Segment
+    preprocess: Preprocess
+    keep: Callable[[Engine, dict[str, Tensor]], Arrays]
+    engine: str = "torch"
+    precision: str = "fp32"
+    device: str = "cpu"
+    view: int = 0
+
+    def on(self, data: Data, store: Store | None = None) -> Callable[[Sequence[int]], Arrays]:
+        """What makes the arrays of some rows of these data, in halves where memory is too little."""
+        made = self._made(store)
+        return lambda rows: made(data, rows)
+
+    def start(self) -> Callable[[Batch], Arrays]:
+        """What makes the arrays of a batch that was sent."""
+        made = self._made(None)
+        return lambda batch: made(batch.data, range(len(batch.data)))
+
+    def _made(self, store: Store | None) -> Callable[[Data, Sequence[int]], Arrays]:
+        runner = engine_of(
+            self.segment, name=self.engine, precision=self.precision, device=self.device, store=store
+        )
+        halving = Halving()
+
+        def made(data: Data, rows: Sequence[int]) -> Arrays:
+            def part(some: Sequence[int]) -> Arrays:
+                return self.keep(runner, batch_of(self.preprocess, data, some, view=self.view))
+
+            return halving.run(rows, part, by_name)
+
+        return made
+
+
+def _made(
+    passing: Passing, data: Data, chunks: Iterable[list[int]], store: Store, *, cores: int
+) -> Iterator[Arrays]:
+    """The arrays of each batch, in order, made on the cores here or by workers elsewhere."""
+    workers = elsewhere()
+    if workers is None:
+        return in_order(passing.on(data, store), chunks, workers=cores)
+    return workers.in_order(passing, (Batch.of(data, rows) for rows in chunks))
+
+
 def joined(parts: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
     """One array of those of several batches."""
     if isinstance(parts[0], Tensor):
@@ -144,7 +209,7 @@ def joined(parts: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
     return [row for part in parts for row in part]
 
 
-def by_name(parts: Sequence[dict[str, Tensor | list[Tensor]]]) -> dict[str, Tensor | list[Tensor]]:
+def by_name(parts: Sequence[Arrays]) -> Arrays:
     """The arrays of several batches, each name's joined."""
     return {name: joined([part[name] for part in parts]) for name in parts[0]}
 
@@ -166,11 +231,17 @@ def states_shelf(
     )
 
 
-def pooled_at_every_cut(
-    chain: Chain, runner: Engine, inputs: dict[str, Tensor]
-) -> dict[str, Tensor | list[Tensor]]:
+def pooled_at_every_cut(chain: Chain, runner: Engine, inputs: dict[str, Tensor]) -> Arrays:
     """One batch through the whole chain: by cut, as the shelf names it, its pooled activations."""
-    layouts = {block.index: block.layout for block in chain}
+    return _pooled(layouts_of(chain), runner, inputs)
+
+
+def layouts_of(chain: Chain) -> dict[int, str]:
+    """Per cut the layout of its state."""
+    return {block.index: block.layout for block in chain}
+
+
+def _pooled(layouts: Mapping[int, str], runner: Engine, inputs: dict[str, Tensor]) -> Arrays:
     return {f"cut.{cut:03}": pooled for cut, pooled in runner.pooled(inputs, layouts).items()}
 
 
@@ -212,7 +283,7 @@ def one_pass(
     shelf = pooled_shelf(backbone, store, engine=engine, precision=precision)
     count = len(backbone.chain)
 
-    def fill() -> tuple[dict[str, Tensor | list[Tensor]], int]:
+    def fill() -> tuple[Arrays, int]:
         reused = _pass(
             backbone,
             data,
@@ -223,7 +294,7 @@ def one_pass(
             precision=precision,
             device=device,
             batch_size=batch_size,
-            keep=partial(pooled_at_every_cut, backbone.chain),
+            keep=partial(_pooled, layouts_of(backbone.chain)),
             advance=advance,
         )
         return shelf.read(data.digests), reused
@@ -283,21 +354,6 @@ def states(
     ragged = -1 in block.shape
     fixed = {f"t{i}" for i, layout in enumerate(block.layout.split("+")) if layout != "tokens"}
 
-    def keep(runner: Engine, inputs: dict[str, Tensor]) -> dict[str, Tensor | list[Tensor]]:
-        state = runner.run(inputs)
-        arrays = {f"t{i}": t for i, t in enumerate(state.tensors)}
-        arrays |= {f"in.{name}": t for name, t in state.inputs.items()}
-        plain = {name: t.cpu().contiguous().clone() for name, t in arrays.items()}
-        if not ragged:
-            return dict(plain)
-        mask = plain.get(f"in.{MASK}")
-        if mask is None:
-            return {n: list(t) for n, t in plain.items()}
-        return {
-            n: list(t) if n in fixed else [row[real] for row, real in zip(t, mask.bool(), strict=True)]
-            for n, t in plain.items()
-        }
-
     reused = _pass(
         backbone,
         data,
@@ -308,8 +364,25 @@ def states(
         precision=precision,
         device=device,
         batch_size=batch_size,
-        keep=keep,
+        keep=partial(_whole, ragged=ragged, fixed=fixed),
         advance=advance,
         view=view,
     )
     return shelf, reused
+
+
+def _whole(runner: Engine, inputs: dict[str, Tensor], *, ragged: bool, fixed: AbstractSet[str]) -> Arrays:
+    """The state of a batch, its padding cut off where examples differ in length."""
+    state = runner.run(inputs)
+    arrays = {f"t{i}": t for i, t in enumerate(state.tensors)}
+    arrays |= {f"in.{name}": t for name, t in state.inputs.items()}
+    plain = {name: t.cpu().contiguous().clone() for name, t in arrays.items()}
+    if not ragged:
+        return dict(plain)
+    mask = plain.get(f"in.{MASK}")
+    if mask is None:
+        return {n: list(t) for n, t in plain.items()}
+    return {
+        n: list(t) if n in fixed else [row[real] for row, real in zip(t, mask.bool(), strict=True)]
+        for n, t in plain.items()
+    }

@@ -1,0 +1,127 @@
+"""Where pieces of the work are done: here, or by other processes, on other machines too.
+
+Which of the two changes no number, so that no stage is told: whoever starts a job says it
+(:func:`working_on`), and the few places that do many pieces side by side ask (:func:`elsewhere`). A piece is
+done by a task, which is sent to another process once, and an item, such as the examples of one batch. Results
+are taken in the order of the items, whoever made them, so that what is stored or added up is the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar
+
+from topgraft.errors import TopgraftError
+
+CHOICES = "ray, ray://HOST:PORT or HOST:PORT"
+_ADDRESS = re.compile(r"(ray://)?(\[[0-9a-fA-F:]+\]|[^\s/:\[\]]+):(\d{1,5})")
+
+
+class Item:
+    """What a task does one piece of work on, as it is sent to another process."""
+
+    def lacks(self) -> Sequence[str]:
+        """Files that it names and that are not there for the process that asks."""
+        return ()
+
+    def filled(self) -> Item:
+        """The same with the content of its files in it."""
+        return self
+
+
+class Task(Protocol):
+    """A kind of work; it is pickled, sent to each worker once, and started there once."""
+
+    def start(self) -> Callable[[Any], Any]:
+        """What does one piece of it, an item given."""
+
+
+class Workers(Protocol):
+    """Other processes that do pieces of the work."""
+
+    def in_order(self, task: Task, items: Iterable[Item]) -> Iterator[Any]:
+        """Results in the order of the items, which are taken only as there is room for them."""
+
+    def told(self) -> dict[str, Any]:
+        """What ran where, as JSON: the form of ``on`` in ``--json``."""
+
+
+_WORKERS: ContextVar[Workers | None] = ContextVar("topgraft_workers", default=None)
+Held = TypeVar("Held", bound=Workers)
+
+
+def elsewhere() -> Workers | None:
+    """Who does pieces of the work instead of this process; ``None`` where it does them itself.
+
+    Examples
+    --------
+    >>> elsewhere() is None
+    True
+    """
+    return _WORKERS.get()
+
+
+@contextmanager
+def led(workers: Held) -> Iterator[Held]:
+    """In the block these workers do pieces of the work."""
+    token = _WORKERS.set(workers)
+    try:
+        yield workers
+    finally:
+        _WORKERS.reset(token)
+
+
+def address_of(on: str) -> str | None:
+    """The address that ``--on`` names; ``None`` for ``ray`` alone.
+
+    Raises
+    ------
+    TopgraftError
+        If it is none of those that can be given.
+
+    Examples
+    --------
+    >>> address_of("ray"), address_of("10.0.0.1:6379"), address_of("ray://head:10001")
+    (None, '10.0.0.1:6379', 'ray://head:10001')
+    """
+    if on == "ray":
+        return None
+    found = _ADDRESS.fullmatch(on)
+    if found is None or not 0 < int(found[3]) < 65536:
+        raise TopgraftError(f"--on {on}: give {CHOICES}.")
+    return on
+
+
+@contextmanager
+def working_on(on: str | None) -> Iterator[Callable[[], dict[str, Any] | None]]:
+    """In the block pieces of the work are done where ``--on`` says; gives what tells what ran where.
+
+    Parameters
+    ----------
+    on
+        ``None``: in this process. ``ray``: on the cluster at ``$RAY_ADDRESS``, or one that is started on this
+        machine for as long as the block lasts. ``HOST:PORT``: on the cluster there, of which this machine is
+        a node. ``ray://HOST:PORT``: on the cluster there, of which it is none.
+
+    Raises
+    ------
+    TopgraftError
+        If it is none of those, Ray is not installed, or there is no cluster at the address.
+
+    Examples
+    --------
+    >>> with working_on(None) as told:
+    ...     told() is None
+    True
+    """
+    if on is None:
+        yield lambda: None
+        return
+    address = address_of(on)
+    from topgraft.workers.connecting import connected
+
+    with connected(address) as workers, led(workers):
+        yield workers.told
