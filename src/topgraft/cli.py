@@ -100,6 +100,7 @@ def _read(
     group: str | None,
     max_unreadable: float,
     task: str | None,
+    separator: str | None,
 ) -> Data:
     from topgraft.data import read
 
@@ -111,6 +112,7 @@ def _read(
         group=group,
         max_unreadable=max_unreadable,
         task=task,  # type: ignore[arg-type]  # what it can't be is refused with the nearest choice
+        separator=separator,
     )
 
 
@@ -152,6 +154,7 @@ def probe(
     group: options.GroupOption = None,
     max_unreadable: options.Unreadable = 0.05,
     task: options.TaskOption = None,
+    separator: options.SeparatorOption = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -190,7 +193,16 @@ def probe(
     }
     began, settings = time.monotonic(), Settings.of(told)
     document = run_probe(
-        _read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable, task=task),
+        _read(
+            data,
+            text=text,
+            label=label,
+            path=path,
+            group=group,
+            max_unreadable=max_unreadable,
+            task=task,
+            separator=separator,
+        ),
         settings,
         backbones=backbone or (),
         test=test,
@@ -219,6 +231,7 @@ def fit(
     group: options.GroupOption = None,
     max_unreadable: options.Unreadable = 0.05,
     task: options.TaskOption = None,
+    separator: options.SeparatorOption = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -267,6 +280,7 @@ def fit(
         "group": group,
         "max_unreadable": max_unreadable,
         "task": task,
+        "separator": separator,
         "plan": plan,
         "overwrite": overwrite,
         "console": _console(json=json, quiet=quiet),

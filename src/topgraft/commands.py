@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import numpy as np
 from topgraft.calibration import calibration_error, prediction_set
 from topgraft.console import Console
 from topgraft.data import read
+from topgraft.data.notes import number
 from topgraft.data.types import Data
 from topgraft.data.unlabelled import Row, rows
 from topgraft.errors import TopgraftError
+from topgraft.label_scores import HALF, frequency_score, label_set, label_table, score_labels
 from topgraft.number_scores import r2, score_numbers
 from topgraft.predict import Prediction, Predictor, number_columns, predicted_classes, rows_of
 from topgraft.run import RunFolder
@@ -89,6 +92,9 @@ def _row(prediction: Prediction, model: Model, threshold: float | None) -> dict[
     row = prediction.row(model.classes, model.outputs)
     if threshold is None:
         return row
+    if model.separator:
+        given = label_set(prediction.probabilities, threshold) if prediction.error is None else ()
+        return row | {"set": [model.classes[c] for c in given]}
     if not model.outputs:
         inside = prediction_set(prediction.probabilities, threshold) if prediction.error is None else ()
         return row | {"set": [model.classes[c] for c in inside]}
@@ -150,7 +156,8 @@ def run_evaluate(
         path=asked.get("path"),
         group=asked.get("group"),
         classes=model.classes or None,
-        task="regression" if model.outputs else "classification",
+        task=model.task,
+        separator=model.separator or None,
         modality=_modality(model),
         max_unreadable=max_unreadable,
     )
@@ -164,6 +171,8 @@ def run_evaluate(
             advance(1)
     if model.outputs:
         return {"model": str(folder), **_score_numbers(model, data, predictions, console)}
+    if model.separator:
+        return {"model": str(folder), **_score_labels(model, data, predictions, console)}
     found = predicted_classes(predictions, model.classes)
     scores = score_predictions(data.targets, found, groups=data.groups)
     known = [i for i, p in enumerate(predictions) if p.error is None]
@@ -207,6 +216,33 @@ def _score_numbers(
         "score": score_json(scores[0]),
         "scores": [score_json(s) for s in scores],
         "majority": r2(targets, mean),
+        "errors": [p.input for p in predictions if p.error is not None],
+    }
+
+
+def _score_labels(
+    model: Model, data: Data, predictions: Sequence[Prediction], console: Console
+) -> dict[str, Any]:
+    """Scores of several labels an example; examples that can't be read any more are not among them."""
+    known = [i for i, p in enumerate(predictions) if p.error is None]
+    if not known:
+        raise TopgraftError(
+            f"None of the {number(len(data), 'example')} of {data.origin} can be read any more."
+        )
+    targets = np.asarray(data.targets)[known]
+    chances = np.array([predictions[i].probabilities for i in known])
+    scores, constant = score_labels(targets, chances, groups=data.groups[known]), frequency_score(targets)
+    off = calibration_error(chances, targets)
+    each = label_table(targets, chances > HALF)
+    score_lines(console, scores, constant, examples="examples")
+    console.line("", f"probabilities are off by {100 * off:.1f} points on average (calibration error)")
+    class_table(console, model.classes, each, kind="label")
+    return {
+        "score": score_json(scores[0]),
+        "scores": [score_json(s) for s in scores],
+        "majority": constant,
+        "calibration_error": off,
+        "labels": [{"label": name, **asdict(one)} for name, one in zip(model.classes, each, strict=True)],
         "errors": [p.input for p in predictions if p.error is not None],
     }
 

@@ -72,11 +72,12 @@ def compare(
         }
     )
     found = read(data, text=text, label=label, path=path, group=group, max_unreadable=max_unreadable)
-    if found.outputs:
+    if found.task != "classification":
         from topgraft.errors import TopgraftError
 
+        what = "numbers to be predicted" if found.outputs else "several an example"
         raise TopgraftError(
-            "compare is for classes so far; these labels are numbers to be predicted. For their score on "
+            f"compare is for classes so far; these labels are {what}. For their score on "
             "untouched data: topgraft fit."
         )
     network = load_for(found, settings)

@@ -21,6 +21,7 @@ from topgraft.errors import RunningError
 from topgraft.files import write_json, write_whole
 from topgraft.graft import Graft
 from topgraft.history import History
+from topgraft.label_scores import frequency_score, score_labels
 from topgraft.mistakes import UNTOUCHED, untouched_json
 from topgraft.number_scores import r2, score_numbers
 from topgraft.objective import encoded
@@ -51,7 +52,8 @@ class Judged:
     scores
         The main one first.
     constant
-        The score of always giving the same answer: the most frequent class, or the mean where it was learned.
+        The score of always giving the same answer: the most frequent class or labels, or the mean where it
+        was learned.
     said
         Probabilities ``(n, classes)`` or numbers ``(n, outputs)``.
     seconds
@@ -100,6 +102,7 @@ def finish(
         ready.backbone,
         classes=ready.data.classes,
         outputs=ready.data.outputs,
+        separator=ready.data.separator,
         scale=ready.scale,
         columns=ready.data.columns,
         engine=at.settings.engine_or_torch,
@@ -205,8 +208,11 @@ def score_untouched(at: Underway) -> Judged:
         scored = score_numbers(targets, numbers, ready.data.outputs, groups=groups)
         return Judged(scored, r2(targets, mean), numbers, seconds)
     chances = np.array([p.probabilities for p in predictions])
-    scores = score_predictions(targets, predicted_classes(predictions, model.classes), groups=groups)
-    return Judged(scores, majority_score(targets), chances, seconds)
+    if ready.data.separator:
+        scores = score_labels(targets, chances, groups=groups)
+        return Judged(scores, frequency_score(targets), chances, seconds)
+    accuracies = score_predictions(targets, predicted_classes(predictions, model.classes), groups=groups)
+    return Judged(accuracies, majority_score(targets), chances, seconds)
 
 
 def _seconds_alone(predictor: Predictor, untouched: Data) -> float:

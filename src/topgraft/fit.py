@@ -99,6 +99,7 @@ def fit(
     targets: Any = None,
     max_unreadable: float = 0.05,
     task: Task | None = None,
+    separator: str | None = None,
     plan: str | Path | None = None,
     overwrite: bool = False,
     store: Store | None = None,
@@ -119,7 +120,7 @@ def fit(
         all depths are measured on the same folds, and one is chosen: see :mod:`topgraft.rivals`.
     test, allow_overlap
         A separate test set, see :func:`topgraft.data.read_test`.
-    text, label, path, group, targets, max_unreadable, task
+    text, label, path, group, targets, max_unreadable, task, separator
         As for :func:`topgraft.read`.
     plan
         ``plan.json`` of an earlier run, whose decisions are taken; bounded by its epochs instead of by time.
@@ -158,6 +159,7 @@ def fit(
         targets=targets,
         max_unreadable=max_unreadable,
         task=task,
+        separator=separator,
         plan=plan,
         console=console,
         **options,
@@ -217,6 +219,7 @@ def begin(
     targets: Any = None,
     max_unreadable: float = 0.05,
     task: Task | None = None,
+    separator: str | None = None,
     plan: str | Path | None = None,
     console: Console,
     **options: Any,
@@ -242,6 +245,7 @@ def begin(
             targets=targets,
             max_unreadable=max_unreadable,
             task=task,
+            separator=separator,
         )
     networks = [_network(data, settings, one) for one in several]
     for network in networks:

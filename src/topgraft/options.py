@@ -22,10 +22,17 @@ AllowMissing = Annotated[
     list[str] | None, typer.Option(help="Tensors, by name or pattern, that the weights need not hold.")
 ]
 TextOption = Annotated[str | None, typer.Option(help="Column of texts.")]
-LabelOption = Annotated[str | None, typer.Option(help="Column of labels; of numbers also several: a,b.")]
+LabelOption = Annotated[
+    str | None, typer.Option(help="Column of labels; of numbers, or of 0 and 1 a label, also several: a,b.")
+]
 TaskOption = Annotated[
     str | None,
-    typer.Option(help="classification, or regression: labels are numbers to be predicted."),
+    typer.Option(
+        help="classification; multilabel: several labels an example; regression: numbers to be predicted."
+    ),
+]
+SeparatorOption = Annotated[
+    str | None, typer.Option(help="Between several labels in one cell; with --task multilabel it is |.")
 ]
 PathOption = Annotated[str | None, typer.Option(help="Column of paths of pictures or sounds.")]
 GroupOption = Annotated[str | None, typer.Option(help="Column of groups that no split divides.")]

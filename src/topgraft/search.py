@@ -30,7 +30,7 @@ from topgraft.graft import Graft
 from topgraft.head import Head
 from topgraft.history import Epoch, History, Recipe
 from topgraft.mixup import alpha_for
-from topgraft.objective import are_numbers
+from topgraft.objective import are_labels, are_numbers
 from topgraft.pooling import width
 from topgraft.probe import fit_head
 from topgraft.settings import Settings
@@ -138,11 +138,16 @@ def class_weights(material: Material, rows: Sequence[int]) -> Tensor | None:
 def balanced(targets: Tensor, classes: int) -> Tensor:
     """``(classes,)`` float64 weights, inversely to the number of examples of each class.
 
+    Of labels: how many times those that an example has must count to be as many as those that it lacks.
+
     Examples
     --------
     >>> balanced(torch.tensor([0, 0, 0, 1]), 2).round(decimals=3).tolist()
     [0.667, 2.0]
     """
+    if are_labels(targets):
+        held = targets.double().sum(0)
+        return (len(targets) - held).clamp(min=1) / held.clamp(min=1)
     counts = torch.bincount(targets, minlength=classes).double()
     return len(targets) / (classes * counts.clamp(min=1))
 
