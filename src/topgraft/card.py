@@ -76,8 +76,8 @@ def _limits(data: Data) -> str:
     """What the answers are not."""
     if data.separator:
         return (
-            "Probabilities are those of data with the same shares of the labels, each\nfor itself; a label is "
-            "given above a half. What has none of them may get one all the same."
+            "Probabilities are those of data with the same shares of the labels, each\nfor itself; a label "
+            "is given above a half. What has none of them may get one all the same."
         )
     if data.outputs:
         return "Any input gets numbers, also one that is like none of those above."

@@ -227,7 +227,7 @@ class Problem:
 
     @property
     def lift(self) -> Tensor | float:
-        """By how much scores of each label are multiplied, ``(labels,)``, so that one temperature suits all; or 1.
+        """By how much scores of each label are multiplied, ``(labels,)``, to suit one temperature; else 1.
 
         The log-odds of a linear discriminant are the regression on 0 and 1 over the variance of the label
         (Fisher 1936): the rarer a label, the smaller are scores that mean the same.
@@ -325,7 +325,8 @@ def pose(
 def fit_temperature(scores: Tensor, offsets: Tensor, targets: Tensor, weights: Tensor) -> tuple[float, float]:
     """The temperature under which ``softmax(scores / temperature + offsets)`` loses least.
 
-    Of labels the sigmoid takes its place. The loss is convex in the inverse temperature: Newton's method, held in a bracket that shrinks. As in
+    Of labels the sigmoid takes its place. The loss is convex in the inverse temperature: Newton's method,
+    held in a bracket that shrinks. As in
     Platt (1999) one pseudo-example is spread over the classes, so that a flawless small sample does not
     ask for endless confidence.
 

@@ -71,7 +71,7 @@ def is_indicator(targets: Any) -> bool:
 
 
 def joined(cells: Iterable[Any], separator: str) -> list[str | None]:
-    """Cells as text with the separator between labels; ``None`` where one is missing, empty where there is none.
+    """Cells as text with the separator between labels; ``None`` where one is missing, empty for no label.
 
     Raises
     ------

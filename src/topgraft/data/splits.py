@@ -237,8 +237,8 @@ def deal(
 
     Groups with several classes are dealt first, then those of one class, large ones before small
     ones, each to the part that lacks most; a random walk then mends what a part still needs. Of several
-    labels groups with the rarest label are dealt first (iterative stratification: Sechidis et al. 2011), and what is
-    mended are the labels of which there are enough.
+    labels groups with the rarest label are dealt first (iterative stratification: Sechidis et al. 2011), and
+    what is mended are the labels of which there are enough.
 
     Parameters
     ----------

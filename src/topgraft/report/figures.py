@@ -235,8 +235,8 @@ def each_label(document: Document) -> Drawn:
 
     told = (
         "Round: the share of those that were given the label and have it (precision); square: the share of "
-        f"those that have it and were given it (recall). Shown are the {len(order)} of {len(names)} labels with "
-        "the lowest F1; a label is given where its probability is above a half."
+        f"those that have it and were given it (recall). Shown are the {len(order)} of {len(names)} labels "
+        "with the lowest F1; a label is given where its probability is above a half."
     )
     keys = ("precision", "recall", "f1", "area", "support")
     rows = [(name, *(one[key] for key in keys)) for name, one in zip(names, table, strict=True)]
