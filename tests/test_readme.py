@@ -34,7 +34,7 @@ MAY_BE_LEFT_OUT = re.compile(
     r"(python3? -m )?pip install|pre-commit|(\.venv/bin/)?(python -m )?(mypy|pre-commit|pytest|ruff))( |$)"
 )
 LANGUAGE = re.compile(r"^[ >]*(?:`{3,}|~{3,}) *([^\s`]+)", re.MULTILINE)
-MINUTES = {"export.md", "pytorch.md", "scikit-learn.md", "serve.md", "sounds.md"}
+MINUTES = {"export.md", "pytorch.md", "scikit-learn.md", "serve.md", "several-labels.md", "sounds.md"}
 """Guides to parts that have tests of their own; the README shows the first steps of each."""
 NOT_CODE = {"csv", "html", "json", "text", "toml", "yaml"}
 

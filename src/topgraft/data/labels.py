@@ -174,7 +174,7 @@ def _separated(
     found: Found, cells: Sequence[str], notes: list[str], *, check: bool
 ) -> tuple[list[str], NDArray[np.bool_]]:
     each = [{part.strip() for part in cell.split(found.separator)} - {""} for cell in cells]
-    names = sorted(set().union(*each), key=natural)
+    names = sorted({name for one in each for name in one}, key=natural)
     where = f' of the column "{found.columns["label"]}"' if "label" in found.columns else ""
     if check and not any(len(one) > 1 for one in each):
         others = [s for s in (";", ",", "|", "/") if s != found.separator and any(s in c for c in cells)]
