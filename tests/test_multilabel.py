@@ -190,7 +190,8 @@ def test_what_is_not_there_yet_says_so(run: tuple[Path, dict], tmp_path: Path) -
 def test_a_report_has_a_row_a_label(run: tuple[Path, dict], tmp_path: Path) -> None:
     out, _ = run
     done("report", out, "-o", tmp_path / "page.html", "--figures", tmp_path / "figures")
-    table = list(csv.DictReader((tmp_path / "figures" / "labels.csv").open(encoding="utf-8")))
+    written = (tmp_path / "figures" / "labels.csv").read_text(encoding="utf-8")
+    table = list(csv.DictReader(io.StringIO(written)))
     assert [row["label"] for row in table] == LABELS
     assert "label told worst" in (tmp_path / "page.html").read_text(encoding="utf-8")
 

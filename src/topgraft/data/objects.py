@@ -53,8 +53,8 @@ def read_object(
         found.separator = separator or SEPARATOR
         found.label_names = tuple(map(str, getattr(targets, "columns", ())))
         if getattr(targets, "ndim", 1) != 2:
-            cells = targets.tolist() if hasattr(targets, "tolist") else list(targets)
-            found.labels = joined(cells, found.separator)
+            each = targets.tolist() if hasattr(targets, "tolist") else list(targets)
+            found.labels = joined(each, found.separator)
             _must_be_as_many(len(found.names), len(found.labels))
             return found
     first, *more = _label_columns(targets)
