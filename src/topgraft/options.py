@@ -87,6 +87,12 @@ Soup = Annotated[
     typer.Option(help="Trainings whose weights are averaged at the end; by default up to 3, as time allows."),
 ]
 ClassWeights = Annotated[str, typer.Option(help="none or balanced.")]
+Sampling = Annotated[
+    str,
+    typer.Option(
+        help="Examples in training: shuffled, or balanced (each class drawn as often as the others)."
+    ),
+]
 Prefer = Annotated[str, typer.Option(help="Of depths as good as the best: small, fast or accuracy.")]
 TuneNorms = Annotated[bool, typer.Option(help="Let batch norms of trainable blocks renew statistics.")]
 Refit = Annotated[bool, typer.Option(help="Fit again on training and validation part together.")]

@@ -129,8 +129,11 @@ def new_graft(
 
 
 def class_weights(material: Material, rows: Sequence[int]) -> Tensor | None:
-    """Per class how much an example counts, inversely to their number; ``None`` where not asked for."""
-    if material.settings.class_weights == "none":
+    """Per class how much an example counts, inversely to their number; ``None`` where not asked for.
+
+    Balanced sampling asks for them too: what is fitted in closed form draws nothing.
+    """
+    if "balanced" not in (material.settings.class_weights, material.settings.sampling):
         return None
     return balanced(material.targets[list(rows)], len(material.data.classes))
 
@@ -229,7 +232,8 @@ def source_at(
 def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) -> Recipe:
     """The recipe that suits the network and the settings."""
     settings = material.settings
-    weights = class_weights(material, rows)
+    drawn = settings.sampling == "balanced"
+    weights = None if drawn else class_weights(material, rows)
     layouts = material.backbone.chain.blocks[max(0, keep // 2 - 1)].layout.split("+")
     rate = settings.rate or min(RATES[layout] for layout in layouts)
     return Recipe(
@@ -242,6 +246,7 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
         class_weights=() if weights is None else tuple(weights.tolist()),
         mixup=alpha_for(settings.mixup, material.data.modality),
         smoothing=settings.label_smoothing,
+        balanced=drawn,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from topgraft.errors import TopgraftError, did_you_mean
+from topgraft.sampling import SAMPLINGS
 
 AUGMENTATIONS = ("auto", "none", "standard")
 RESIZE_CHOICES = ("auto", "pretrained", "crop", "squash", "border")
@@ -20,6 +21,7 @@ REPEATED = (
         "mixup",
         "label_smoothing",
         "class_weights",
+        "sampling",
         "prefer",
         "tune_norms",
         "refit",
@@ -77,7 +79,11 @@ class Settings:
         Trainings whose weights are averaged at the end, 1 for none; not given, up to 3 as time allows, and 1
         where ``epochs`` is given. See :mod:`topgraft.soup`.
     class_weights
-        ``none`` or ``balanced``.
+        ``none`` or ``balanced``: in the loss an example counts inversely to how many its class has; of
+        several labels those that have one count as much as those that lack it.
+    sampling
+        ``shuffled``: an epoch reads each example once; ``balanced``: it draws as many with replacement, each
+        class as likely as the others (one class an example only). What is fitted in closed form has weights.
     prefer
         Of depths that can't be told from the best: the ``small`` one, the ``fast`` one (with one backbone
         these are the same), or that of highest ``accuracy``.
@@ -118,6 +124,7 @@ class Settings:
     taps: str = "auto"
     soup: int | None = None
     class_weights: str = "none"
+    sampling: str = "shuffled"
     prefer: str = "small"
     tune_norms: bool = False
     refit: bool = True
@@ -136,6 +143,12 @@ class Settings:
         _one_of("augment", self.augment, AUGMENTATIONS)
         _one_of("resize", self.resize, RESIZE_CHOICES)
         _one_of("class-weights", self.class_weights, CLASS_WEIGHTS)
+        _one_of("sampling", self.sampling, SAMPLINGS)
+        if self.sampling == self.class_weights == "balanced":
+            raise TopgraftError(
+                "--sampling balanced and --class-weights balanced both make classes count alike; together "
+                "they would overdo it. Give one of them."
+            )
         _one_of("prefer", self.prefer, PREFERENCES)
         _one_of("engine", self.engine, ENGINE_CHOICES)
         _one_of("precision", self.precision, PRECISION_CHOICES)
