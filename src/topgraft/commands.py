@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -25,7 +26,7 @@ from topgraft.predict import Prediction, Predictor, number_columns, predicted_cl
 from topgraft.run import RunFolder
 from topgraft.saved import Model, open_model
 from topgraft.score import class_scores, majority_score, score_predictions
-from topgraft.show import class_table, data_lines, score_json, score_lines
+from topgraft.show import class_table, data_lines, score_json, score_lines, scorer_line
 
 FORMS = ("csv", "jsonl", "json")
 
@@ -143,9 +144,14 @@ def run_evaluate(
     max_unreadable: float,
     trust_code: bool,
     console: Console,
+    scorers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score a saved model on labelled data: the fixed form of ``evaluate --json``."""
     model = open_model(folder, trust_code=trust_code)
+    if scorers:
+        from topgraft.scorers import must_be_scorers
+
+        must_be_scorers(scorers, model.task)
     asked = {n: c for n, c in columns.items() if c is not None}
     if not Path(source).is_dir():
         asked = {n: c for n, c in model.columns.items() if n in ("text", "path", "label")} | asked
@@ -170,9 +176,38 @@ def run_evaluate(
             predictions.append(p)
             advance(1)
     if model.outputs:
-        return {"model": str(folder), **_score_numbers(model, data, predictions, console)}
-    if model.separator:
-        return {"model": str(folder), **_score_labels(model, data, predictions, console)}
+        document = _score_numbers(model, data, predictions, console)
+    elif model.separator:
+        document = _score_labels(model, data, predictions, console)
+    else:
+        document = _score_classes(model, data, predictions, console)
+    more = {"scorers": _as_asked(scorers, model, data, predictions, console)} if scorers else {}
+    return {"model": str(folder), **document, **more}
+
+
+def _as_asked(
+    scorers: Sequence[str], model: Model, data: Data, predictions: Sequence[Prediction], console: Console
+) -> list[dict[str, Any]]:
+    """Scores by scikit-learn's names; examples that can't be read any more are not among them."""
+    from topgraft.scorers import score_by
+
+    known = [i for i, p in enumerate(predictions) if p.error is None]
+    said = np.array([predictions[i].values or predictions[i].probabilities for i in known])
+    targets, groups = np.asarray(data.targets)[known], data.groups[known]
+    scores = [score_by(name, model.task, targets, said, groups=groups) for name in scorers]
+    for score in scores:
+        scorer_line(console, score)
+    found = [score_json(score) for score in scores]
+    return [
+        {n: None if isinstance(v, float) and math.isnan(v) else v for n, v in one.items()} for one in found
+    ]
+
+
+def _score_classes(
+    model: Model, data: Data, predictions: Sequence[Prediction], console: Console
+) -> dict[str, Any]:
+    """Scores of one class an example; an example that can't be read any more is a mistake."""
+    assert data.targets is not None
     found = predicted_classes(predictions, model.classes)
     scores = score_predictions(data.targets, found, groups=data.groups)
     known = [i for i, p in enumerate(predictions) if p.error is None]
@@ -185,7 +220,6 @@ def run_evaluate(
         console.line("", f"probabilities are off by {100 * off:.1f} points on average (calibration error)")
     class_table(console, model.classes, each)
     return {
-        "model": str(folder),
         "score": score_json(scores[0]),
         "scores": [score_json(s) for s in scores],
         "majority": majority,

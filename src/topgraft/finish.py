@@ -17,7 +17,7 @@ from topgraft.card import model_card
 from topgraft.console import Console, duration, size
 from topgraft.data.types import Data
 from topgraft.drawing import svg
-from topgraft.errors import RunningError
+from topgraft.errors import RunningError, TopgraftError
 from topgraft.files import write_json, write_whole
 from topgraft.graft import Graft
 from topgraft.history import History
@@ -30,7 +30,14 @@ from topgraft.rungs import shorts
 from topgraft.saved import describe, open_model, save
 from topgraft.score import Score, majority_score, optimism, score_predictions
 from topgraft.settings import REPEATED
-from topgraft.show import calibration_line, intervals_line, optimism_line, score_json, score_lines
+from topgraft.show import (
+    calibration_line,
+    intervals_line,
+    optimism_line,
+    score_json,
+    score_lines,
+    scorer_line,
+)
 from topgraft.show_cost import compared_lines
 from topgraft.soup import refit
 from topgraft.stages import Prepared, measure
@@ -116,6 +123,7 @@ def finish(
     if at.settings.refit_all:
         refit_on_all(at, material, graft, history, description)
     score_lines(console, judged.scores, judged.constant)
+    scorers = scored_as_asked(at, judged.said)
     told = optimism(at.searched, judged.scores[0])
     optimism_line(console, told)
     trusted = trust(at, judged.said)
@@ -140,6 +148,7 @@ def finish(
             "trained_names": names,
             "score": score_json(judged.scores[0]),
             "scores": [score_json(s) for s in judged.scores],
+            "scorers": scorers,
             "task": ready.data.task,
             "majority": judged.constant,
             "optimism": told,
@@ -213,6 +222,26 @@ def score_untouched(at: Underway) -> Judged:
         return Judged(scores, frequency_score(targets), chances, seconds)
     accuracies = score_predictions(targets, predicted_classes(predictions, model.classes), groups=groups)
     return Judged(accuracies, majority_score(targets), chances, seconds)
+
+
+def scored_as_asked(at: Underway, said: Array) -> list[dict[str, Any]]:
+    """The scores by scikit-learn's names that were asked for; one that can't be told here has no value."""
+    if not at.settings.score:
+        return []
+    from topgraft.scorers import score_by
+
+    ready, found = at.ready, []
+    targets, groups = np.asarray(ready.untouched.targets), ready.untouched.groups
+    for name in at.settings.score:
+        try:
+            score = score_by(name, ready.data.task, targets, said, groups=groups)
+        except TopgraftError as problem:
+            at.console.line("", str(problem))
+            score = Score(name, math.nan, math.nan, math.nan, len(targets))
+        else:
+            scorer_line(at.console, score)
+        found.append(score_json(score))
+    return found
 
 
 def _seconds_alone(predictor: Predictor, untouched: Data) -> float:

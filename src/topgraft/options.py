@@ -93,6 +93,10 @@ Sampling = Annotated[
         help="Examples in training: shuffled, or balanced (each class drawn as often as the others)."
     ),
 ]
+Scorers = Annotated[
+    list[str] | None,
+    typer.Option("--score", help="Also tell this score, by scikit-learn's name for it; may be repeated."),
+]
 Prefer = Annotated[str, typer.Option(help="Of depths as good as the best: small, fast or accuracy.")]
 TuneNorms = Annotated[bool, typer.Option(help="Let batch norms of trainable blocks renew statistics.")]
 Refit = Annotated[bool, typer.Option(help="Fit again on training and validation part together.")]

@@ -30,6 +30,8 @@ def order_of(targets: Tensor, *, balanced: bool) -> list[int]:
     True
     """
     if not balanced:
-        return torch.randperm(len(targets)).tolist()
+        shuffled: list[int] = torch.randperm(len(targets)).tolist()
+        return shuffled
     counts = torch.bincount(targets).double()
-    return torch.multinomial(1 / counts[targets], len(targets), replacement=True).tolist()
+    drawn: list[int] = torch.multinomial(1 / counts[targets], len(targets), replacement=True).tolist()
+    return drawn

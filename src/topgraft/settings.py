@@ -101,6 +101,9 @@ class Settings:
         Share of the steps in which the rate rises from zero.
     batch_size
         Examples at once.
+    score
+        Names of scikit-learn's scorers, told of untouched data beside our own; no choice is made by them. See
+        :mod:`topgraft.scorers`.
     engine, precision
         Of the frozen part: ``auto`` (measured), ``torch`` or ``openvino``; ``auto``, ``fp32`` or ``bf16``.
     seed
@@ -134,6 +137,7 @@ class Settings:
     warmup: float = 0.1
     epochs: int | None = None
     batch_size: int = 32
+    score: tuple[str, ...] = ()
     engine: str = "auto"
     precision: str = "auto"
     seed: int = 0
@@ -223,6 +227,8 @@ class Settings:
         clean: dict[str, Any] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in options.items() if v is not None
         }
+        if isinstance(clean.get("score"), str):
+            clean["score"] = (clean["score"],)
         for name in ("keep", "freeze"):
             if name in clean:
                 clean[name] = str(clean[name])

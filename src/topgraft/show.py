@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -227,6 +228,12 @@ def score_lines(
             for s in scores[1:]
         ),
     )
+
+
+def scorer_line(console: Console, score: Score) -> None:
+    """A score by one of scikit-learn's names, as it is: not all are shares."""
+    within = "" if math.isnan(score.low) else f" (95 % interval {score.low:.3g} to {score.high:.3g})"
+    console.line("", f"{score.metric} {score.value:.3g}{within}")
 
 
 def is_share(metric: str) -> bool:

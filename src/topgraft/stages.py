@@ -146,6 +146,10 @@ def prepare(
         told = getattr(settings, option)
         if data.outputs and told != getattr(Settings, option):
             raise TopgraftError(f"--{option.replace('_', '-')} {told} is for classes, not for numbers.")
+    if settings.score:
+        from topgraft.scorers import must_be_scorers
+
+        must_be_scorers(settings.score, data.task, np.asarray(development.targets))
     targets, classes = strata(development)
     fold_of, _, notes = assign_folds(
         targets, development.groups, folds=settings.folds, seed=settings.seed, classes=classes
