@@ -3,12 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
 from sklearn.linear_model import Ridge
 
-from topgraft.ridge import Moments, Problem, Rows, choose, decompose, fit_temperature, moments, pose
+from topgraft.ridge import Moments, Problem, Rows, choose, decompose, moments, pose
 
 
 def draw(n: int, width: int, classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,36 +109,6 @@ def test_a_large_mean_costs_no_precision() -> None:
     x = x.double()
     near, far = posed(x, y, 2), posed(x + 1e3 * x.std(0), y, 2)
     torch.testing.assert_close(near.left_out(1.0), far.left_out(1.0), rtol=1e-6, atol=1e-8)
-
-
-@given(st.integers(0, 10_000), st.floats(-2, 2))
-@settings(max_examples=25, deadline=None)
-def test_temperature_minimises_the_loss(seed: int, size: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    scores = torch.randn(30, 3, generator=generator).double() * 10**size
-    y = torch.randint(3, (30,), generator=generator)
-    offsets, weights = torch.randn(3, generator=generator).double(), torch.ones(30).double()
-    temperature, loss = fit_temperature(scores, offsets, y, weights)
-    smooth = (30 * torch.eye(3).double()[y] + 1 / 3) / 31
-
-    def objective(log_inverse: float) -> float:
-        logits = np.exp(log_inverse) * scores + offsets
-        return float(-(smooth * logits.log_softmax(1)).sum())
-
-    reference = minimize_scalar(
-        objective, bounds=(np.log(1e-3), np.log(1e5)), method="bounded", options={"xatol": 1e-9}
-    )
-    assert 1e-5 <= temperature <= 1e3
-    assert objective(-np.log(temperature)) <= reference.fun + 1e-7
-    logits = scores / temperature + offsets
-    assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, y)))
-
-
-def test_a_flawless_sample_does_not_ask_for_endless_confidence() -> None:
-    y = torch.tensor([0, 1] * 10)
-    scores = torch.eye(2).double()[y]
-    temperature, _ = fit_temperature(scores, torch.zeros(2).double(), y, torch.ones(20).double())
-    assert float((scores / temperature).softmax(1).max(1).values.mean()) == pytest.approx(1 - 0.5 / 21)
 
 
 @pytest.mark.parametrize(("n", "width"), [(60, 20), (60, 600), (3000, 20), (400, 300)])

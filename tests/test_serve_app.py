@@ -224,6 +224,7 @@ def test_the_model_tells_what_it_is(model: Model, address: str):
         "modality": "array",
         "classes": list(CLASSES),
         "outputs": [],
+        "separator": "",
         "backbone": model.description["backbone"]["source"],
         "blocks": len(model.description["blocks"]),
         "keep": 4,

@@ -13,7 +13,7 @@ import numpy as np
 from topgraft.confidence import Paired, any_better, confidence_set
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence
-from topgraft.objective import are_numbers
+from topgraft.objective import are_labels, are_numbers
 
 Prefer = Literal["small", "accuracy"]
 
@@ -87,8 +87,8 @@ def advise_depth(
     """Advise the cheapest cut that neither accuracy nor loss can tell from the best.
 
     Cuts are compared on the same examples, and groups are drawn whole. Of predicted numbers the loss is the
-    one measure. Of classes it tells apart what accuracy alone could not; one max-t bootstrap over both
-    measures and all pairs allows for using two and for the best having been chosen (see
+    one measure. Of classes and labels it tells apart what the score alone could not; one max-t bootstrap
+    over both measures and all pairs allows for using two and for the best having been chosen (see
     :func:`topgraft.confidence.confidence_set`).
 
     Parameters
@@ -122,8 +122,8 @@ def advise_depth(
         raise TopgraftError(f"prefer={prefer!r} is unknown. Give one of {', '.join(get_args(Prefer))}.")
     measures, chance = [np.column_stack([cut.losses for cut in evidence.cuts])], [evidence.chance_losses]
     if not are_numbers(evidence.targets):
-        measures.insert(0, np.column_stack([~cut.marks for cut in evidence.cuts]).astype(float))
-        chance.insert(0, (evidence.chance_predictions != evidence.targets).astype(float))
+        measures.insert(0, np.column_stack([1 - cut.marks.astype(float) for cut in evidence.cuts]))
+        chance.insert(0, 1 - evidence.chance_marks.astype(float))
     beats_chance = any_better(measures, chance, evidence.groups, seed=seed)
     paired = Paired.of(measures, evidence.groups, seed=seed, unstable=UNSTABLE)
     found = confidence_set(paired)
@@ -207,7 +207,9 @@ def _constant(evidence: Evidence) -> str:
     """What is answered where nothing is known of the inputs."""
     if are_numbers(evidence.targets):
         return "the mean"
-    share = 100 * float(np.mean(evidence.chance_predictions == evidence.targets))
+    share = 100 * float(np.mean(evidence.chance_marks))
+    if are_labels(evidence.targets):
+        return f"how frequent each label is ({share:.1f} %)"
     return f"the most frequent class ({share:.1f} %)"
 
 

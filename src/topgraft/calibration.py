@@ -11,7 +11,8 @@ import numpy as np
 
 from topgraft.errors import TopgraftError
 from topgraft.evidence import CutEvidence
-from topgraft.objective import are_numbers
+from topgraft.label_scores import chances_of, log_loss, own_improbable
+from topgraft.objective import are_labels, are_numbers
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -53,8 +54,9 @@ class Calibration:
     temperature
         By which the logits were divided; 1 where they were right already, and for numbers.
     scores
-        Per such example one minus the probability of its own class, ascending: what prediction sets go by. Of
-        predicted numbers the largest error of its outputs, in units of their spread.
+        Per such example one minus the probability of its own class (of the least probable of its labels, 0
+        where it has none), ascending: what prediction sets go by. Of predicted
+        numbers the largest error of its outputs, in units of their spread.
     examples
         Where they come from, in words.
     """
@@ -95,6 +97,9 @@ class Calibration:
         """Of the probe at a cut, by the examples out of fold; targets as the evidence has them."""
         if are_numbers(targets):
             return cls.of_errors(cut.predictions, targets, "out of fold")
+        if are_labels(targets):
+            scores = np.sort(own_improbable(chances_of(cut.predictions), targets))
+            return cls(1.0, tuple(scores.tolist()), f"{len(scores):,} examples out of fold")
         return cls.of_losses(cut.losses)
 
     @classmethod
@@ -102,16 +107,20 @@ class Calibration:
         """Of a trained model, by its logits or numbers ``(n, outputs)`` on the validation part."""
         if are_numbers(targets):
             return cls.of_errors(outputs, targets, "of the validation part")
-        scores = np.sort(-np.expm1(-cooled_losses(outputs, targets)))
+        temperature = fit_temperature(outputs, targets)
+        if are_labels(targets):
+            scores = np.sort(own_improbable(chances_of(outputs / temperature), targets))
+        else:
+            scores = np.sort(-np.expm1(-cooled_losses(outputs, targets)))
         return cls(
-            fit_temperature(outputs, targets),
+            temperature,
             tuple(scores.tolist()),
             f"{len(scores):,} examples of the validation part",
         )
 
     def measured(self, probabilities: Array, targets: Array) -> dict[str, Any]:
         """The error on untouched data, with the temperature and without: the fixed form of ``fit --json``."""
-        before = at_temperature(probabilities, 1 / self.temperature)
+        before = at_temperature(probabilities, 1 / self.temperature, several=are_labels(targets))
         bins = reliability(probabilities, targets)
         return {
             "error": calibration_error(probabilities, targets),
@@ -154,6 +163,8 @@ class Calibration:
 
 def cooled_losses(logits: Array, targets: Array) -> Array:
     """What each example loses, in nats, at the temperature that suits all of them best: ``(n,)`` float64."""
+    if are_labels(targets):
+        return log_loss(np.asarray(logits, dtype=np.float64) / fit_temperature(logits, targets), targets)
     cooled = log_softmax(np.asarray(logits, dtype=np.float64) / fit_temperature(logits, targets))
     found: Array = -cooled[np.arange(len(targets)), targets]
     return found
@@ -168,9 +179,10 @@ def reliability(probabilities: Array, targets: Array, *, bins: int = BINS) -> tu
     Parameters
     ----------
     probabilities
-        ``(n, classes)`` float, rows that sum to 1.
+        ``(n, classes)`` float, rows that sum to 1; or each label's own.
     targets
-        ``(n,)`` class indices.
+        ``(n,)`` class indices; or ``(n, labels)`` bool, of which every one counts for itself: confidence is
+        then the probability of the label, and accuracy the share that has it.
     bins
         Number of bins of equal width.
 
@@ -233,7 +245,7 @@ def fit_temperature(logits: Array, targets: Array) -> float:
     logits
         ``(n, classes)`` float, of examples that were not trained on.
     targets
-        ``(n,)`` class indices.
+        ``(n,)`` class indices, or ``(n, labels)`` bool.
 
     Returns
     -------
@@ -260,25 +272,37 @@ def fit_temperature(logits: Array, targets: Array) -> float:
     logits, targets = np.asarray(logits, dtype=np.float64), np.asarray(targets)
     _check(logits, targets)
     n, classes = logits.shape
-    sure = (n + 1) / (n + 2)
-    wanted = np.full((n, classes), (1 - sure) / max(1, classes - 1))
-    wanted[np.arange(n), targets] = sure
+    wanted: Array
+    if are_labels(targets):
+        wanted = (targets * n + 0.5) / (n + 1)
+    else:
+        wanted = np.full((n, classes), 1 / (n + 2) / max(1, classes - 1))
+        wanted[np.arange(n), targets] = (n + 1) / (n + 2)
 
     def loss(log_temperature: float) -> float:
-        return -float((wanted * log_softmax(logits / math.exp(log_temperature))).sum())
+        cooled = logits / math.exp(log_temperature)
+        if are_labels(targets):
+            return float(log_loss(cooled, wanted).mean())
+        return -float((wanted * log_softmax(cooled)).sum())
 
     bounds = (math.log(COLDEST), math.log(HOTTEST))
     return math.exp(float(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
-def at_temperature(probabilities: Array, temperature: float) -> Array:
+def at_temperature(probabilities: Array, temperature: float, *, several: bool = False) -> Array:
     """The probabilities ``(n, classes)`` that the same logits give at another temperature.
+
+    With ``several`` they are of labels, each for itself.
 
     Examples
     --------
     >>> at_temperature(np.array([[0.8, 0.2]]), 2.0).round(2).tolist()
     [[0.67, 0.33]]
     """
+    if several:
+        from scipy.special import logit
+
+        return chances_of(logit(np.asarray(probabilities, dtype=np.float64)) / temperature)
     with np.errstate(divide="ignore"):
         logits = np.log(np.asarray(probabilities, dtype=np.float64)) / temperature
     found: Array = np.exp(log_softmax(logits))
@@ -347,11 +371,14 @@ def prediction_set(probabilities: Sequence[float], threshold: float) -> tuple[in
 def _answers(probabilities: Array, targets: Array) -> tuple[Array, Array]:
     probabilities, targets = np.asarray(probabilities, dtype=np.float64), np.asarray(targets)
     _check(probabilities, targets)
+    if are_labels(targets):
+        return probabilities.ravel(), targets.ravel()
     return probabilities.max(1), probabilities.argmax(1) == targets
 
 
 def _check(rows: Array, targets: Array) -> None:
-    if rows.ndim != 2 or targets.shape != (len(rows),) or not len(rows):
+    fits = rows.shape if are_labels(targets) else rows.shape[:1]
+    if rows.ndim != 2 or targets.shape != fits or not len(rows):
         raise TopgraftError(
             f"Probabilities must be (n, classes) and targets (n,), n at least 1; got {rows.shape} and "
             f"{targets.shape}."

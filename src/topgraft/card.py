@@ -38,7 +38,8 @@ def model_card(result: dict[str, Any], backbone: Backbone, data: Data, *, comman
         counts = f"To be predicted: {', '.join(map(plain_text, data.outputs))}."
     in_units = [one for one in result["scores"] if not is_share(one["metric"])]
     errors = [f"; {one['metric']} {in_unit(one['value'])}" for one in in_units]
-    constant = f"always answering {constant_answer(score['metric'])} gives {percent(result['majority'], 1)}"
+    by = "knowing only" if data.separator else "always answering"
+    constant = f"{by} {constant_answer(score['metric'])} gives {percent(result['majority'], 1)}"
     licence = backbone.licence or "not known"
     return f"""---
 library_name: topgraft
@@ -73,6 +74,11 @@ Scores hold for data like those above. {_limits(data)}
 
 def _limits(data: Data) -> str:
     """What the answers are not."""
+    if data.separator:
+        return (
+            "Probabilities are those of data with the same shares of the labels, each\nfor itself; a label "
+            "is given above a half. What has none of them may get one all the same."
+        )
     if data.outputs:
         return "Any input gets numbers, also one that is like none of those above."
     return (

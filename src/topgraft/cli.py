@@ -103,6 +103,7 @@ def _read(
     backbones: list[str] | None,
     columns: str | None,
     categories: str | None,
+    separator: str | None,
 ) -> Data:
     from topgraft.backbones.loading import reads_rows
     from topgraft.data import read
@@ -118,6 +119,7 @@ def _read(
         modality="row" if any(map(reads_rows, backbones or ())) else None,
         columns=columns,
         categories=categories,
+        separator=separator,
     )
 
 
@@ -166,6 +168,7 @@ def probe(
     task: options.TaskOption = None,
     columns: options.Columns = None,
     categories: options.Categories = None,
+    separator: options.SeparatorOption = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -216,6 +219,7 @@ def probe(
                 group=group,
                 max_unreadable=max_unreadable,
                 task=task,
+                separator=separator,
                 backbones=backbone,
                 columns=columns,
                 categories=categories,
@@ -252,6 +256,7 @@ def fit(
     task: options.TaskOption = None,
     columns: options.Columns = None,
     categories: options.Categories = None,
+    separator: options.SeparatorOption = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -269,6 +274,8 @@ def fit(
     taps: options.Taps = "auto",
     soup: options.Soup = None,
     class_weights: options.ClassWeights = "none",
+    sampling: options.Sampling = "shuffled",
+    score: options.Scorers = None,
     prefer: options.Prefer = "small",
     engine: options.Engine = "auto",
     precision: options.Precision = "auto",
@@ -305,6 +312,7 @@ def fit(
         "task": task,
         "columns": columns,
         "categories": categories,
+        "separator": separator,
         "plan": plan,
         "overwrite": overwrite,
         "console": _console(json=json, quiet=quiet),
@@ -329,6 +337,8 @@ def fit(
         "taps": taps,
         "soup": soup,
         "class_weights": class_weights,
+        "sampling": sampling,
+        "score": score,
         "prefer": prefer,
         "tune_norms": tune_norms,
         "normalise": normalise,

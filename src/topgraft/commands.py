@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,17 @@ from topgraft.calibration import calibration_error, prediction_set
 from topgraft.console import Console
 from topgraft.data import read
 from topgraft.data.columns import Rows
+from topgraft.data.notes import number
 from topgraft.data.types import Data
 from topgraft.data.unlabelled import Row, rows
 from topgraft.errors import TopgraftError
+from topgraft.label_scores import HALF, frequency_score, label_set, label_table, score_labels
 from topgraft.number_scores import r2, score_numbers
 from topgraft.predict import Prediction, Predictor, number_columns, predicted_classes, rows_of
 from topgraft.run import RunFolder
 from topgraft.saved import Model, open_model
 from topgraft.score import class_scores, majority_score, score_predictions
-from topgraft.show import class_table, data_lines, score_json, score_lines
+from topgraft.show import class_table, data_lines, score_json, score_lines, scorer_line
 
 FORMS = ("csv", "jsonl", "json")
 
@@ -104,6 +108,9 @@ def _row(prediction: Prediction, model: Model, threshold: float | None) -> dict[
     row = prediction.row(model.classes, model.outputs)
     if threshold is None:
         return row
+    if model.separator:
+        given = label_set(prediction.probabilities, threshold) if prediction.error is None else ()
+        return row | {"set": [model.classes[c] for c in given]}
     if not model.outputs:
         inside = prediction_set(prediction.probabilities, threshold) if prediction.error is None else ()
         return row | {"set": [model.classes[c] for c in inside]}
@@ -152,9 +159,14 @@ def run_evaluate(
     max_unreadable: float,
     trust_code: bool,
     console: Console,
+    scorers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score a saved model on labelled data: the fixed form of ``evaluate --json``."""
     model = open_model(folder, trust_code=trust_code)
+    if scorers:
+        from topgraft.scorers import must_be_scorers
+
+        must_be_scorers(scorers, model.task)
     asked = {n: c for n, c in columns.items() if c is not None}
     if not Path(source).is_dir():
         asked = {n: c for n, c in model.columns.items() if n in ("text", "path", "label")} | asked
@@ -167,7 +179,8 @@ def run_evaluate(
         path=asked.get("path"),
         group=asked.get("group"),
         classes=model.classes or None,
-        task="regression" if model.outputs else "classification",
+        task=model.task,
+        separator=model.separator or None,
         modality=_modality(model),
         max_unreadable=max_unreadable,
     )
@@ -183,7 +196,38 @@ def run_evaluate(
             predictions.append(p)
             advance(1)
     if model.outputs:
-        return {"model": str(folder), **_score_numbers(model, data, predictions, console)}
+        document = _score_numbers(model, data, predictions, console)
+    elif model.separator:
+        document = _score_labels(model, data, predictions, console)
+    else:
+        document = _score_classes(model, data, predictions, console)
+    more = {"scorers": _as_asked(scorers, model, data, predictions, console)} if scorers else {}
+    return {"model": str(folder), **document, **more}
+
+
+def _as_asked(
+    scorers: Sequence[str], model: Model, data: Data, predictions: Sequence[Prediction], console: Console
+) -> list[dict[str, Any]]:
+    """Scores by scikit-learn's names; examples that can't be read any more are not among them."""
+    from topgraft.scorers import score_by
+
+    known = [i for i, p in enumerate(predictions) if p.error is None]
+    said = np.array([predictions[i].values or predictions[i].probabilities for i in known])
+    targets, groups = np.asarray(data.targets)[known], data.groups[known]
+    scores = [score_by(name, model.task, targets, said, groups=groups) for name in scorers]
+    for score in scores:
+        scorer_line(console, score)
+    found = [score_json(score) for score in scores]
+    return [
+        {n: None if isinstance(v, float) and math.isnan(v) else v for n, v in one.items()} for one in found
+    ]
+
+
+def _score_classes(
+    model: Model, data: Data, predictions: Sequence[Prediction], console: Console
+) -> dict[str, Any]:
+    """Scores of one class an example; an example that can't be read any more is a mistake."""
+    assert data.targets is not None
     found = predicted_classes(predictions, model.classes)
     scores = score_predictions(data.targets, found, groups=data.groups)
     answered = [i for i, p in enumerate(predictions) if p.error is None]
@@ -196,7 +240,6 @@ def run_evaluate(
         console.line("", f"probabilities are off by {100 * off:.1f} points on average (calibration error)")
     class_table(console, model.classes, each)
     return {
-        "model": str(folder),
         "score": score_json(scores[0]),
         "scores": [score_json(s) for s in scores],
         "majority": majority,
@@ -227,6 +270,33 @@ def _score_numbers(
         "score": score_json(scores[0]),
         "scores": [score_json(s) for s in scores],
         "majority": r2(targets, mean),
+        "errors": [p.input for p in predictions if p.error is not None],
+    }
+
+
+def _score_labels(
+    model: Model, data: Data, predictions: Sequence[Prediction], console: Console
+) -> dict[str, Any]:
+    """Scores of several labels an example; examples that can't be read any more are not among them."""
+    known = [i for i, p in enumerate(predictions) if p.error is None]
+    if not known:
+        raise TopgraftError(
+            f"None of the {number(len(data), 'example')} of {data.origin} can be read any more."
+        )
+    targets = np.asarray(data.targets)[known]
+    chances = np.array([predictions[i].probabilities for i in known])
+    scores, constant = score_labels(targets, chances, groups=data.groups[known]), frequency_score(targets)
+    off = calibration_error(chances, targets)
+    each = label_table(targets, chances > HALF)
+    score_lines(console, scores, constant, examples="examples")
+    console.line("", f"probabilities are off by {100 * off:.1f} points on average (calibration error)")
+    class_table(console, model.classes, each, kind="label")
+    return {
+        "score": score_json(scores[0]),
+        "scores": [score_json(s) for s in scores],
+        "majority": constant,
+        "calibration_error": off,
+        "labels": [{"label": name, **asdict(one)} for name, one in zip(model.classes, each, strict=True)],
         "errors": [p.input for p in predictions if p.error is not None],
     }
 

@@ -85,11 +85,12 @@ def compare(
         columns=columns,
         categories=categories,
     )
-    if found.outputs:
+    if found.task != "classification":
         from topgraft.errors import TopgraftError
 
+        what = "numbers to be predicted" if found.outputs else "several an example"
         raise TopgraftError(
-            "compare is for classes so far; these labels are numbers to be predicted. For their score on "
+            f"compare is for classes so far; these labels are {what}. For their score on "
             "untouched data: topgraft fit."
         )
     network = load_for(found, settings, learned_from=development_of(found, settings, test))

@@ -61,12 +61,14 @@ class CutEvidence:
     losses
         ``(n,)`` float64: out-of-fold loss of every example, see :func:`topgraft.objective.losses`.
     marks
-        ``(n,)``: what the score is the mean of, bool for classes (right or not), float64 for numbers; see
+        ``(n,)``: what the score is the mean of, bool for classes (right or not), else float64; see
         :func:`topgraft.objective.marks`.
     predictions
-        ``(n,)`` int64: class predicted out of fold; or ``(n, outputs)`` float64 standardised numbers.
+        ``(n,)`` int64: class predicted out of fold; or ``(n, outputs)`` float64: logits of labels, or
+        standardised numbers.
     score, low, high
-        Accuracy, or R² of numbers, and its 95 % interval: see :mod:`topgraft.score`.
+        Accuracy, label ranking average precision, or R² of numbers, and its 95 % interval: see
+        :mod:`topgraft.score`.
     penalties, temperatures
         Chosen inside each fold's training part.
     edges
@@ -101,16 +103,17 @@ class Evidence:
     fold_of
         ``(n,)`` int64: the fold in which each example was scored.
     targets
-        ``(n,)`` int64 class indices, or ``(n, outputs)`` float64 standardised numbers.
+        ``(n,)`` int64 class indices, ``(n, labels)`` booleans, or ``(n, outputs)`` float64
+        standardised numbers.
     classes
-        Number of classes; 0 for numbers.
+        Number of classes or labels; 0 for numbers.
     groups
         ``(n,)`` int64: examples with the same number belong together and are resampled together.
     chance_losses
         ``(n,)`` float64: out-of-fold loss of knowing only how frequent each class is, or the mean of numbers.
     chance_predictions
-        Out of fold, always the most frequent class of the training part, ``(n,)`` int64; or its mean,
-        ``(n, outputs)`` float64.
+        Out of fold, always the most frequent class of the training part, ``(n,)`` int64; or its mean, or the
+        log-odds of labels in it, ``(n, outputs)`` float64.
     notes
         Plain sentences for the user.
     """
@@ -123,6 +126,21 @@ class Evidence:
     chance_losses: Array
     chance_predictions: Array
     notes: tuple[str, ...] = ()
+
+    @property
+    def chance_marks(self) -> Array:
+        """``(n,)``: as the marks of a cut, of knowing nothing of the inputs."""
+        if self.targets.dtype.kind == "f":
+            return 1 - self.chance_losses
+        if self.targets.dtype.kind != "b":
+            return np.asarray(self.chance_predictions == self.targets)
+        import torch
+
+        from topgraft.objective import ranking_precision
+
+        return ranking_precision(
+            torch.from_numpy(self.chance_predictions), torch.from_numpy(self.targets)
+        ).numpy()
 
     @property
     def best(self) -> CutEvidence:

@@ -17,10 +17,11 @@ from topgraft.card import model_card
 from topgraft.console import Console, duration, size
 from topgraft.data.types import Data
 from topgraft.drawing import svg
-from topgraft.errors import RunningError
+from topgraft.errors import RunningError, TopgraftError
 from topgraft.files import write_json, write_whole
 from topgraft.graft import Graft
 from topgraft.history import History
+from topgraft.label_scores import frequency_score, score_labels
 from topgraft.mistakes import UNTOUCHED, untouched_json
 from topgraft.number_scores import r2, score_numbers
 from topgraft.objective import encoded
@@ -29,7 +30,14 @@ from topgraft.rungs import shorts
 from topgraft.saved import describe, open_model, save
 from topgraft.score import Score, majority_score, optimism, score_predictions
 from topgraft.settings import REPEATED
-from topgraft.show import calibration_line, intervals_line, optimism_line, score_json, score_lines
+from topgraft.show import (
+    calibration_line,
+    intervals_line,
+    optimism_line,
+    score_json,
+    score_lines,
+    scorer_line,
+)
 from topgraft.show_cost import compared_lines
 from topgraft.soup import refit
 from topgraft.stages import Prepared, measure
@@ -51,7 +59,8 @@ class Judged:
     scores
         The main one first.
     constant
-        The score of always giving the same answer: the most frequent class, or the mean where it was learned.
+        The score of always giving the same answer: the most frequent class or labels, or the mean where it
+        was learned.
     said
         Probabilities ``(n, classes)`` or numbers ``(n, outputs)``.
     seconds
@@ -100,6 +109,7 @@ def finish(
         ready.backbone,
         classes=ready.data.classes,
         outputs=ready.data.outputs,
+        separator=ready.data.separator,
         scale=ready.scale,
         columns=ready.data.columns,
         engine=at.settings.engine_or_torch,
@@ -113,6 +123,7 @@ def finish(
     if at.settings.refit_all:
         refit_on_all(at, material, graft, history, description)
     score_lines(console, judged.scores, judged.constant)
+    scorers = scored_as_asked(at, judged.said)
     told = optimism(at.searched, judged.scores[0])
     optimism_line(console, told)
     trusted = trust(at, judged.said)
@@ -137,6 +148,7 @@ def finish(
             "trained_names": names,
             "score": score_json(judged.scores[0]),
             "scores": [score_json(s) for s in judged.scores],
+            "scorers": scorers,
             "task": ready.data.task,
             "majority": judged.constant,
             "optimism": told,
@@ -205,8 +217,31 @@ def score_untouched(at: Underway) -> Judged:
         scored = score_numbers(targets, numbers, ready.data.outputs, groups=groups)
         return Judged(scored, r2(targets, mean), numbers, seconds)
     chances = np.array([p.probabilities for p in predictions])
-    scores = score_predictions(targets, predicted_classes(predictions, model.classes), groups=groups)
-    return Judged(scores, majority_score(targets), chances, seconds)
+    if ready.data.separator:
+        scores = score_labels(targets, chances, groups=groups)
+        return Judged(scores, frequency_score(targets), chances, seconds)
+    accuracies = score_predictions(targets, predicted_classes(predictions, model.classes), groups=groups)
+    return Judged(accuracies, majority_score(targets), chances, seconds)
+
+
+def scored_as_asked(at: Underway, said: Array) -> list[dict[str, Any]]:
+    """The scores by scikit-learn's names that were asked for; one that can't be told here has no value."""
+    if not at.settings.score:
+        return []
+    from topgraft.scorers import score_by
+
+    ready, found = at.ready, []
+    targets, groups = np.asarray(ready.untouched.targets), ready.untouched.groups
+    for name in at.settings.score:
+        try:
+            score = score_by(name, ready.data.task, targets, said, groups=groups)
+        except TopgraftError as problem:
+            at.console.line("", str(problem))
+            score = Score(name, math.nan, math.nan, math.nan, len(targets))
+        else:
+            scorer_line(at.console, score)
+        found.append(score_json(score))
+    return found
 
 
 def _seconds_alone(predictor: Predictor, untouched: Data) -> float:

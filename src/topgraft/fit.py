@@ -103,6 +103,7 @@ def fit(
     task: Task | None = None,
     columns: str | Sequence[str] | None = None,
     categories: str | Sequence[str] | None = None,
+    separator: str | None = None,
     plan: str | Path | None = None,
     overwrite: bool = False,
     store: Store | None = None,
@@ -124,7 +125,7 @@ def fit(
         all depths are measured on the same folds, and one is chosen: see :mod:`topgraft.rivals`.
     test, allow_overlap
         A separate test set, see :func:`topgraft.data.read_test`.
-    text, label, path, group, targets, max_unreadable, task, columns, categories
+    text, label, path, group, targets, max_unreadable, task, columns, categories, separator
         As for :func:`topgraft.read`.
     plan
         ``plan.json`` of an earlier run, whose decisions are taken; bounded by its epochs instead of by time.
@@ -167,6 +168,7 @@ def fit(
         task=task,
         columns=columns,
         categories=categories,
+        separator=separator,
         plan=plan,
         console=console,
         **options,
@@ -230,6 +232,7 @@ def begin(
     task: Task | None = None,
     columns: str | Sequence[str] | None = None,
     categories: str | Sequence[str] | None = None,
+    separator: str | None = None,
     plan: str | Path | None = None,
     console: Console,
     **options: Any,
@@ -258,6 +261,7 @@ def begin(
             modality="row" if any(map(reads_rows, several)) else None,
             columns=columns,
             categories=categories,
+            separator=separator,
         )
     known = development_of(data, settings, test)
     networks = [_network(data, settings, one, known) for one in several]

@@ -45,6 +45,8 @@ class Recipe:
         ``alpha`` of the mixtures that are trained on, see :func:`topgraft.mixup.mixed`; 0 for none.
     smoothing
         Of the labels that are trained on, see :func:`topgraft.objective.mean_loss`; 0 for none.
+    balanced
+        Whether each class is drawn as often as the others, see :func:`topgraft.sampling.order_of`.
     """
 
     epochs: int = 10
@@ -60,6 +62,7 @@ class Recipe:
     precision: str = "no"
     mixup: float = 0.0
     smoothing: float = 0.0
+    balanced: bool = False
 
 
 @dataclass

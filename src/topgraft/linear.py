@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from topgraft.errors import TopgraftError
-from topgraft.objective import are_numbers
+from topgraft.objective import are_labels, are_numbers
 from topgraft.ridge import Moments, Rows, choose, pose
 from topgraft.side_by_side import single_threaded
 from topgraft.softmax import refine, shrinkage
@@ -22,7 +22,7 @@ Kind = Literal["blend", "ridge", "logistic"]
 class Fit:
     """A linear head: ``softmax(x @ weight.T + bias)`` are calibrated probabilities of raw features ``x``.
 
-    Where targets are numbers, ``x @ weight.T + bias`` are the predictions.
+    Of labels it is the sigmoid. Where targets are numbers, ``x @ weight.T + bias`` are the predictions.
 
     Parameters
     ----------
@@ -77,15 +77,16 @@ def fit_head(
         ``(n, width)`` raw features, or a function that gives them in ``(rows, width)`` chunks, always
         from the first to the last. Chunks are read several times and not kept.
     targets
-        ``(n,)`` int64 class indices, or ``(n, outputs)`` float numbers.
+        ``(n,)`` int64 class indices, ``(n, labels)`` booleans, or ``(n, outputs)`` float numbers.
     classes
-        Number of classes; 0 for numbers.
+        Number of classes or labels; 0 for numbers.
     kind
         Which linear head.
     penalties
         Multiples of the problem's mean eigenvalue. Default: decades from 1e-6 to 1e3, then finer.
     class_weights
-        ``(classes,)``: how much an example of each class counts.
+        ``(classes,)``: how much an example of each class counts. Of labels how many times those count that an
+        example has, which moves the log-odds by its logarithm (King and Zeng 2001).
     emphasis
         ``(width,)``, finite and not negative: multiplies the standardised features, so that a column
         with ½ is penalised four times as much.
@@ -116,19 +117,22 @@ def fit_head(
     check_rows(rows, len(targets))
     if class_weights is not None and are_numbers(targets):
         raise TopgraftError("class_weights are for classes; these targets are numbers.")
-    if class_weights is None:
+    if class_weights is not None and (
+        class_weights.shape != (classes,) or not bool(((class_weights > 0) & class_weights.isfinite()).all())
+    ):
+        raise TopgraftError(
+            f"class_weights must be {classes} positive numbers; got {class_weights.tolist()}."
+        )
+    if class_weights is None or are_labels(targets):
         weights = torch.ones(len(targets), dtype=torch.float64)
     else:
-        if class_weights.shape != (classes,) or not bool(
-            ((class_weights > 0) & class_weights.isfinite()).all()
-        ):
-            raise TopgraftError(
-                f"class_weights must be {classes} positive numbers; got {class_weights.tolist()}."
-            )
         weights = class_weights.double()[targets]
         weights = weights * (len(targets) / weights.sum())
     with single_threaded():
-        return fit_rows(rows, targets, classes, weights, kind=kind, penalties=penalties, emphasis=emphasis)
+        fit = fit_rows(rows, targets, classes, weights, kind=kind, penalties=penalties, emphasis=emphasis)
+    if class_weights is None or not are_labels(targets):
+        return fit
+    return replace(fit, bias=fit.bias + class_weights.double().log())
 
 
 def fit_rows(
@@ -167,7 +171,13 @@ def fit_rows(
 
 
 def check_targets(targets: Tensor, classes: int) -> None:
-    """Refuse targets that are neither indices of so many classes nor numbers ``(n, outputs)``."""
+    """Refuse targets that are neither indices of so many classes nor labels nor numbers ``(n, outputs)``."""
+    if are_labels(targets):
+        if targets.dim() != 2 or len(targets) < 2 or targets.shape[1] != classes:
+            raise TopgraftError(
+                f"Labels must be booleans (n, {classes}), n at least 2; got {tuple(targets.shape)}."
+            )
+        return
     if are_numbers(targets) and not classes:
         if targets.dim() != 2 or len(targets) < 2 or not bool(targets.isfinite().all()):
             raise TopgraftError(

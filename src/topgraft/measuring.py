@@ -129,8 +129,8 @@ def run_probe(
 
 
 def _beside(features: Features, ready: Prepared) -> Mapping[int, Secondary] | None:
-    """Nearest neighbours and LogME at every cut; ``None`` for numbers, which they are not measured for."""
-    if ready.scale is not None:
+    """Nearest neighbours and LogME at every cut; ``None`` where the task is another than classification."""
+    if ready.data.task != "classification":
         return None
     return secondary(features, np.asarray(ready.development.targets), ready.fold_of, seed=ready.settings.seed)
 

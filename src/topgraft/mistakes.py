@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from topgraft.data.labels import said_of_labels
 from topgraft.data.targets import said_of_numbers
 from topgraft.data.types import Data
+from topgraft.label_scores import HALF
 
 UNTOUCHED = "untouched.json"
 SHOWN = 12
@@ -29,8 +31,11 @@ def untouched_json(data: Data, said: Array) -> dict[str, Any]:
     data
         The untouched part, labelled.
     said
-        Of the saved model: probabilities ``(n, classes)``, or numbers ``(n, outputs)``.
+        Of the saved model: probabilities ``(n, classes)``, of labels each for itself, or numbers
+        ``(n, outputs)``.
     """
+    if data.separator:
+        return _of_labels(data, said)
     return _of_numbers(data, said) if data.outputs else _of_classes(data, said)
 
 
@@ -50,6 +55,34 @@ def _of_numbers(data: Data, numbers: Array) -> dict[str, Any]:
                 "input": data.names[i],
                 "label": said_of_numbers(targets[i]),
                 "predicted": said_of_numbers(numbers[i]),
+                **_shown(data, int(i)),
+            }
+            for i in order
+        ],
+    }
+
+
+def _of_labels(data: Data, chances: Array) -> dict[str, Any]:
+    """Mistakes are examples with a label wrongly given or withheld, those first where one was surest."""
+    targets, given = np.asarray(data.targets), chances > HALF
+    sureness = np.where(given != targets, np.abs(chances - HALF), -1.0).max(1)
+    wrong = np.flatnonzero(sureness >= 0)
+    order = wrong[np.argsort(-sureness[wrong], kind="stable")][:SHOWN]
+
+    def said(row: Array) -> str:
+        return said_of_labels(row, data.classes, data.separator) or "no label"
+
+    return {
+        "labels": list(data.classes),
+        "names": list(data.names),
+        "targets": targets.tolist(),
+        "probabilities": chances.tolist(),
+        "groups": np.asarray(data.groups).tolist(),
+        "mistakes": [
+            {
+                "input": data.names[i],
+                "label": said(targets[i]),
+                "predicted": said(given[i]),
                 **_shown(data, int(i)),
             }
             for i in order

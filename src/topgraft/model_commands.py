@@ -52,6 +52,7 @@ def evaluate(
     path: options.PathOption = None,
     group: options.GroupOption = None,
     max_unreadable: options.Unreadable = 0.05,
+    score: options.Scorers = None,
     *,
     trust_code: options.Trust = False,
     json: options.Json = False,
@@ -73,6 +74,7 @@ def evaluate(
         max_unreadable=max_unreadable,
         trust_code=trust_code,
         console=Console.for_command(json=json, quiet=quiet),
+        scorers=score or (),
     )
     if json:
         say_json(result)

@@ -1,8 +1,9 @@
-"""What a head learns: classes, by cross-entropy, or numbers, by squared error.
+"""What a head learns: classes or labels, by cross-entropy, or numbers, by squared error.
 
 The dtype of targets tells which. Whole numbers ``(n,)`` are indices of classes, and outputs ``(n, classes)``
-are logits. Floats ``(n, outputs)`` are standardised numbers (:class:`Scale`), and outputs of that shape are
-predictions. Everything between reading the data and saving the model goes by these functions.
+are logits. Booleans ``(n, labels)`` say which labels each example has, and outputs of that shape are logits,
+each for itself. Floats ``(n, outputs)`` are standardised numbers (:class:`Scale`), and outputs of that shape
+are predictions. Everything between reading the data and saving the model goes by these functions.
 """
 
 from __future__ import annotations
@@ -36,10 +37,24 @@ def are_numbers(targets: Tensor | Array) -> bool:
     return bool(targets.dtype.kind == "f")
 
 
+def are_labels(targets: Tensor | Array) -> bool:
+    """Whether targets say which of several labels each example has: booleans ``(n, labels)``.
+
+    Examples
+    --------
+    >>> are_labels(torch.tensor([0, 1])), are_labels(np.array([[True, False], [False, False]]))
+    (False, True)
+    """
+    if isinstance(targets, Tensor):
+        return targets.dtype == torch.bool
+    return bool(targets.dtype.kind == "b")
+
+
 def losses(outputs: Tensor, targets: Tensor) -> Tensor:
     """Loss of every example, ``(n,)``: cross-entropy in nats, or the squared error, mean over the outputs.
 
-    Of standardised numbers always guessing the mean loses 1 on average.
+    Of standardised numbers always guessing the mean loses 1 on average. Of labels it is the binary
+    cross-entropy, mean over the labels.
 
     Examples
     --------
@@ -47,7 +62,12 @@ def losses(outputs: Tensor, targets: Tensor) -> Tensor:
     tensor([0.6931])
     >>> losses(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]]))
     tensor([5.])
+    >>> losses(torch.zeros(1, 3), torch.tensor([[True, False, False]])).round(decimals=4)
+    tensor([0.6931])
     """
+    if are_labels(targets):
+        wanted = targets.to(outputs.dtype)
+        return nn.functional.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(1)
     if are_numbers(targets):
         return (outputs - targets.to(outputs.dtype)).square().mean(1)
     return nn.functional.cross_entropy(outputs, targets, reduction="none")
@@ -58,14 +78,22 @@ def mean_loss(
 ) -> Tensor:
     """Mean of :func:`losses`; with ``weight`` ``(classes,)`` the weighted mean of cross-entropies.
 
-    ``smoothing`` is the share of each label that is spread evenly over the classes (Szegedy et al. 2016).
+    ``smoothing`` is the share of each label that is spread evenly over the classes (Szegedy et al. 2016), or
+    of each of several labels over having it and not. Of several labels ``weight`` says how many times those
+    that an example has count.
 
     Examples
     --------
     >>> sure = torch.tensor([[9.0, -9.0]])
     >>> [round(float(mean_loss(sure, torch.tensor([0]), smoothing=s)), 3) for s in (0.0, 0.1)]
     [0.0, 0.9]
+    >>> round(float(mean_loss(sure, torch.tensor([[True, False]]), smoothing=0.1)), 3)
+    0.45
     """
+    if are_labels(targets):
+        wanted = targets.to(outputs.dtype) * (1 - smoothing) + smoothing / 2
+        times = None if weight is None else weight.to(outputs.dtype)
+        return nn.functional.binary_cross_entropy_with_logits(outputs, wanted, pos_weight=times)
     if are_numbers(targets):
         return losses(outputs, targets).mean()
     return nn.functional.cross_entropy(outputs, targets, weight=weight, label_smoothing=smoothing)
@@ -75,7 +103,8 @@ def marks(outputs: Tensor, targets: Tensor) -> Tensor:
     """What a score is the mean of, by example ``(n,)``: whether the class is right, or one less the loss.
 
     The mean of the first is the accuracy; of the second, over standardised numbers, the coefficient of
-    determination (R², the share of the variance that is explained).
+    determination (R², the share of the variance that is explained). Of several labels it is their average
+    precision in the example: see :func:`ranking_precision`.
 
     Examples
     --------
@@ -84,13 +113,47 @@ def marks(outputs: Tensor, targets: Tensor) -> Tensor:
     >>> marks(torch.tensor([[0.5]]), torch.tensor([[1.0]]))
     tensor([0.7500])
     """
+    if are_labels(targets):
+        return ranking_precision(outputs, targets)
     if are_numbers(targets):
         return 1 - losses(outputs, targets)
     return outputs.argmax(1) == targets
 
 
+def ranking_precision(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Label ranking average precision of each example, ``(n,)`` float64 (Schapire and Singer 2000).
+
+    With its labels ordered by their outputs: the share of labels that it has among those that stand no lower,
+    averaged over the labels that it has. 1 where it has none or all of them, since nothing can be ranked.
+
+    Parameters
+    ----------
+    outputs, targets
+        ``(n, labels)`` float and bool.
+
+    Examples
+    --------
+    >>> ranking_precision(torch.tensor([[0.9, 0.5, 0.1]]), torch.tensor([[True, False, True]])).round(
+    ...     decimals=4
+    ... )
+    tensor([0.8333], dtype=torch.float64)
+    """
+    said, count = outputs.double().contiguous(), targets.sum(1)
+    own = said.masked_fill(~targets, -math.inf)
+    # How many stand no lower than each: all less those that stand below it.
+    among = targets.shape[1] - torch.searchsorted(said.sort(1).values, said)
+    hits = targets.shape[1] - torch.searchsorted(own.sort(1).values, own)
+    precision = torch.where(targets, hits.double() / among, 0.0).sum(1) / count.clamp_min(1)
+    return torch.where((count == 0) | (count == targets.shape[1]), 1.0, precision)
+
+
 def loss_of_guessing(outputs: int, targets: Tensor) -> float:
-    """What knowing nothing loses: the logarithm of the number of classes, or the variance of numbers, 1."""
+    """What knowing nothing loses: the logarithm of the number of classes, or the variance of numbers, 1.
+
+    Of several labels each may be there or not, so that it is the logarithm of 2.
+    """
+    if are_labels(targets):
+        return math.log(2)
     return 1.0 if are_numbers(targets) else math.log(max(2, outputs))
 
 
@@ -143,6 +206,6 @@ def scale_of(data: Data) -> Scale | None:
 
 
 def encoded(data: Data, scale: Scale | None) -> Tensor:
-    """Targets as training and probes take them: indices ``(n,)`` int64, or standardised numbers float64."""
+    """Targets as training and probes take them: indices, labels, or standardised numbers in float64."""
     targets = np.asarray(data.targets)
     return torch.as_tensor(targets) if scale is None else scale.standardised(targets)

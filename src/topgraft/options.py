@@ -25,10 +25,17 @@ AllowMissing = Annotated[
     list[str] | None, typer.Option(help="Tensors, by name or pattern, that the weights need not hold.")
 ]
 TextOption = Annotated[str | None, typer.Option(help="Column of texts.")]
-LabelOption = Annotated[str | None, typer.Option(help="Column of labels; of numbers also several: a,b.")]
+LabelOption = Annotated[
+    str | None, typer.Option(help="Column of labels; of numbers, or of 0 and 1 a label, also several: a,b.")
+]
 TaskOption = Annotated[
     str | None,
-    typer.Option(help="classification, or regression: labels are numbers to be predicted."),
+    typer.Option(
+        help="classification; multilabel: several labels an example; regression: numbers to be predicted."
+    ),
+]
+SeparatorOption = Annotated[
+    str | None, typer.Option(help="Between several labels in one cell; with --task multilabel it is |.")
 ]
 PathOption = Annotated[str | None, typer.Option(help="Column of paths of pictures or sounds.")]
 Columns = Annotated[
@@ -97,6 +104,16 @@ Soup = Annotated[
     typer.Option(help="Trainings whose weights are averaged at the end; by default up to 3, as time allows."),
 ]
 ClassWeights = Annotated[str, typer.Option(help="none or balanced.")]
+Sampling = Annotated[
+    str,
+    typer.Option(
+        help="Examples in training: shuffled, or balanced (each class drawn as often as the others)."
+    ),
+]
+Scorers = Annotated[
+    list[str] | None,
+    typer.Option("--score", help="Also tell this score, by scikit-learn's name for it; may be repeated."),
+]
 Prefer = Annotated[str, typer.Option(help="Of depths as good as the best: small, fast or accuracy.")]
 TuneNorms = Annotated[bool, typer.Option(help="Let batch norms of trainable blocks renew statistics.")]
 Normalise = Annotated[bool, typer.Option(help="Let the head learn on standardised features.")]

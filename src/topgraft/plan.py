@@ -20,7 +20,7 @@ KINDS = {
     "a number of threads from 1 to 1024": ("threads",),
     "a number": ("held_out", "dropout", "clip", "warmup", "seconds_an_example"),
     "a number or null": ("rate", "mixup"),
-    "a text": ("weights", "augment", "class_weights", "prefer", "engine", "precision", "resize"),
+    "a text": ("weights", "augment", "class_weights", "sampling", "prefer", "engine", "precision", "resize"),
     "a text or null": ("backbone",),
     "true or false": ("tune_norms", "normalise", "refit", "refit_all", "start_counts"),
     "a list of whole numbers": ("taps", "hidden"),

@@ -22,6 +22,7 @@ from topgraft.features.engine import engine_of, usable
 from topgraft.features.reading import at_least
 from topgraft.features.store import Store
 from topgraft.halving import Halving, part_of
+from topgraft.label_scores import HALF
 from topgraft.saved import Model
 from topgraft.side_by_side import in_order, single_threaded
 
@@ -37,11 +38,12 @@ class Prediction:
     input
         The path as given (folder + relative path), or the row number.
     label
-        The most probable class; ``None`` at an error, and where numbers are predicted.
+        The most probable class; where an example may have several labels those of a probability above a half,
+        with the model's separator between them. ``None`` at an error, and where numbers are predicted.
     confidence
-        Its probability, 0 to 1.
+        Its probability, 0 to 1. Of several labels that of the least certain one to be right, there or not.
     probabilities
-        Per class, in the order of the model's classes; empty at an error.
+        Per class, in the order of the model's classes, of several labels each for itself; empty at an error.
     error
         Why there is no prediction, in few words.
     values
@@ -154,7 +156,8 @@ class Predictor:
     ) -> Iterator[Prediction]:
         numbers = bool(self.model.outputs)
         said = self.logits(inputs).double() if inputs else torch.zeros(0, 1)
-        found = iter((said if numbers else torch.softmax(said, 1)).tolist())
+        separator = self.model.separator
+        found = iter((said if numbers else _chances(said, several=bool(separator))).tolist())
         for row, error in zip(chunk, errors, strict=True):
             if error is not None:
                 yield Prediction(row.name, None, None, (), error)
@@ -162,6 +165,11 @@ class Predictor:
             p = next(found)
             if numbers:
                 yield Prediction(row.name, None, None, values=tuple(p))
+                continue
+            if separator:
+                given = [name for name, share in zip(self.model.classes, p, strict=True) if share > HALF]
+                sure = min(max(share, 1 - share) for share in p)
+                yield Prediction(row.name, separator.join(given), sure, tuple(p))
                 continue
             best = max(range(len(p)), key=p.__getitem__)
             yield Prediction(row.name, self.model.classes[best], p[best], tuple(p))
@@ -201,6 +209,11 @@ class Predictor:
             self.model.preprocess.encoded(value)  # a row that can't be used is one by itself, not its batch
             return value
         return value if self.model.modality == "array" else str(value)
+
+
+def _chances(logits: Tensor, *, several: bool) -> Tensor:
+    """Probabilities of classes, or of several labels, each for itself."""
+    return torch.sigmoid(logits) if several else torch.softmax(logits, 1)
 
 
 def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:

@@ -161,9 +161,10 @@ def _advise(
     kept: bool,
 ) -> ResizeAdvice | None:
     targets, (parts, names) = encoded(data, scale_of(data)), strata(data)
-    pairs = np.unique(np.stack([parts, fold_of]), axis=1)
-    if np.bincount(pairs[0], minlength=len(names)).min() < 2:
-        return None
+    if parts.ndim == 1:
+        pairs = np.unique(np.stack([parts, fold_of]), axis=1)
+        if np.bincount(pairs[0], minlength=len(names)).min() < 2:
+            return None
     both = (backbone, backbone.resized(SQUASH))
     scored: list[CutEvidence] = []
     fresh: list[tuple[int, float]] = []

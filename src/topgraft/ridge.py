@@ -7,7 +7,6 @@ products, added up chunk by chunk, so that memory does not grow with the number 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor
 
 from topgraft.errors import TopgraftError
-from topgraft.objective import are_numbers
+from topgraft.objective import are_labels, are_numbers
+from topgraft.temperature import fit_temperature
 
 CHUNK = 4096
 """Rows that are turned into float64 at a time."""
@@ -25,9 +25,6 @@ SCORED = 2**25
 
 RELATIVE_PENALTIES = tuple(10.0**e for e in range(-6, 4))
 """Penalties as multiples of the problem's mean eigenvalue, so that they mean the same at any n and width."""
-
-COLDEST, HOTTEST = 1e-5, 1e3
-"""Bounds of the temperature."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +183,7 @@ def decompose(
 
 @dataclass(frozen=True)
 class Problem:
-    """Ridge on one-hot targets of classes, or on numbers, for every penalty at once.
+    """Ridge on one-hot targets of classes, on labels as 0 and 1, or on numbers, for every penalty at once.
 
     Parameters
     ----------
@@ -222,15 +219,35 @@ class Problem:
         return len(self.coordinates) == self.count
 
     def solution(self, penalty: float) -> Tensor:
-        """Ridge weights ``(r, outputs)`` in the problem's own axes."""
-        return self.cross / (self.spectrum.values + penalty)[:, None]
+        """Ridge weights ``(r, outputs)`` in the problem's own axes; of labels see :attr:`lift`."""
+        return self.lift * self.cross / (self.spectrum.values + penalty)[:, None]
+
+    @property
+    def lift(self) -> Tensor | float:
+        """By how much scores of each label are multiplied, ``(labels,)``, to suit one temperature; else 1.
+
+        The log-odds of a linear discriminant are the regression on 0 and 1 over the variance of the label
+        (Fisher 1936): the rarer a label, the smaller are scores that mean the same.
+        """
+        if not are_labels(self.targets):
+            return 1.0
+        share = (self.count * self.mean + 0.5) / (self.count + 1)
+        return 1 / (share * (1 - share))
 
     def priors(self) -> Tensor:
-        """Log of each class's share, half an example added to each (Jeffreys), ``(classes,)``."""
+        """Log of each class's share, half an example added to each (Jeffreys), ``(classes,)``.
+
+        Of several labels the log of the odds of each.
+        """
+        if are_labels(self.targets):
+            return _log_odds(self.count * self.mean, self.count)
         return ((self.count * self.mean + 0.5) / (self.count + 0.5 * self.classes)).log()
 
     def priors_left_out(self) -> Tensor:
         """:meth:`priors` as they would be without each scored example, ``(rows, classes)``."""
+        if are_labels(self.targets):
+            held = self.targets.double() * self.weights[:, None]
+            return _log_odds(self.count * self.mean - held, self.count - self.weights[:, None])
         held = _one_hot(self.targets, self.classes) * self.weights[:, None]
         rest = (self.count * self.mean - held).clamp_min(0) + 0.5
         return (rest / rest.sum(1, keepdim=True)).log()
@@ -252,13 +269,21 @@ class Problem:
 
         ``(rows, classes)`` float64.
         """
-        y, w, n = _one_hot(self.targets, self.classes), self.weights[:, None], self.count
-        return y - self.residuals_left_out(penalty) - (n * self.mean - w * y) / (n - w)
+        y, w, n = _values(self.targets, self.classes), self.weights[:, None], self.count
+        return self.lift * (y - self.residuals_left_out(penalty) - (n * self.mean - w * y) / (n - w))
 
 
 def _values(targets: Tensor, outputs: int) -> Tensor:
     """What the ridge is fitted to, ``(n, outputs)`` float64."""
-    return targets.double() if are_numbers(targets) else _one_hot(targets, outputs)
+    if are_numbers(targets) or are_labels(targets):
+        return targets.double()
+    return _one_hot(targets, outputs)
+
+
+def _log_odds(held: Tensor, count: Tensor | float) -> Tensor:
+    """Of labels that ``held`` of ``count`` examples have, half an example added to either side."""
+    held = held.clamp_min(0)
+    return ((held + 0.5) / (count - held).clamp_min(0).add(0.5)).log()
 
 
 def _one_hot(targets: Tensor, classes: int) -> Tensor:
@@ -292,40 +317,6 @@ def pose(
     some = torch.randperm(n, generator=torch.Generator().manual_seed(0))[:scored].sort().values
     coordinates = spectrum.coordinates(rows.gather(some))
     return Problem(spectrum, spectrum.basis.T @ raw, mean, coordinates, targets[some], weights[some], n)
-
-
-def fit_temperature(scores: Tensor, offsets: Tensor, targets: Tensor, weights: Tensor) -> tuple[float, float]:
-    """The temperature under which ``softmax(scores / temperature + offsets)`` loses least.
-
-    The loss is convex in the inverse temperature: Newton's method, held in a bracket that shrinks. As in
-    Platt (1999) one pseudo-example is spread over the classes, so that a flawless small sample does not
-    ask for endless confidence.
-
-    Returns
-    -------
-    tuple of float
-        Temperature within [:data:`COLDEST`, :data:`HOTTEST`], and the weighted mean loss in nats at it.
-    """
-    n = len(scores)
-    share = weights / weights.sum()
-    held = scores.gather(1, targets[:, None])[:, 0]
-    wanted = float((share * (held * n + scores.mean(1)) / (n + 1)).sum())
-    low, high, inverse = 1 / HOTTEST, 1 / COLDEST, 5.0
-    for _ in range(100):
-        p = torch.softmax(inverse * scores + offsets, 1)
-        expected = (p * scores).sum(1)
-        slope = float((share * expected).sum()) - wanted
-        bend = float((share * ((p * scores**2).sum(1) - expected**2)).sum())
-        low, high = (low, inverse) if slope > 0 else (inverse, high)
-        following = inverse - slope / bend if bend > 0 else math.inf
-        if not low < following < high:
-            following = math.sqrt(low * high)
-        if abs(following - inverse) <= 1e-10 * inverse:
-            break
-        inverse = following
-    logits = inverse * scores + offsets
-    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-    return 1 / inverse, float((share * loss).sum())
 
 
 @dataclass(frozen=True)

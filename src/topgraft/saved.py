@@ -24,7 +24,7 @@ from topgraft.backbones.grafted import (
 )
 from topgraft.backbones.types import Backbone
 from topgraft.calibration import Calibration
-from topgraft.data.types import MODALITIES
+from topgraft.data.types import MODALITIES, Task
 from topgraft.errors import TopgraftError
 from topgraft.features.engine import ENGINES, PRECISIONS
 from topgraft.files import DamagedFile, new_folder, read_tensors, write_json, write_tensors
@@ -65,6 +65,18 @@ class Model:
     engine: str
     precision: str
     description: Mapping[str, Any]
+
+    @property
+    def task(self) -> Task:
+        """``classification``, ``multilabel`` or ``regression``."""
+        if self.separator:
+            return "multilabel"
+        return "regression" if self.outputs else "classification"
+
+    @property
+    def separator(self) -> str:
+        """Where an example may have several labels, what stands between them; else empty."""
+        return str(self.description.get("separator", ""))
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -108,6 +120,7 @@ def describe(
     precision: str,
     outputs: Sequence[str] = (),
     scale: Scale | None = None,
+    separator: str = "",
     **more: Any,
 ) -> dict[str, Any]:
     """The description that is saved as ``graft.json``."""
@@ -151,6 +164,7 @@ def describe(
         },
         "classes": list(classes),
         "outputs": list(outputs),
+        "separator": separator,
         "scale": None if scale is None else asdict(scale),
         "columns": dict(columns),
         "engine": engine,

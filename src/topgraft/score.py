@@ -97,7 +97,7 @@ def class_scores(targets: Array, predictions: Array, classes: int) -> tuple[Clas
     """
     hits, support, predicted = (t[0] for t in _tallies(targets, predictions, classes))
     return tuple(
-        ClassScore(float(_ratio(h, p)), float(_ratio(h, s)), float(_ratio(2 * h, s + p)), int(s))
+        ClassScore(float(ratio(h, p)), float(ratio(h, s)), float(ratio(2 * h, s + p)), int(s))
         for h, s, p in zip(hits, support, predicted, strict=True)
     )
 
@@ -315,18 +315,19 @@ def _resampled(
         yield times @ to_hit, times @ to_truth, times @ to_answer
 
 
-def _ratio(above: Array, below: Array) -> Array:
-    ratio: Array = np.divide(above, below, out=np.zeros_like(np.asarray(above, dtype=float)), where=below > 0)
-    return ratio
+def ratio(above: Array, below: Array) -> Array:
+    """One over the other, 0 where there is nothing below."""
+    found: Array = np.divide(above, below, out=np.zeros_like(np.asarray(above, dtype=float)), where=below > 0)
+    return found
 
 
 def _mean_recall(hits: Array, support: Array) -> Array:
     occurs: Array = support > 0
-    mean: Array = _ratio(hits, support).sum(1) / np.maximum(occurs.sum(1), 1)
+    mean: Array = ratio(hits, support).sum(1) / np.maximum(occurs.sum(1), 1)
     return mean
 
 
 def _mean_f1(hits: Array, support: Array, predicted: Array) -> Array:
     occurs: Array = support + predicted > 0
-    mean: Array = _ratio(2 * hits, support + predicted).sum(1) / np.maximum(occurs.sum(1), 1)
+    mean: Array = ratio(2 * hits, support + predicted).sum(1) / np.maximum(occurs.sum(1), 1)
     return mean

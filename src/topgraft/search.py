@@ -30,7 +30,7 @@ from topgraft.graft import Graft
 from topgraft.head import Head
 from topgraft.history import Epoch, History, Recipe
 from topgraft.mixup import alpha_for
-from topgraft.objective import are_numbers
+from topgraft.objective import are_labels, are_numbers
 from topgraft.pooling import width
 from topgraft.probe import fit_head
 from topgraft.settings import Settings
@@ -133,8 +133,11 @@ def new_graft(
 
 
 def class_weights(material: Material, rows: Sequence[int]) -> Tensor | None:
-    """Per class how much an example counts, inversely to their number; ``None`` where not asked for."""
-    if material.settings.class_weights == "none":
+    """Per class how much an example counts, inversely to their number; ``None`` where not asked for.
+
+    Balanced sampling asks for them too: what is fitted in closed form draws nothing.
+    """
+    if "balanced" not in (material.settings.class_weights, material.settings.sampling):
         return None
     return balanced(material.targets[list(rows)], len(material.data.classes))
 
@@ -142,11 +145,16 @@ def class_weights(material: Material, rows: Sequence[int]) -> Tensor | None:
 def balanced(targets: Tensor, classes: int) -> Tensor:
     """``(classes,)`` float64 weights, inversely to the number of examples of each class.
 
+    Of labels: how many times those that an example has must count to be as many as those that it lacks.
+
     Examples
     --------
     >>> balanced(torch.tensor([0, 0, 0, 1]), 2).round(decimals=3).tolist()
     [0.667, 2.0]
     """
+    if are_labels(targets):
+        held = targets.double().sum(0)
+        return (len(targets) - held).clamp(min=1) / held.clamp(min=1)
     counts = torch.bincount(targets, minlength=classes).double()
     return len(targets) / (classes * counts.clamp(min=1))
 
@@ -228,7 +236,8 @@ def source_at(
 def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) -> Recipe:
     """The recipe that suits the network and the settings."""
     settings = material.settings
-    weights = class_weights(material, rows)
+    drawn = settings.sampling == "balanced"
+    weights = None if drawn else class_weights(material, rows)
     layouts = material.backbone.chain.blocks[max(0, keep // 2 - 1)].layout.split("+")
     rate = settings.rate or min(RATES[layout] for layout in layouts)
     return Recipe(
@@ -241,6 +250,7 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
         class_weights=() if weights is None else tuple(weights.tolist()),
         mixup=alpha_for(settings.mixup, material.data.modality),
         smoothing=settings.label_smoothing,
+        balanced=drawn,
     )
 
 

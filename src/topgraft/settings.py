@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from topgraft.errors import TopgraftError, did_you_mean
+from topgraft.sampling import SAMPLINGS
 
 AUGMENTATIONS = ("auto", "none", "standard")
 RESIZE_CHOICES = ("auto", "pretrained", "crop", "squash", "border")
@@ -20,6 +21,7 @@ REPEATED = (
         "mixup",
         "label_smoothing",
         "class_weights",
+        "sampling",
         "prefer",
         "tune_norms",
         "normalise",
@@ -78,7 +80,11 @@ class Settings:
         Trainings whose weights are averaged at the end, 1 for none; not given, up to 3 as time allows, and 1
         where ``epochs`` is given. See :mod:`topgraft.soup`.
     class_weights
-        ``none`` or ``balanced``.
+        ``none`` or ``balanced``: in the loss an example counts inversely to how many its class has; of
+        several labels those that have one count as much as those that lack it.
+    sampling
+        ``shuffled``: an epoch reads each example once; ``balanced``: it draws as many with replacement, each
+        class as likely as the others (one class an example only). What is fitted in closed form has weights.
     prefer
         Of depths that can't be told from the best: the ``small`` one, the ``fast`` one (with one backbone
         these are the same), or that of highest ``accuracy``.
@@ -98,6 +104,9 @@ class Settings:
         Share of the steps in which the rate rises from zero.
     batch_size
         Examples at once.
+    score
+        Names of scikit-learn's scorers, told of untouched data beside our own; no choice is made by them. See
+        :mod:`topgraft.scorers`.
     engine, precision
         Of the frozen part: ``auto`` (measured), ``torch`` or ``openvino``; ``auto``, ``fp32`` or ``bf16``.
     seed
@@ -121,6 +130,7 @@ class Settings:
     taps: str = "auto"
     soup: int | None = None
     class_weights: str = "none"
+    sampling: str = "shuffled"
     prefer: str = "small"
     tune_norms: bool = False
     normalise: bool = False
@@ -131,6 +141,7 @@ class Settings:
     warmup: float = 0.1
     epochs: int | None = None
     batch_size: int = 32
+    score: tuple[str, ...] = ()
     engine: str = "auto"
     precision: str = "auto"
     seed: int = 0
@@ -140,6 +151,12 @@ class Settings:
         _one_of("augment", self.augment, AUGMENTATIONS)
         _one_of("resize", self.resize, RESIZE_CHOICES)
         _one_of("class-weights", self.class_weights, CLASS_WEIGHTS)
+        _one_of("sampling", self.sampling, SAMPLINGS)
+        if self.sampling == self.class_weights == "balanced":
+            raise TopgraftError(
+                "--sampling balanced and --class-weights balanced both make classes count alike; together "
+                "they would overdo it. Give one of them."
+            )
         _one_of("prefer", self.prefer, PREFERENCES)
         _one_of("engine", self.engine, ENGINE_CHOICES)
         _one_of("precision", self.precision, PRECISION_CHOICES)
@@ -214,6 +231,8 @@ class Settings:
         clean: dict[str, Any] = {
             n: tuple(v) if isinstance(v, list) else v for n, v in options.items() if v is not None
         }
+        if isinstance(clean.get("score"), str):
+            clean["score"] = (clean["score"],)
         for name in ("keep", "freeze"):
             if name in clean:
                 clean[name] = str(clean[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +16,7 @@ from topgraft.choices import fate
 from topgraft.console import Console, bar, counted, percent
 from topgraft.data.types import Data
 from topgraft.evidence import Evidence
+from topgraft.label_scores import RANKING
 from topgraft.number_scores import MAE, R2, RMSE
 from topgraft.objective import are_numbers
 from topgraft.score import ClassScore, Score
@@ -44,7 +46,8 @@ def data_lines(console: Console, data: Data, *, untouched: str = "") -> None:
     else:
         counts = list(data.counts.values())
         each = f"{min(counts)} to {max(counts)} each" if min(counts) != max(counts) else f"{counts[0]} each"
-        first += f" in {len(data.classes)} classes ({each})"
+        first += f" with {len(data.classes)} labels" if data.separator else f" in {len(data.classes)} classes"
+        first += f" ({each})"
     console.line("Data", first + (f"; {untouched}" if untouched else ""), *data.notes)
     for left in data.left_out[:SHOWN]:
         console.text(f"            {left.name}    {left.reason}")
@@ -227,6 +230,12 @@ def score_lines(
     )
 
 
+def scorer_line(console: Console, score: Score) -> None:
+    """A score by one of scikit-learn's names, as it is: not all are shares."""
+    within = "" if math.isnan(score.low) else f" (95 % interval {score.low:.3g} to {score.high:.3g})"
+    console.line("", f"{score.metric} {score.value:.3g}{within}")
+
+
 def is_share(metric: str) -> bool:
     """Whether a metric is a share, told in percent, and not an error in the target's unit."""
     return not metric.startswith((MAE, RMSE))
@@ -234,7 +243,7 @@ def is_share(metric: str) -> bool:
 
 def constant_answer(metric: str) -> str:
     """What somebody who knows nothing of the inputs answers."""
-    return "the mean" if metric == R2 else "the most frequent class"
+    return {R2: "the mean", RANKING: "how frequent each label is"}.get(metric, "the most frequent class")
 
 
 def in_unit(value: float) -> str:
@@ -294,13 +303,15 @@ def calibration_line(console: Console, measured: Mapping[str, Any]) -> None:
     console.line("", said)
 
 
-def class_table(console: Console, classes: Iterable[str], scores: Sequence[ClassScore]) -> None:
-    """Precision, recall, F1 and support of each class."""
+def class_table(
+    console: Console, classes: Iterable[str], scores: Sequence[ClassScore], *, kind: str = "class"
+) -> None:
+    """Precision, recall, F1 and support of each class or label."""
     rows = [
         [name, percent(s.precision, 1), percent(s.recall, 1), percent(s.f1, 1), str(s.support)]
         for name, s in zip(classes, scores, strict=True)
     ]
-    console.table(["class", "precision", "recall", "F1", "support"], rows, left=(0,))
+    console.table([kind, "precision", "recall", "F1", "support"], rows, left=(0,))
 
 
 def score_json(score: Score) -> dict[str, Any]:

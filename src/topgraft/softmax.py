@@ -1,4 +1,7 @@
-"""Multinomial logistic regression, started at the ridge's solution and preconditioned by its spectrum."""
+"""Logistic regression (multinomial, or a label by itself), started at the ridge's solution.
+
+It is preconditioned by the spectrum of the ridge.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from topgraft.objective import are_labels
 from topgraft.ridge import Choice, Problem, Rows
 
 MEMORY = 8
@@ -34,13 +38,13 @@ def shrinkage(problem: Problem, choice: Choice) -> float:
     if size == 0:
         return choice.penalty
     scores = problem.coordinates @ beta
-    targets = torch.nn.functional.one_hot(problem.targets, problem.classes)
+    targets = _wanted(problem.targets, problem.classes)
     found = []
     for logits in (
         scores + problem.priors(),
         problem.left_out(choice.penalty) / choice.temperature + problem.priors_left_out(),
     ):
-        residual = problem.weights[:, None] * (targets - torch.softmax(logits, 1))
+        residual = problem.weights[:, None] * (targets - _shares(logits, problem.targets))
         found.append(float((residual * scores).sum()) / size * problem.count / len(scores))
     low, high = sorted(found)
     return math.sqrt(low * high) if low > 0 else max(high, choice.penalty / problem.classes)
@@ -76,7 +80,6 @@ def refine(
     """
     n, classes = rows.count, problem.classes
     axes = problem.spectrum.basis
-    one_hot = torch.nn.functional.one_hot
 
     def objective(point: Tensor) -> tuple[float, Tensor]:
         beta, shift = point[:-1], point[-1]
@@ -90,10 +93,15 @@ def refine(
         for part in parts:
             here = slice(begin, begin + len(part))
             begin += len(part)
-            log_p = torch.log_softmax(part @ turned + shift, 1)
-            w = weights[here, None]
-            value -= float((w[:, 0] * log_p.gather(1, targets[here, None])[:, 0]).sum())
-            excess = w * (log_p.exp() - one_hot(targets[here], classes))
+            logits, w, wanted = part @ turned + shift, weights[here, None], targets[here]
+            if are_labels(wanted):
+                both = torch.nn.functional.logsigmoid(torch.where(wanted, logits, -logits))
+                value -= float((w * both).sum())
+                excess = w * (torch.sigmoid(logits) - wanted.double())
+            else:
+                log_p = torch.log_softmax(logits, 1)
+                value -= float((w[:, 0] * log_p.gather(1, wanted[:, None])[:, 0]).sum())
+                excess = w * (log_p.exp() - torch.nn.functional.one_hot(wanted, classes))
             slope += part.T @ excess
             tilt += excess.sum(0)
         if not problem.is_whole:
@@ -101,9 +109,20 @@ def refine(
         value += 0.5 * penalty * float((beta**2).sum())
         return value, torch.cat([slope + penalty * beta, tilt[None]])
 
-    curvature = torch.cat([problem.spectrum.values / classes + penalty, start.new_full((1,), n / classes)])
+    steep = 4 if are_labels(targets) else classes  # a sigmoid is steepest at a half
+    curvature = torch.cat([problem.spectrum.values / steep + penalty, start.new_full((1,), n / steep)])
     point = minimise(objective, torch.cat([start, offset[None]]), curvature[:, None])
     return point[:-1], point[-1]
+
+
+def _wanted(targets: Tensor, classes: int) -> Tensor:
+    """0 and 1, ``(n, classes)``."""
+    return targets.double() if are_labels(targets) else torch.nn.functional.one_hot(targets, classes)
+
+
+def _shares(logits: Tensor, targets: Tensor) -> Tensor:
+    """Probabilities ``(n, classes)``; of labels each for itself."""
+    return torch.sigmoid(logits) if are_labels(targets) else torch.softmax(logits, 1)
 
 
 def minimise(objective: Objective, point: Tensor, curvature: Tensor) -> Tensor:

@@ -202,10 +202,19 @@ def prepare(
             f"All {len(untouched):,} examples for the final score are duplicates of one another or of one "
             "group, so it would say nothing of others. Add examples, or give a test set (--test)."
         )
-    for option in ("class_weights", "label_smoothing"):
+    if data.separator and settings.sampling != Settings.sampling:
+        raise TopgraftError(
+            "--sampling balanced is for one class an example, since one of several labels belongs to several "
+            "classes. For several labels: --class-weights balanced."
+        )
+    for option in ("class_weights", "sampling", "label_smoothing"):
         told = getattr(settings, option)
         if data.outputs and told != getattr(Settings, option):
             raise TopgraftError(f"--{option.replace('_', '-')} {told} is for classes, not for numbers.")
+    if settings.score:
+        from topgraft.scorers import must_be_scorers
+
+        must_be_scorers(settings.score, data.task, np.asarray(development.targets))
     targets, classes = strata(development)
     fold_of, _, notes = assign_folds(
         targets, development.groups, folds=settings.folds, seed=settings.seed, classes=classes

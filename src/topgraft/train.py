@@ -20,6 +20,7 @@ from topgraft.graft import Graft
 from topgraft.history import Epoch, History, Recipe, ran_away
 from topgraft.mixup import mixed, mixed_loss
 from topgraft.objective import loss_of_guessing, marks, mean_loss
+from topgraft.sampling import order_of
 from topgraft.stopping import finishing
 from topgraft.watching import SAMPLES, Watch
 
@@ -288,7 +289,7 @@ class _Loop:
         recipe, optimizer, device = self.recipe, self.optimizer, self.accelerator.device
         history = self.history
         torch.manual_seed(recipe.seed * 100_003 + number)
-        order = [rows[i] for i in torch.randperm(len(rows)).tolist()]
+        order = [rows[i] for i in order_of(self.targets[list(rows)], balanced=recipe.balanced)]
         self.graft.train()
         total, seen, share, went, begin = 0.0, 0, 0.0, 0.0, first
         if self.amid is not None and first < self.amid.step < end:

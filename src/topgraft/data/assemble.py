@@ -15,6 +15,7 @@ from topgraft.data import duplicates as dup
 from topgraft.data.columns import Rows, content_of_row
 from topgraft.data.example import ExampleError
 from topgraft.data.folders import natural
+from topgraft.data.labels import labels_of, said_of_labels
 from topgraft.data.notes import duplicate_notes, left_out_notes, listed, number, sound_notes
 from topgraft.data.pictures import PictureError, as_rgb, open_picture, read_bytes, thumbnail
 from topgraft.data.sounds import MAX_BYTES, Sound, SoundError, reader, sound_of
@@ -70,8 +71,10 @@ def assemble(
     outputs: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     targets: NDArray[Any] | None
-    if labels is not None and is_regression(found, labels, classes, task, notes):
-        columns = [[str(cells[i]) for i in kept] for cells in several]
+    columns = [[str(cells[i]) for i in kept] for cells in several]
+    if found.separator and labels is not None:
+        named, targets = labels_of(found, columns, kept, classes, notes)
+    elif labels is not None and is_regression(found, labels, classes, task, notes):
         outputs, targets = output_names(found), numbers_of(found, columns, kept)
     else:
         named, targets = _classes(found, labels, classes, notes)
@@ -86,7 +89,7 @@ def assemble(
     conflicts = [s for s in alike if targets is not None and differ(targets, s)]
     given = None if found.groups is None else [found.groups[i] for i in kept]
     groups = dup.united(len(kept), [*exact, *near, *_given_groups(given, notes)])
-    said = None if targets is None else [named[t] if named else said_of_numbers(t) for t in targets]
+    said = None if targets is None else [_said(target, named, found.separator) for target in targets]
     notes.extend(duplicate_notes(names, sets, exact, conflicts=conflicts, labels=said))
     return Data(
         modality=found.modality,
@@ -106,7 +109,15 @@ def assemble(
         thumbnails=looks,
         seconds=lengths,
         outputs=outputs,
+        separator=found.separator,
     )
+
+
+def _said(target: Any, names: tuple[str, ...], separator: str) -> str:
+    """The target of one example in words."""
+    if separator:
+        return said_of_labels(target, names, separator) or "no label"
+    return names[target] if names else said_of_numbers(target)
 
 
 def digest_of(value: object) -> str:

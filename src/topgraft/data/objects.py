@@ -14,6 +14,7 @@ from topgraft.data.assemble import digest_of
 from topgraft.data.columns import Rows
 from topgraft.data.example import ExampleError
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
+from topgraft.data.labels import SEPARATOR, is_indicator, joined
 from topgraft.data.notes import number
 from topgraft.data.row_tables import row_notes
 from topgraft.data.sounds import Sound
@@ -22,8 +23,10 @@ from topgraft.data.types import MODALITIES, Found, Modality
 from topgraft.errors import TopgraftError
 
 
-def read_object(source: Any, targets: Any, modality: Modality | None) -> Found | Table:
-    """Recognise what ``source`` is.
+def read_object(
+    source: Any, targets: Any, modality: Modality | None, separator: str | None = None
+) -> Found | Table:
+    """Recognise what ``source`` is; ``separator`` where an example may have several labels.
 
     Raises
     ------
@@ -45,9 +48,21 @@ def read_object(source: Any, targets: Any, modality: Modality | None) -> Found |
         return _hugging_face(source)
     if _is_torch_dataset(source):
         _no_targets(targets, "a torch Dataset: its items hold the labels")
+        if separator is not None:
+            raise TopgraftError(
+                "A torch Dataset gives one label an example. For several give inputs and targets (n, labels)."
+            )
         return _torch_dataset(source, modality)
     in_list = isinstance(source, (list, tuple))
     found = _items(list(source), modality) if in_list else _array(source, modality)
+    if targets is not None and (separator is not None or is_indicator(targets)):
+        found.separator = separator or SEPARATOR
+        found.label_names = tuple(map(str, getattr(targets, "columns", ())))
+        if getattr(targets, "ndim", 1) != 2:
+            each = targets.tolist() if hasattr(targets, "tolist") else list(targets)
+            found.labels = joined(each, found.separator)
+            _must_be_as_many(len(found.names), len(found.labels))
+            return found
     first, *more = _label_columns(targets)
     found.labels = _labels(first, len(found.names))
     found.numbers = [labels for column in more if (labels := _labels(column, len(found.names))) is not None]
@@ -79,11 +94,15 @@ def _labels(targets: Any, count: int) -> list[str | None] | None:
     values = targets.tolist() if hasattr(targets, "tolist") else list(targets)
     if not isinstance(values, list) or any(isinstance(v, (list, tuple, dict)) for v in values):
         raise TopgraftError("targets: expected one label for each example, a flat list or array.")
-    if len(values) != count:
-        raise TopgraftError(
-            f"{number(count, 'example')} but {number(len(values), 'target')}. Expected as many of each."
-        )
+    _must_be_as_many(count, len(values))
     return [cell_text(int(v) if isinstance(v, float) and v.is_integer() else v) for v in values]
+
+
+def _must_be_as_many(count: int, targets: int) -> None:
+    if targets != count:
+        raise TopgraftError(
+            f"{number(count, 'example')} but {number(targets, 'target')}. Expected as many of each."
+        )
 
 
 def _names(count: int) -> list[str]:

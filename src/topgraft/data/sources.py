@@ -14,6 +14,7 @@ from topgraft.data.assemble import assemble
 from topgraft.data.columns import ColumnKind, Rows
 from topgraft.data.folders import printable, read_folder, refuse_missing
 from topgraft.data.kinds import Kind, as_kind, kind_of
+from topgraft.data.labels import joined, separator_for
 from topgraft.data.notes import listed, number
 from topgraft.data.objects import file_cell, open_saved, read_object, refuse_modality
 from topgraft.data.pictures import MAX_PIXELS
@@ -40,6 +41,7 @@ def read(
     task: Task | None = None,
     columns: str | Sequence[str] | Mapping[str, ColumnKind] | None = None,
     categories: str | Sequence[str] | None = None,
+    separator: str | None = None,
 ) -> Data:
     """Read labelled examples, decode each once to know that it can be used, and find duplicates.
 
@@ -53,7 +55,8 @@ def read(
     text, path, label, group
         Columns of a table. Where they are not given, the obvious ones are taken, which a note says.
         Examples with the same value in the column ``group`` are kept on one side of every split. Several
-        columns of numbers to be predicted stand in ``label`` with commas between them.
+        columns, of numbers to be predicted or of 0 and 1 a label, stand in ``label`` with commas between
+        them.
     modality
         ``"picture"``, ``"text"``, ``"sound"``, ``"array"`` or ``"row"``, where it is not to be recognised.
     classes
@@ -61,7 +64,8 @@ def read(
         not given, the labels found, sorted.
     targets
         Labels, one an example, for arrays and lists; without them the data is unlabelled. Also
-        ``(n, outputs)`` numbers to be predicted.
+        ``(n, outputs)`` numbers to be predicted; and where an example may have several labels ``(n, labels)``
+        booleans, or a list of names for each.
     max_unreadable
         Share of the examples (0 to 1) that may be unreadable, empty or without label.
     max_pixels
@@ -69,9 +73,13 @@ def read(
     near_duplicates
         Whether to look for near duplicates too, beside exact ones.
     task
-        ``"classification"``, or ``"regression"`` for labels that are numbers to be predicted. Where not
-        given, labels are classes, unless they are more than 20 different numbers of which some have a
-        fraction; a note says so.
+        ``"classification"``; ``"multilabel"``: an example may have several labels, or none; or
+        ``"regression"`` for labels that are numbers to be predicted. Where not given, labels are classes,
+        unless they are more than 20 different numbers of which some have a fraction, which a note says; and
+        several columns are numbers, also where all are 0 and 1.
+    separator
+        What stands between several labels in one cell, ``|`` where ``task`` is ``"multilabel"`` and nothing
+        else is given; with it the task is that.
     columns
         Of a table whose rows of numbers and categories are the examples: names, also with commas between
         them, or ``"all"`` for every column but those of labels and groups. With ``modality="row"`` all. Also
@@ -105,6 +113,7 @@ def read(
     """
     refuse_modality(modality)
     refuse_task(task)
+    separator = separator_for(task, separator)
     found: Found | Table
     if isinstance(source, (str, os.PathLike)):
         if targets is not None:
@@ -113,7 +122,7 @@ def read(
             )
         found = _read_path(os.fspath(source), one_class=classes is not None, kind=as_kind(modality))
     else:
-        found = read_object(source, targets, modality)
+        found = read_object(source, targets, modality, separator)
     if isinstance(found, Table) and (modality == "row" or columns is not None or categories is not None):
         other = "texts" if text is not None else "paths" if path is not None else f"{modality}s"
         if other != "rows" and (text is not None or path is not None or modality is not None):
@@ -123,7 +132,15 @@ def read(
             )
         found = found_rows(found, columns=columns, categories=categories, label=label, group=group)
     elif isinstance(found, Table):
-        found = _of_table(found, text=text, path=path, label=label, group=group, modality=modality)
+        found = _of_table(
+            found,
+            text=text,
+            path=path,
+            label=label,
+            group=group,
+            modality=modality,
+            separator=separator,
+        )
     else:
         if columns is not None or categories is not None:
             raise TopgraftError(f"{found.origin} is no table, so it has no columns to choose.")
@@ -132,6 +149,11 @@ def read(
                 raise TopgraftError(f'{found.origin} is no table, so it has no column "{name}" for {use}.')
         if modality is not None and modality != found.modality:
             raise TopgraftError(f"{found.origin} holds {found.modality}s, not {modality}s.")
+    if separator is not None and not found.separator and found.labels is not None:
+        raise TopgraftError(
+            f"{found.origin} gives each example one label, its folder. For several labels an example give a "
+            "table with a column of paths and one of labels."
+        )
     return assemble(
         found,
         classes=classes,
@@ -176,6 +198,7 @@ def read_test(
         modality=data.modality,
         classes=data.classes or None,
         task=data.task,
+        separator=data.separator or None,
         targets=targets,
         max_unreadable=max_unreadable,
         max_pixels=data.max_pixels,
@@ -266,6 +289,7 @@ def _of_table(
     label: str | None,
     group: str | None,
     modality: Modality | None,
+    separator: str | None,
 ) -> Found:
     if modality == "array":
         raise TopgraftError(f"{table.origin} is a table of texts or paths; arrays are given from Python.")
@@ -292,14 +316,18 @@ def _of_table(
             for cell in table.column(columns["text"])[:]
         ]
     labels = table.label_columns(columns["label"])
+    first = table.cells(labels[0])
+    if separator is not None and len(labels) == 1 and labels[0] not in table.classes:
+        first = joined(table.column(labels[0])[:], separator)
     return Found(
         kind or "text",
         table.origin,
         names,
         inputs,
-        labels=table.cells(labels[0]),
+        labels=first,
         numbers=[table.cells(name) for name in labels[1:]],
         label_names=tuple(labels),
+        separator=separator or "",
         groups=table.cells(columns["group"]) if "group" in columns else None,
         columns=columns,
         notes=table.notes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,8 +49,10 @@ def hold_out(data: Data, *, share: float = 0.2, seed: int = 0) -> tuple[NDArray[
         raise TopgraftError(f"share={share} is not between 0 and 1. Expected a share such as 0.2.")
     targets, classes = strata(data)
     counts = _groups_per_class(targets, data.groups, len(classes))
-    examples_in = np.bincount(targets, minlength=len(classes)).tolist()
-    for name, groups, examples in zip(classes, counts, examples_in, strict=True):
+    if data.separator:
+        counts = counts[:0]  # a label that is rare is no reason to refuse the others
+    examples_in = _examples_per_class(targets, len(classes)).tolist()[: len(counts)]
+    for name, groups, examples in zip(classes[: len(counts)], counts, examples_in, strict=True):
         if 0 < groups < 3:
             has = number(examples, "example")
             if groups < examples:
@@ -60,7 +62,7 @@ def hold_out(data: Data, *, share: float = 0.2, seed: int = 0) -> tuple[NDArray[
                 f"add examples, leave the class out, or give a test set of its own (--test).{hint(classes)}"
             )
     part, missing = deal(targets, data.groups, np.array([1 - share, share]), np.array([2, 1]), seed=seed)
-    if missing:
+    if missing and not data.separator:
         names = [f'"{classes[c]}"' for c in missing]
         raise TopgraftError(
             f"No way was found of keeping the groups whole and having {listed(names)} in both parts. "
@@ -69,8 +71,10 @@ def hold_out(data: Data, *, share: float = 0.2, seed: int = 0) -> tuple[NDArray[
     return np.flatnonzero(part == 0), np.flatnonzero(part == 1)
 
 
-def strata(data: Data) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def strata(data: Data) -> tuple[NDArray[Any], tuple[str, ...]]:
     """What splits keep the shares of: the classes, or of numbers ten or fewer parts from small to large.
+
+    Of several labels it is each label, and having none.
 
     Parts of numbers hold equally many examples, by the first of several outputs, ten groups or more each
     where there are two parts or more.
@@ -78,22 +82,21 @@ def strata(data: Data) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     Returns
     -------
     indices, names
-        (n,) int64, and what each index is called.
+        (n,) int64, and what each index is called; of several labels (n, labels + 1) bool.
 
     Raises
     ------
     TopgraftError
-        If numbers are to be predicted and there are fewer than ten groups.
+        If numbers are to be predicted, or several labels, and there are fewer than ten groups.
     """
     assert data.targets is not None
+    if data.separator:
+        _must_be_groups(data)
+        none = ~data.targets.any(1, keepdims=True)
+        return np.concatenate([data.targets.astype(bool), none], 1), (*data.classes, "no label")
     if not data.outputs:
         return data.targets.astype(np.int64, copy=False), data.classes
-    found = len(np.unique(data.groups))
-    if found < _LEAST:
-        raise TopgraftError(
-            f"{data.origin} has only {number(found, 'example')} beside duplicates. "
-            f"To predict numbers at least {_LEAST} are needed."
-        )
+    found = _must_be_groups(data)
     order = np.argsort(data.targets[:, 0], kind="stable")
     for parts in range(min(10, max(2, found // _LEAST)), 1, -1):
         place = np.empty(len(data), dtype=np.int64)
@@ -103,8 +106,20 @@ def strata(data: Data) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     return place, tuple(f"part {i} of {parts}, from small to large" for i in range(1, parts + 1))
 
 
+def _must_be_groups(data: Data) -> int:
+    """How many groups there are; refused where they are too few to learn numbers, or several labels."""
+    found = len(np.unique(data.groups))
+    if found < _LEAST:
+        what = "several labels" if data.separator else "numbers"
+        raise TopgraftError(
+            f"{data.origin} has only {number(found, 'example')} beside duplicates. "
+            f"To predict {what} at least {_LEAST} are needed."
+        )
+    return found
+
+
 def assign_folds(
-    targets: NDArray[np.int64],
+    targets: NDArray[Any],
     groups: NDArray[np.int64],
     *,
     folds: int = 5,
@@ -116,7 +131,7 @@ def assign_folds(
     Parameters
     ----------
     targets
-        (n,) class indices.
+        (n,) class indices; or (n, labels) bool: each label is then in as many folds as it can be.
     groups
         (n,) numbers; examples with the same number get the same fold.
     folds
@@ -145,6 +160,8 @@ def assign_folds(
     """
     if folds < 2:
         raise TopgraftError(f"folds={folds} is too few. Expected 2 or more.")
+    if targets.ndim == 2:
+        return _label_folds(targets, groups, folds, seed, classes)
     present = np.unique(targets)
     if len(present) < 2:
         raise TopgraftError(
@@ -184,8 +201,31 @@ def assign_folds(
     return fold_of, used, notes
 
 
+def _label_folds(
+    targets: NDArray[np.bool_],
+    groups: NDArray[np.int64],
+    folds: int,
+    seed: int,
+    names: Sequence[str] | None,
+) -> tuple[NDArray[np.int64], int, tuple[str, ...]]:
+    """:func:`assign_folds` of several labels: one that is too rare for every fold is told, not refused."""
+    found = len(np.unique(groups))
+    if found < 2:
+        raise TopgraftError(f"Folds need two groups of examples or more; {found} found.")
+    used, notes = min(folds, found), []
+    share = np.full(used, 1 / used)
+    fold_of, _ = deal(targets, groups, share, np.ones(used, dtype=np.int64), seed=seed)
+    if used < folds:
+        notes.append(f"{used} folds instead of {folds}: there are only {used} groups of examples.")
+    inside = np.stack([targets[fold_of == fold].any(0) for fold in range(used)]).sum(0)
+    if scarce := np.flatnonzero((inside < used) & targets.any(0)).tolist():
+        some = [f'"{names[c]}"' if names is not None else f"label {c}" for c in scarce]
+        notes.append(f"Not in every fold, since so few examples have them: {listed(some, limit=8)}.")
+    return fold_of, used, tuple(notes)
+
+
 def deal(
-    targets: NDArray[np.int64],
+    targets: NDArray[Any],
     groups: NDArray[np.int64],
     shares: NDArray[np.float64],
     need: NDArray[np.int64],
@@ -195,12 +235,14 @@ def deal(
     """Deal whole groups to parts so that each part gets its share of every class.
 
     Groups with several classes are dealt first, then those of one class, large ones before small
-    ones, each to the part that lacks most; a random walk then mends what a part still needs.
+    ones, each to the part that lacks most; a random walk then mends what a part still needs. Of several
+    labels groups with the rarest label are dealt first (iterative stratification: Sechidis et al. 2011), and
+    what is mended are the labels of which there are enough.
 
     Parameters
     ----------
     targets, groups
-        (n,) class indices; (n,) group numbers.
+        (n,) class indices, or (n, labels) bool; (n,) group numbers.
     shares
         (parts,) that add up to 1.
     need
@@ -215,21 +257,26 @@ def deal(
     """
     rng = np.random.default_rng(seed)
     _, group_of = np.unique(groups, return_inverse=True)
-    n_groups, n_classes = int(group_of.max()) + 1, int(targets.max()) + 1
-    pairs, amounts = np.unique(group_of * n_classes + targets, return_counts=True)
+    n_groups = int(group_of.max()) + 1
+    owner, inside, n_classes = _members(targets, group_of)
+    pairs, amounts = np.unique(owner * n_classes + inside, return_counts=True)
     pair_group, pair_class = pairs // n_classes, pairs % n_classes
     starts = np.searchsorted(pair_group, np.arange(n_groups + 1))
     content = [
         list(zip(pair_class[a:b].tolist(), amounts[a:b].tolist(), strict=True))
         for a, b in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
     ]
-    totals = np.bincount(targets, minlength=n_classes)
+    totals = np.bincount(inside, minlength=n_classes)
     lack = [[float(s * t) for t in totals] for s in shares]  # part x class: examples still wanted
     room = [float(s * len(targets)) for s in shares]
     sizes = np.bincount(group_of)
     order = rng.permutation(n_groups)
     order = order[np.argsort(-sizes[order], kind="stable")]
-    order = order[np.argsort([len(content[g]) == 1 for g in order], kind="stable")]
+    if targets.ndim == 1:
+        order = order[np.argsort([len(content[g]) == 1 for g in order], kind="stable")]
+    else:
+        rarest = [min((int(totals[c]) for c, _ in held), default=len(targets)) for held in content]
+        order = order[np.argsort([rarest[g] for g in order], kind="stable")]
     part_of = np.zeros(n_groups, dtype=np.int64)
     parts = range(len(shares))
     for g in order.tolist():
@@ -244,7 +291,11 @@ def deal(
         for c, n in held:
             lack[best][c] -= n
             room[best] -= n
-    missing = _mend(part_of, [[c for c, _ in held] for held in content], need, n_classes, rng)
+    enough = np.ones(n_classes, dtype=bool)
+    if targets.ndim == 2:
+        enough = np.bincount(pair_class, minlength=n_classes) >= need.sum()
+    mended = [[c for c, _ in held if enough[c]] for held in content]
+    missing = _mend(part_of, mended, need, n_classes, rng)
     return part_of[group_of], missing
 
 
@@ -284,10 +335,26 @@ def _mend(
     return [c for c in present if (held[:, c] < need).any()]
 
 
-def _groups_per_class(
-    targets: NDArray[np.int64], groups: NDArray[np.int64], n_classes: int
-) -> NDArray[np.int64]:
+def _members(
+    targets: NDArray[Any], group_of: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Group and class of each example, or of each label that one has; and the number of classes."""
+    if targets.ndim == 1:
+        return group_of, targets, int(targets.max()) + 1
+    rows, columns = np.nonzero(targets)
+    return group_of[rows], columns, targets.shape[1]
+
+
+def _examples_per_class(targets: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
+    counts: NDArray[np.int64] = (
+        targets.sum(0) if targets.ndim == 2 else np.bincount(targets, minlength=n_classes)
+    )
+    return counts
+
+
+def _groups_per_class(targets: NDArray[Any], groups: NDArray[np.int64], n_classes: int) -> NDArray[np.int64]:
     """(classes,) number of different groups that have an example of the class."""
     _, group_of = np.unique(groups, return_inverse=True)
-    pairs = np.unique(group_of * n_classes + targets)
+    owner, inside, _ = _members(targets, group_of)
+    pairs = np.unique(owner * n_classes + inside)
     return np.bincount(pairs % n_classes, minlength=n_classes)

@@ -13,6 +13,7 @@ from topgraft.data.notes import listed, number
 from topgraft.data.types import TASKS, Found, Task
 from topgraft.errors import TopgraftError, did_you_mean
 
+_BITS = {"0", "1", None}
 MANY = 20
 """Different numbers, more than which are no classes if some have a fraction."""
 
@@ -38,7 +39,12 @@ def is_regression(
         if task == "classification":
             raise TopgraftError(
                 f"{found.origin}: {len(found.numbers) + 1} columns of labels are numbers to be predicted. "
-                "For classes name one column."
+                "For classes name one column; for columns of 0 and 1, a label each: --task multilabel."
+            )
+        if task is None and {cell for column in (labels, *found.numbers) for cell in column} <= _BITS:
+            notes.append(
+                f"All {len(found.numbers) + 1} columns hold 0 and 1 only; they are predicted as numbers "
+                "(--task multilabel for labels, of which an example may have several)."
             )
         return True
     if task is not None or classes is not None:

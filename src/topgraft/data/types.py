@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from topgraft.data.sounds import Sound
 
 Modality = Literal["picture", "text", "sound", "array", "row"]
-Task = Literal["classification", "regression"]
-TASKS: tuple[Task, ...] = ("classification", "regression")
+Task = Literal["classification", "multilabel", "regression"]
+TASKS: tuple[Task, ...] = ("classification", "multilabel", "regression")
 
 
 @runtime_checkable
@@ -68,8 +68,8 @@ class Data:
     classes
         Names of the classes; empty when unlabelled, and where targets are numbers.
     targets
-        (n,) int64, indices into ``classes``; or (n, outputs) float64, numbers to be predicted; ``None`` when
-        unlabelled.
+        (n,) int64, indices into ``classes``; (n, classes) bool, which of several labels each has; or
+        (n, outputs) float64, numbers to be predicted; ``None`` when unlabelled.
     groups
         (n,) int64. Examples with the same number must be on one side of every split: the user's
         groups, united with the sets of duplicates.
@@ -94,6 +94,8 @@ class Data:
         Sounds: (n,) float64, how long each lasts; else ``None``.
     outputs
         Names of the numbers to be predicted; empty where targets are classes.
+    separator
+        Where an example may have several labels, what stands between them; else empty.
     """
 
     modality: Modality
@@ -101,7 +103,7 @@ class Data:
     names: tuple[str, ...]
     inputs: Inputs
     classes: tuple[str, ...]
-    targets: NDArray[np.int64] | NDArray[np.float64] | None
+    targets: NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float64] | None
     groups: NDArray[np.int64]
     digests: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
@@ -113,6 +115,7 @@ class Data:
     thumbnails: NDArray[np.uint8] | None = field(default=None, repr=False)
     seconds: NDArray[np.float64] | None = field(default=None, repr=False)
     outputs: tuple[str, ...] = ()
+    separator: str = ""
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -123,16 +126,20 @@ class Data:
         labels = f"{len(self.classes)} classes" if self.targets is not None else "unlabelled"
         if self.outputs:
             labels = f"numbers of {', '.join(self.outputs)}"
+        elif self.separator:
+            labels = f"{len(self.classes)} labels, several an example"
         return f"Data({len(self)} examples, {self.modality}, {labels}, from {self.origin!r})"
 
     @property
     def task(self) -> Task:
-        """``classification``, or ``regression`` where the targets are numbers."""
+        """``classification``, ``multilabel``, or ``regression`` where the targets are numbers."""
+        if self.separator:
+            return "multilabel"
         return "regression" if self.outputs else "classification"
 
     @property
     def width(self) -> int:
-        """Number of outputs of a model: classes, or numbers."""
+        """Number of outputs of a model: classes, labels, or numbers."""
         return len(self.outputs) or len(self.classes)
 
     @property
@@ -140,7 +147,8 @@ class Data:
         """Number of examples of each class, in the order of ``classes``."""
         if self.targets is None or self.outputs:
             return {}
-        found = np.bincount(self.targets, minlength=len(self.classes))
+        several = self.targets.ndim == 2
+        found = self.targets.sum(0) if several else np.bincount(self.targets, minlength=len(self.classes))
         return {name: int(n) for name, n in zip(self.classes, found, strict=True)}
 
     @cached_property
@@ -201,6 +209,7 @@ class Data:
             thumbnails=None if self.thumbnails is None else self.thumbnails[chosen],
             seconds=None if self.seconds is None else self.seconds[chosen],
             outputs=self.outputs,
+            separator=self.separator,
         )
 
     def decode(
@@ -272,6 +281,7 @@ class Found:
         default_factory=list
     )  # further columns of numbers to be predicted
     label_names: tuple[str, ...] = ()
+    separator: str = ""  # where an example may have several labels: what stands between them
     groups: list[str | None] | None = None
     left_out: list[LeftOut] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)

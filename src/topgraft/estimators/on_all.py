@@ -84,6 +84,7 @@ class FittedOnAll:
         classes: Sequence[str],
         *,
         outputs: Sequence[str] = (),
+        separator: str = "",
         scale: Scale | None = None,
     ) -> Model:
         """The same as an opened model, which can be saved and predicts."""
@@ -92,6 +93,7 @@ class FittedOnAll:
             backbone,
             classes=classes,
             outputs=outputs,
+            separator=separator,
             scale=scale,
             columns={},
             engine=self.settings.engine_or_torch,

@@ -122,7 +122,9 @@ class TransferPredictor(Transfer):
         console = Console(sys.stdout, sys.stderr) if self.verbose else None
         with self._store_for_fit() as store:
             fitted = fit_on_all(data, backbone, settings, store, console=console)
-        self.model_ = fitted.model(backbone, data.classes, outputs=data.outputs, scale=scale_of(data))
+        self.model_ = fitted.model(
+            backbone, data.classes, outputs=data.outputs, scale=scale_of(data), separator=data.separator
+        )
         self.modality_ = backbone.modality
         self.keep_, self.freeze_ = fitted.graft.keep, fitted.graft.freeze
         self.evidence_, self.advice_, self.reasons_ = fitted.evidence, fitted.advice, fitted.reasons

@@ -118,6 +118,11 @@ def export(
     if hasattr(writer, "must_be_installed"):
         writer.must_be_installed()
     opened = model if isinstance(model, Model) else open_model(model, module=module, trust_code=trust_code)
+    if opened.separator:
+        raise TopgraftError(
+            "export is for one class an example so far; this model gives several labels. Python opens it "
+            "with topgraft.open_model."
+        )
     if opened.outputs:
         raise TopgraftError(
             f"export is for classes so far; this model predicts {', '.join(opened.outputs)}. Python opens it "

@@ -28,6 +28,8 @@ def figures(document: Document) -> list[Drawn]:
     outputs = document["untouched"].get("outputs", ())
     if outputs:
         return [*found, *(predicted(document, place) for place in range(len(outputs)))]
+    if "labels" in document["untouched"]:
+        return [*found, each_label(document), calibration(document)]
     return [*found, confusion(document), calibration(document)]
 
 
@@ -203,6 +205,43 @@ def confusion(document: Document) -> Drawn:
     )
     rows = [(name, *row) for name, row in zip(classes, matrix.tolist(), strict=True)]
     return Drawn("confusion", title, f"{told}.", draw, ("true class", *classes), rows)
+
+
+def each_label(document: Document) -> Drawn:
+    """Precision and recall of each label on the untouched part."""
+    names, table = document["untouched"]["labels"], document["untouched"]["table"]
+    seen = [(one["f1"], name) for name, one in zip(names, table, strict=True) if one["support"]]
+    low = min(seen) if seen else (0.0, "")
+    title = (
+        f"The label told worst is {low[1]}, with an F1 of {percent(low[0], 1)}" if seen else "No label occurs"
+    )
+    order = sorted(range(len(names)), key=lambda i: (table[i]["f1"], names[i]))[: 2 * LARGEST_LABELLED]
+
+    def draw(ink: Ink) -> Figure:
+        figure, axes = axes_of(ink, "%", "", height=max(HEIGHT, 1.6 + 0.26 * len(order)))
+        for row, i in enumerate(order):
+            ends = [100 * table[i]["precision"], 100 * table[i]["recall"]]
+            axes.plot(ends, [row, row], color=ink.faint, linewidth=1.5)
+            axes.plot(
+                ends[:1], [row], "o", color=ink.accent, markersize=5, label="precision" if not row else None
+            )
+            axes.plot(
+                ends[1:], [row], "s", color=ink.second, markersize=5, label="recall" if not row else None
+            )
+        axes.set_yticks(range(len(order)), [short(names[i]) for i in order])
+        axes.set_xlim(-3, 103)
+        axes.legend(labelcolor=ink.text, frameon=False)
+        return figure
+
+    told = (
+        "Round: the share of those that were given the label and have it (precision); square: the share of "
+        f"those that have it and were given it (recall). Shown are the {len(order)} of {len(names)} labels "
+        "with the lowest F1; a label is given where its probability is above a half."
+    )
+    keys = ("precision", "recall", "f1", "area", "support")
+    rows = [(name, *(one[key] for key in keys)) for name, one in zip(names, table, strict=True)]
+    header = ("label", "precision", "recall", "F1", "average precision", "support")
+    return Drawn("labels", title, told, draw, header, rows)
 
 
 def predicted(document: Document, place: int) -> Drawn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence
 from topgraft.files import read_json
 from topgraft.health import HEALTHY
+from topgraft.label_scores import HALF, RANKING, average_precision, label_table
 from topgraft.mistakes import UNTOUCHED
 from topgraft.number_scores import R2
-from topgraft.objective import are_numbers
 from topgraft.show import constant_answer
 
 RESULT, EVIDENCE = "result.json", "evidence.json"
@@ -100,9 +101,10 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
     )
     found = [first, second, third]
     if score["low"] <= result["majority"]:
-        found.insert(0, f"This model can't be told from always answering {constant}.")
+        does = "knowing only" if score["metric"] == RANKING else "always answering"
+        found.insert(0, f"This model can't be told from {does} {constant}.")
     if not result["advice"]["beats_chance"]:
-        known = "the mean" if score["metric"] == R2 else "how frequent each class is"
+        known = constant if score["metric"] in (R2, RANKING) else "how frequent each class is"
         found.insert(0, f"No depth did measurably better than knowing {known}.")
     sick = [v for v in (result["health"] or {}).get("verdicts", []) if v["verdict"] != HEALTHY]
     if sick:
@@ -115,17 +117,13 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
 def _depth(result: Mapping[str, Any], evidence: Evidence, advice: DepthAdvice) -> dict[str, Any]:
     blocks = result["blocks"]
     rows = cut_rows(evidence, advice, blocks["all"], blocks["parameters"], blocks["work"])
-    if are_numbers(evidence.targets):
-        chance = 1 - float(evidence.chance_losses.mean())
-    else:
-        chance = float((evidence.chance_predictions == evidence.targets).mean())
     return {
         "cuts": rows,
         "keep": result["keep"],
         "freeze": result["freeze"],
         "advised": advice.keep,
         "reason": advice.reason,
-        "chance": chance,
+        "chance": float(evidence.chance_marks.mean()),
         "folds": len(np.unique(evidence.fold_of)),
         "n": len(evidence.targets),
         "pareto": pareto([(row["work"], row["score"]) for row in rows]),
@@ -172,7 +170,14 @@ def _health(result: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _untouched(document: Mapping[str, Any], scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The confusion matrix (rows: the true class), or predicted numbers; and the worst mistakes."""
+    """The confusion matrix (rows: the true class), a row a label, or predicted numbers; mistakes."""
+    if "labels" in document:
+        targets, chances = np.array(document["targets"], dtype=bool), np.array(document["probabilities"])
+        table = [asdict(one) for one in label_table(targets, chances > HALF)]
+        for one, has, chance in zip(table, targets.T, chances.T, strict=True):
+            area = float(average_precision(has, chance)[0])
+            one |= {"area": None if math.isnan(area) else area}
+        return {"labels": document["labels"], "table": table, "mistakes": document["mistakes"]}
     if "outputs" in document:
         kept = ("outputs", "names", "targets", "predictions", "mistakes")
         return {**{name: document[name] for name in kept}, "scores": list(scores)}

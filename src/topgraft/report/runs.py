@@ -48,10 +48,11 @@ def gather_runs(folders: Sequence[Path]) -> dict[str, Any]:
     twice = [f for f, many in Counter(f.resolve() for f in folders).items() if many > 1]
     if twice:
         raise TopgraftError(f"{twice[0].name} is given more than once: give different runs.")
-    if numbers := [folder for folder in folders if _predicts_numbers(folder)]:
-        raise TopgraftError(
-            f"{numbers[0]} predicts numbers; runs are set side by side where they predict classes so far."
-        )
+    for folder in folders:
+        if what := _other_than_classes(folder):
+            raise TopgraftError(
+                f"{folder} predicts {what}; runs are set side by side where they predict classes so far."
+            )
     names = names_of(folders)
     runs = [_run(folder, letter, name) for folder, letter, name in zip(folders, LETTERS, names, strict=False)]
     right = [_right(folder) for folder in folders]
@@ -70,9 +71,12 @@ def gather_runs(folders: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def _predicts_numbers(folder: Path) -> bool:
+def _other_than_classes(folder: Path) -> str:
+    """What a run predicts, if it is something else than one class an example."""
     result = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
-    return result.get("task") == "regression"
+    return {"regression": "numbers", "multilabel": "several labels an example"}.get(
+        result.get("task", ""), ""
+    )
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:

@@ -33,6 +33,8 @@ class ServedModel:
         In the order of the columns ``p_<class>``; empty where numbers are predicted.
     outputs
         Names of predicted numbers, in the order of the columns; empty where classes are predicted.
+    separator
+        Between the labels of one input where it may have several; else empty.
     backbone
         Where the pretrained network came from.
     blocks, keep, freeze
@@ -47,6 +49,7 @@ class ServedModel:
     modality: str
     classes: tuple[str, ...]
     outputs: tuple[str, ...]
+    separator: str
     backbone: str
     blocks: int
     keep: int
@@ -63,6 +66,7 @@ def described(model: Model, name: str, score: dict[str, Any] | None, limits: Lim
         modality=model.modality,
         classes=model.classes,
         outputs=model.outputs,
+        separator=model.separator,
         backbone=str(known["backbone"]["source"]),
         blocks=len(known["blocks"]),
         keep=int(known["keep"]),
@@ -124,6 +128,7 @@ def _row_schema(model: Model) -> dict[str, Any]:
     said: dict[str, Any] = {name: {"type": ["number", "null"]} for name in number_columns(model.outputs)}
     if not model.outputs:
         shares = ("confidence", *(f"p_{name}" for name in model.classes))
-        said = {"label": {"type": ["string", "null"], "enum": [*model.classes, None]}}
+        one: dict[str, Any] = {} if model.separator else {"enum": [*model.classes, None]}
+        said = {"label": {"type": ["string", "null"], **one}}
         said |= {name: {"type": ["number", "null"], "minimum": 0, "maximum": 1} for name in shares}
     return {"input": {"type": "string"}, **said, "error": {"type": ["string", "null"]}}

@@ -33,15 +33,15 @@ async function answered(response) {
 
 // Predictions
 
-function table(pairs, best) {
+function table(pairs, given) {
   const element = made("table", null);
   const head = made("tr", null);
   head.append(
-    made("th", "class", { scope: "col" }), made("th", "", { scope: "col" }), made("th", "probability", { scope: "col" }));
+    made("th", model.separator ? "label" : "class", { scope: "col" }), made("th", "", { scope: "col" }), made("th", "probability", { scope: "col" }));
   head.children[1].append(made("span", "bar", { class: "gone" }));
   const body = made("tbody", null);
   for (const [name, share] of pairs) {
-    const row = made("tr", null, name === best ? { class: "best" } : {});
+    const row = made("tr", null, given([name, share]) ? { class: "best" } : {});
     const bar = made("div", null, { class: "bar" });
     bar.style.width = `${100 * share}%`;
     const cell = made("td", null, { "aria-hidden": "true" });
@@ -77,6 +77,7 @@ function numberTable(row) {
 }
 
 function inWords(row) {
+  if (model.separator) return row.label || "no label";
   if (!model.outputs.length) return `${row.label}, ${percent(row.confidence)}`;
   return numbers(row).map(([name, number]) => `${name} ${shown(number)}`).join(", ");
 }
@@ -101,10 +102,11 @@ function answer(row, title, picture) {
     return element;
   }
   const pairs = model.classes.map((name) => [name, row[`p_${name}`]]).sort((a, b) => b[1] - a[1]);
-  element.append(table(pairs.slice(0, SHOWN), row.label));
+  const given = ([name, share]) => (model.separator ? share > 0.5 : name === row.label);
+  element.append(table(pairs.slice(0, SHOWN), given));
   if (pairs.length > SHOWN) {
     const rest = made("details", null);
-    rest.append(made("summary", `The other ${pairs.length - SHOWN} classes`), table(pairs.slice(SHOWN), row.label));
+    rest.append(made("summary", `The other ${pairs.length - SHOWN} ${model.separator ? "labels" : "classes"}`), table(pairs.slice(SHOWN), given));
     element.append(rest);
   }
   return element;

@@ -244,7 +244,9 @@ def _ending(server: Server) -> Iterator[None]:
 
 def _say(console: Console, model: Model, name: str, score: dict[str, Any] | None, at: str) -> None:
     classes = ", ".join(model.classes[:8]) + (", …" if len(model.classes) > 8 else "")
-    does = f"{model.modality}s in {len(model.classes):,} classes ({classes})"
+    kind = "with" if model.separator else "in"
+    what = "labels" if model.separator else "classes"
+    does = f"{model.modality}s {kind} {len(model.classes):,} {what} ({classes})"
     if model.outputs:
         does = f"{', '.join(model.outputs)} of {model.modality}s"
     told = [f"{name}: {does}"]
