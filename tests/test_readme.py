@@ -35,7 +35,14 @@ MAY_BE_LEFT_OUT = re.compile(
 )
 LANGUAGE = re.compile(r"^[ >]*(?:`{3,}|~{3,}) *([^\s`]+)", re.MULTILINE)
 MINUTES = {
-    *("export.md", "few-pictures.md", "how-many-layers.md", "index.md", "it-got-worse.md", "many-machines.md"),
+    *(
+        "export.md",
+        "few-pictures.md",
+        "how-many-layers.md",
+        "index.md",
+        "it-got-worse.md",
+        "many-machines.md",
+    ),
     *("pytorch.md", "rows.md", "scikit-learn.md", "serve.md", "several-labels.md", "sounds.md"),
 }
 """Guides to parts that have tests of their own; the README shows the first steps of each."""
