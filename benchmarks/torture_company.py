@@ -137,7 +137,9 @@ def same_folder(bench: Bench) -> Met:
     out, store = bench.fresh("twice")
     first = bench.start(out, store)
     first.wait_for(r"One pass  \d")
+    first.send(signal.SIGSTOP)  # or it may have ended when the second has started
     second = bench.run(out, store)
+    first.send(signal.SIGCONT)
     wrong = bench.refused(second, 2, "Another process is at work in")
     wrong += [f"the first: {w}" for w in bench.right(first.end(), out, store)]
     told = plainly(second.message, bench.job.place)

@@ -20,3 +20,6 @@ def told_without_bf16() -> contextlib.AbstractContextManager[object]:
 
 
 needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="this processor has no instructions for bf16")
+
+either_way = pytest.mark.filterwarnings("ignore:OpenVINO computes in fp32 on this processor")
+"""For a test that holds with and without bf16: which it was need not be told."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from child_process import in_child, limit_file_size
+from processor import either_way
 from small_networks import backbone_of, bits, data_of_maps, example_maps, graft_of, maps
 from torch import Tensor
 
@@ -79,6 +80,7 @@ def test_nothing_is_kept_where_there_is_no_store(chain, traces):
     assert len(traces) == 2
 
 
+@either_way
 def test_another_part_other_weights_or_another_precision_are_converted_anew(chain, store, traces):
     first = state(chain[:3], store)
     assert bits(state(chain[:2], store)) != bits(first)

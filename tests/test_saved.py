@@ -15,6 +15,7 @@ import pytest
 import torch
 from hub_cache import tiny_bert
 from PIL import Image
+from processor import either_way
 from small_networks import (
     backbone_of,
     bits,
@@ -108,6 +109,7 @@ TEXTS = ["a film", "a good long story about people", "bad", "the film was good"]
 # what is saved comes back
 
 
+@either_way
 @pytest.mark.parametrize(("keep", "freeze"), [(4, 4), (4, 2), (3, 0), (1, 1)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("engine", ["torch", "openvino"])

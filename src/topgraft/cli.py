@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
@@ -17,7 +18,7 @@ from typer.core import TyperGroup
 from topgraft import cache, comparing, listing, model_commands, options
 from topgraft.console import say_json
 from topgraft.errors import TopgraftError, TopgraftWarning
-from topgraft.stopping import STATUS, gently, leaving, said
+from topgraft.stopping import STATUS, gently, said
 
 if TYPE_CHECKING:
     from topgraft.console import Console
@@ -41,9 +42,12 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            more = " The same command goes on where it was." if ctx.invoked_subcommand in GO_ON else ""
-            leaving(f"Stopped.{more}")
-            raise Stopped(f"Stopped.{more}") from stop
+            raise Stopped(_last_words(ctx.invoked_subcommand)) from stop
+
+
+def _last_words(command: str | None) -> str:
+    """What a stopped command says."""
+    return "Stopped." + (" The same command goes on where it was." if command in GO_ON else "")
 
 
 app = typer.Typer(
@@ -406,14 +410,19 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack signs that tables have
     run: Callable[..., Any] = app
     quiet = not {"--quiet", "-q"}.isdisjoint(given)
-    try:
-        with gently(), warnings.catch_warnings():
-            warnings.showwarning = partial(_say_warning, warnings.showwarning, quiet)
+    command = next((word for word in given if not word.startswith("-")), None)
+    with gently(_last_words(command)), warnings.catch_warnings():
+        warnings.showwarning = partial(_say_warning, warnings.showwarning, quiet)
+        try:
             run(given)
-    except TopgraftError as error:
-        if "--debug" in given:
-            raise
-        typer.echo(str(error) if isinstance(error, Stopped) else f"Error: {error}", err=True)
-        said()
-        sys.exit(error.exit_status)
+        except TopgraftError as error:
+            if "--debug" in given:
+                raise
+            is_stopped = isinstance(error, Stopped)
+            typer.echo(str(error) if is_stopped else f"Error: {error}", err=True)
+            said()
+            if is_stopped and arguments is None:  # no Ctrl-C may meet Python while it takes itself apart
+                sys.stdout.flush()
+                os._exit(error.exit_status)
+            sys.exit(error.exit_status)
     sys.exit(0)

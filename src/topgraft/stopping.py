@@ -18,66 +18,57 @@ STATUS = 130
 
 
 class _Asked:
-    """What Ctrl-C meets: how many steps are under way, and whether it was heard before."""
+    """What Ctrl-C meets: how many steps are under way, whether it was heard before, and the last words."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.under_way = 0
         self.heard = False
-        self.is_gentle = False
         self.last_words = ""
 
     def count(self, change: int) -> None:
         with self.lock:
             self.under_way += change
 
-    def leave(self, _number: int, _frame: object) -> None:
-        if self.last_words:
-            with suppress(OSError):
-                os.write(2, f"{self.last_words}\n".encode())
-        os._exit(STATUS)  # every file is written whole or not at all; threads may be in the middle of a batch
-
     def hear(self, _number: int, _frame: object) -> None:
-        if self.heard or not self.under_way:
-            raise KeyboardInterrupt
+        if self.heard:
+            if self.last_words:
+                _say(self.last_words)
+            # no exception: native code on the way may not bear it. Files are written whole or not at all
+            os._exit(STATUS)
         self.heard = True
-        with suppress(OSError):  # not by print, which may be under way itself
-            os.write(2, f"\n{SAID}\n".encode())
+        if not self.under_way:
+            raise KeyboardInterrupt
+        _say(f"\n{SAID}")
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # not by print, which may be under way itself
+        os.write(2, f"{text}\n".encode())
 
 
 _ASKED = _Asked()
 
 
 @contextmanager
-def gently() -> Iterator[None]:
-    """In the block, Ctrl-C first asks what is under way to finish its step, and says so on standard error.
+def gently(last_words: str = "Stopped.") -> Iterator[None]:
+    """In the block Ctrl-C first asks what is under way to finish its step, and says so on standard error.
 
-    Nothing changes outside the main thread, and where somebody else handles Ctrl-C or it is ignored.
+    A second one ends the process at once with the status :data:`STATUS`, and with ``last_words`` unless they
+    were :func:`said`. Nothing changes outside the main thread, and where somebody else handles Ctrl-C or it
+    is ignored.
     """
     of_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if threading.current_thread() is not threading.main_thread() or not of_python:
         yield
         return
-    _ASKED.heard = False
-    _ASKED.is_gentle = True
+    _ASKED.heard, _ASKED.last_words = False, last_words
     signal.signal(signal.SIGINT, _ASKED.hear)
     try:
         yield
     finally:
-        if _ASKED.is_gentle:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        _ASKED.heard = _ASKED.is_gentle = False
-
-
-def leaving(last_words: str) -> None:
-    """The program ends: Ctrl-C ends it at once from now on, with ``last_words`` until they are :func:`said`.
-
-    Else a second Ctrl-C would meet Python while it takes itself apart. Only where :func:`gently` is in force,
-    and for good.
-    """
-    if _ASKED.is_gentle:
-        _ASKED.last_words, _ASKED.is_gentle = last_words, False
-        signal.signal(signal.SIGINT, _ASKED.leave)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _ASKED.heard = False
 
 
 def said() -> None:
