@@ -81,6 +81,7 @@ def measure() -> Measured:
     import torch
 
     import topgraft as tg
+    from topgraft import demo
     from topgraft.features.engine import engine_of
     from topgraft.features.openvino import is_installed
     from topgraft.features.passes import batches, layouts_of
@@ -89,8 +90,8 @@ def measure() -> Measured:
     from topgraft.probe import Features, probe
 
     torch.set_num_threads(1)
-    data = tg.read(tg.demo.pictures())
-    reading = seconds_of(lambda: tg.read(tg.demo.pictures()), 1) / len(data)
+    data = tg.read(demo.pictures())
+    reading = seconds_of(lambda: tg.read(demo.pictures()), 1) / len(data)
     some = data.subset(range(0, len(data), len(data) // PICTURES))
     some = some.subset(range(PICTURES))
     backbone = tg.load(BACKBONE)

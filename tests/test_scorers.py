@@ -67,3 +67,15 @@ def test_a_score_that_most_samples_lack_has_no_interval() -> None:
 def test_what_can_not_be_told_is_refused(name: str, task: str, targets: np.ndarray, words: str) -> None:
     with pytest.raises(TopgraftError, match=words):
         must_be_scorers([name], task, targets)
+
+
+def test_a_scorer_of_two_classes_is_refused_for_three_whatever_the_data_hold() -> None:
+    two_of_three = np.array([0, 1, 0, 1])
+    must_be_scorers(["f1"], "classification", two_of_three, classes=2)
+    with pytest.raises(TopgraftError, match="--score f1 can't score this classification"):
+        must_be_scorers(["f1"], "classification", two_of_three, classes=3)
+
+
+def test_clusterings_are_not_scored() -> None:
+    with pytest.raises(TopgraftError, match="--score adjusted_rand_score compares clusterings"):
+        must_be_scorers(["adjusted_rand_score"], "classification")

@@ -166,7 +166,7 @@ def run_evaluate(
     if scorers:
         from topgraft.scorers import must_be_scorers
 
-        must_be_scorers(scorers, model.task)
+        must_be_scorers(scorers, model.task, classes=len(model.classes))
     asked = {n: c for n, c in columns.items() if c is not None}
     if not Path(source).is_dir():
         asked = {n: c for n, c in model.columns.items() if n in ("text", "path", "label")} | asked

@@ -75,10 +75,13 @@ _KINDS: dict[Task, type[_Said]] = {
 }
 
 
-def must_be_scorers(names: Sequence[str], task: Task, targets: Array | None = None) -> None:
+def must_be_scorers(
+    names: Sequence[str], task: Task, targets: Array | None = None, *, classes: int = 0
+) -> None:
     """Refuse what is no name of a scorer, or scores another task.
 
-    Where ``targets`` are given each scorer is tried on them as if they had been predicted.
+    Where ``targets`` are given each scorer is tried on them as if they had been predicted; where a number of
+    ``classes`` is, on two examples of each, since data that lack one may look like another task.
 
     Raises
     ------
@@ -99,14 +102,22 @@ def must_be_scorers(names: Sequence[str], task: Task, targets: Array | None = No
             raise TopgraftError(
                 f"--score {name} is none of scikit-learn's scorers.{did_you_mean(name, known)}"
             )
-        of_numbers = get_scorer(name)._score_func.__module__.endswith("_regression")
+        home = get_scorer(name)._score_func.__module__
+        if ".cluster" in home:
+            raise TopgraftError(f"--score {name} compares clusterings; the task is {task}.")
+        of_numbers = home.endswith("_regression")
         if of_numbers and task != "regression":
             raise TopgraftError(f"--score {name} scores predicted numbers; the task is {task}.")
-        if targets is not None:
-            try:
-                _scoring(name, task, targets, _as_predicted(task, targets))(np.arange(len(targets)))
-            except (ValueError, TypeError, AttributeError) as error:
-                raise _refused(name, task, error) from error
+        tried = [np.repeat(np.arange(classes), 2)] if classes and task == "classification" else []
+        for some in tried if targets is None else [*tried, targets]:
+            _must_score(name, task, some)
+
+
+def _must_score(name: str, task: Task, targets: Array) -> None:
+    try:
+        _scoring(name, task, targets, _as_predicted(task, targets))(np.arange(len(targets)))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _refused(name, task, error) from error
 
 
 def _refused(name: str, task: Task, error: Exception) -> TopgraftError:

@@ -214,7 +214,7 @@ def prepare(
     if settings.score:
         from topgraft.scorers import must_be_scorers
 
-        must_be_scorers(settings.score, data.task, np.asarray(development.targets))
+        must_be_scorers(settings.score, data.task, np.asarray(development.targets), classes=len(data.classes))
     targets, classes = strata(development)
     fold_of, _, notes = assign_folds(
         targets, development.groups, folds=settings.folds, seed=settings.seed, classes=classes
