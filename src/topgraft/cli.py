@@ -13,42 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from topgraft import cache, comparing, listing, model_commands, options
 from topgraft.console import say_json
 from topgraft.errors import TopgraftError, TopgraftWarning
-from topgraft.stopping import STATUS, gently, said
+from topgraft.stopped import Commands, Stopped, last_words
+from topgraft.stopping import gently, said
 
 if TYPE_CHECKING:
     from topgraft.console import Console
     from topgraft.data.types import Data
-
-GO_ON = ("fit", "demo")
-"""Commands that go on where they were stopped."""
-
-
-class Stopped(TopgraftError):
-    """The user stopped the command (Ctrl-C)."""
-
-    exit_status = STATUS
-
-
-class Commands(TyperGroup):
-    """The commands; one that is stopped says whether it can go on."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command that was given."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            raise Stopped(_last_words(ctx.invoked_subcommand)) from stop
-
-
-def _last_words(command: str | None) -> str:
-    """What a stopped command says."""
-    return "Stopped." + (" The same command goes on where it was." if command in GO_ON else "")
-
 
 app = typer.Typer(
     name="topgraft",
@@ -411,7 +385,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     run: Callable[..., Any] = app
     quiet = not {"--quiet", "-q"}.isdisjoint(given)
     command = next((word for word in given if not word.startswith("-")), None)
-    with gently(_last_words(command)), warnings.catch_warnings():
+    with gently(last_words(command)), warnings.catch_warnings():
         warnings.showwarning = partial(_say_warning, warnings.showwarning, quiet)
         try:
             run(given)

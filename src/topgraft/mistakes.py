@@ -39,6 +39,10 @@ def untouched_json(data: Data, said: Array) -> dict[str, Any]:
     return _of_numbers(data, said) if data.outputs else _of_classes(data, said)
 
 
+def _mistake(data: Data, i: int, label: str, predicted: str) -> dict[str, Any]:
+    return {"input": data.names[i], "label": label, "predicted": predicted, **_shown(data, i)}
+
+
 def _of_numbers(data: Data, numbers: Array) -> dict[str, Any]:
     targets = np.asarray(data.targets)
     spread = targets.std(0)
@@ -51,13 +55,7 @@ def _of_numbers(data: Data, numbers: Array) -> dict[str, Any]:
         "predictions": numbers.tolist(),
         "groups": np.asarray(data.groups).tolist(),
         "mistakes": [
-            {
-                "input": data.names[i],
-                "label": said_of_numbers(targets[i]),
-                "predicted": said_of_numbers(numbers[i]),
-                **_shown(data, int(i)),
-            }
-            for i in order
+            _mistake(data, int(i), said_of_numbers(targets[i]), said_of_numbers(numbers[i])) for i in order
         ],
     }
 
@@ -78,15 +76,7 @@ def _of_labels(data: Data, chances: Array) -> dict[str, Any]:
         "targets": targets.tolist(),
         "probabilities": chances.tolist(),
         "groups": np.asarray(data.groups).tolist(),
-        "mistakes": [
-            {
-                "input": data.names[i],
-                "label": said(targets[i]),
-                "predicted": said(given[i]),
-                **_shown(data, int(i)),
-            }
-            for i in order
-        ],
+        "mistakes": [_mistake(data, int(i), said(targets[i]), said(given[i])) for i in order],
     }
 
 
