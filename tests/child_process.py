@@ -80,14 +80,19 @@ def program(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def in_program(function: Callable[..., Any], *arguments: str | int) -> Any:
-    """The result of a test module's function, called in a program of its own that must end well."""
+def run_in_program(function: Callable[..., Any], *arguments: str | int) -> subprocess.CompletedProcess[str]:
+    """A test module's function, called in a program of its own that prints the result as JSON."""
     code = (
         "import json, sys\n"
         f"from {function.__module__} import {function.__name__} as function\n"
         "print(json.dumps(function(*json.loads(sys.argv[1]))))"
     )
-    done = program(code, json.dumps(arguments))
+    return program(code, json.dumps(arguments))
+
+
+def in_program(function: Callable[..., Any], *arguments: str | int) -> Any:
+    """The result of a test module's function, called in a program of its own that must end well."""
+    done = run_in_program(function, *arguments)
     assert done.returncode == 0, f"the program ended with {done.returncode}: {done.stderr}"
     return json.loads(done.stdout.splitlines()[-1])
 
