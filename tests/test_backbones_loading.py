@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -48,6 +49,31 @@ def test_another_preprocessing_can_be_asked_for():
     assert found.preprocess is small
     with pytest.raises(TopgraftError, match="reads pictures; the preprocessing given is a ArrayPreprocess"):
         find("timm/test_resnet", weights="none", preprocess=ArrayPreprocess())
+
+
+def test_pictures_of_another_size():
+    usual, small = load("timm/test_resnet", weights="none"), load("timm/test_resnet", weights="none", size=64)
+    assert (usual.preprocess.size, usual.preprocess.resize) == ((160, 160), (168, 168))
+    assert (small.preprocess.size, small.preprocess.resize) == ((64, 64), (67, 67))
+    assert small.report.digest == usual.report.digest
+    inputs = example_of(small.preprocess)
+    assert inputs["x"].shape == (2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(small.network.fc(small.chain[:](inputs)), small.network(inputs["x"]), atol=1e-5)
+    assert sum(b.macs for b in small.chain.blocks) < 0.2 * sum(b.macs for b in usual.chain.blocks)
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "says"),
+    [
+        ("torchvision/vit_b_32", 96, "Expected 224 but got 96!\nNot every network takes other sizes"),
+        ("sound/resemblyzer", 96, "size=96 is for pictures; the network reads sounds"),
+        ("timm/test_resnet", 0, "size=0: give 1 to 8,192 pixels"),
+    ],
+)
+def test_a_size_that_the_network_does_not_take_is_refused(source, size, says):
+    with pytest.raises(TopgraftError, match=re.escape(says)):
+        load(source, weights="none", size=size)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import pytest
 import timm
 import torch
 from hub_cache import REVISION, save, snapshot, use_cache
+from timm.models.vision_transformer import checkpoint_filter_fn
 
-from topgraft.backbones import rebuild
+from topgraft.backbones import load, rebuild
 from topgraft.backbones.loading import find, report_of
 from topgraft.backbones.timm import preprocess_of
 from topgraft.errors import TopgraftError
@@ -39,6 +40,23 @@ def test_weights_come_from_the_hubs_cache_with_their_bits(hub):
     assert not found.network.training
     assert report_of(find("timm/test_resnet.r160_in1k"), "same").digest == report.digest
     assert report_of(find("timm/test_resnet", weights="none"), "other").digest != report.digest
+
+
+def test_a_network_built_for_one_size_is_built_for_another_and_timm_interpolates_its_positions(tmp_path):
+    torch.manual_seed(2)
+    published = timm.create_model("test_vit", img_size=160).eval()
+    file = tmp_path / "weights.safetensors"
+    save(published, file)
+    backbone = load("timm/test_vit", weights=file, size=96)
+    by_timm = timm.create_model("test_vit", img_size=96, num_classes=published.num_classes).eval()
+    by_timm.load_state_dict(checkpoint_filter_fn(published.state_dict(), by_timm))
+    here, there = backbone.network.state_dict(), by_timm.state_dict()
+    assert here.keys() == there.keys()
+    assert all(torch.equal(there[name], tensor) for name, tensor in here.items())
+    assert backbone.report.share == 1
+    assert backbone.preprocess.size == (96, 96)
+    anew = rebuild(json.loads(json.dumps(backbone.recipe))).state_dict()
+    assert {n: t.shape for n, t in anew.items()} == {n: t.shape for n, t in here.items()}
 
 
 def test_an_older_pickle_in_the_cache_is_read_weights_only(hub):

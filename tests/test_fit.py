@@ -17,6 +17,7 @@ from command_line import BLOCKS, Job, content, done, table_of, tiny_job, word_te
 from torch import Tensor
 
 import topgraft
+from topgraft.backbones import PicturePreprocess
 from topgraft.data import read
 from topgraft.errors import TopgraftError
 from topgraft.features.engine import Engine
@@ -149,6 +150,16 @@ def test_batch_norms_keep_their_statistics_unless_asked(photos: Path, tmp_path: 
     assert len(means) == 2
     fresh = [n for n, mean in means.items() if mean.abs().max() > 0]  # random networks start at 0
     assert fresh == ([n for n in means if ".blocks.0.0." in n] if tune else [])
+
+
+def test_pictures_of_another_size_are_those_that_the_saved_graft_reads(photos: Path, tmp_path: Path) -> None:
+    smaller = (*PICTURES, "--freeze", "2", "--size", "64", "--resize", "pretrained", "--taps", "none")
+    done("fit", photos, "-o", tmp_path / "run", *smaller)
+    model = topgraft.open_model(tmp_path / "run")
+    assert isinstance(model.preprocess, PicturePreprocess)
+    assert model.preprocess.size == (64, 64)
+    done("fit", photos, "-o", tmp_path / "again", *PICTURES, "--plan", tmp_path / "run/plan.json")
+    assert bits(tmp_path / "again") == bits(tmp_path / "run")
 
 
 def test_pictures_are_changed_at_random_where_nothing_is_frozen_or_when_asked(

@@ -37,6 +37,7 @@ def compare(
     budget: options.Budget = BUDGET,
     engine: options.Engine = "auto",
     precision: options.Precision = "auto",
+    size: options.Size = None,
     batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
     *,
@@ -70,6 +71,7 @@ def compare(
             "budget": budget,
             "engine": engine,
             "precision": precision,
+            "size": size,
             "batch_size": batch_size,
             "seed": seed,
         }

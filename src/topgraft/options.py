@@ -91,6 +91,10 @@ Mixup = Annotated[
 LabelSmoothing = Annotated[
     float, typer.Option(help="Share of each label that is spread over the classes in training.")
 ]
+Size = Annotated[
+    int | None,
+    typer.Option(help="Pictures: pixels of the shorter side for the network; by default its own."),
+]
 Resize = Annotated[
     str,
     typer.Option(help="How pictures get the network's size: auto, pretrained, crop, squash or border."),

@@ -17,6 +17,7 @@ KINDS = {
         *("keep", "freeze", "candidate", "epochs", "folds", "batch_size", "soup", "epochs_done_at_*"),
         *("views_at_*", "seeds"),
     ),
+    "a whole number from 0 on, or null": ("size",),
     "a number of threads from 1 to 1024": ("threads",),
     "a number": ("held_out", "dropout", "clip", "warmup", "seconds_an_example"),
     "a number or null": ("rate", "mixup"),
@@ -41,6 +42,7 @@ def _number(value: Any) -> bool:
 
 CHECKS: dict[str, Callable[[Any], bool]] = {
     "a whole number from 0 on": _whole,
+    "a whole number from 0 on, or null": lambda value: value is None or _whole(value),
     "a number of threads from 1 to 1024": lambda value: _whole(value) and 1 <= value <= 1024,
     "a number": _number,
     "a number or null": lambda value: value is None or _number(value),

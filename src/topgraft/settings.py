@@ -16,7 +16,7 @@ PREFERENCES = ("small", "fast", "accuracy")
 ENGINE_CHOICES = ("auto", "torch", "openvino")
 PRECISION_CHOICES = ("auto", "fp32", "bf16")
 REPEATED = (
-    *("backbone", "weights", "allow_missing", "folds", "held_out", "hidden", "dropout", "augment"),
+    *("backbone", "weights", "allow_missing", "size", "folds", "held_out", "hidden", "dropout", "augment"),
     *(
         "mixup",
         "label_smoothing",
@@ -67,6 +67,8 @@ class Settings:
     label_smoothing
         Share of each label that is spread evenly over the classes in training, 0 for none; validation and
         scores know nothing of it.
+    size
+        Of pictures: pixels of the shorter side of what the network gets, as for :func:`topgraft.load`.
     resize
         How pictures are brought to the network's size: ``pretrained``, as they were when the weights were
         made; ``crop``, ``squash`` or ``border``, see :meth:`topgraft.Backbone.resized`; ``auto``: ``squash``
@@ -126,6 +128,7 @@ class Settings:
     augment: str = "auto"
     mixup: float | None = None
     label_smoothing: float = 0.0
+    size: int | None = None
     resize: str = "auto"
     taps: str = "auto"
     soup: int | None = None
@@ -171,6 +174,8 @@ class Settings:
         _between("warmup", self.warmup, 0, 1)
         if self.rate is not None:
             _between("rate", self.rate, 1e-8, 10)
+        if self.size is not None:
+            _between("size", self.size, 1, 8192)
         if self.mixup is not None:
             _between("mixup", self.mixup, 0, 100)
         if self.soup is not None:

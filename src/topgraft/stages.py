@@ -118,6 +118,10 @@ def load_for(
     if isinstance(given, Backbone):
         if given.modality != data.modality:
             raise TopgraftError(f"{given.source} reads {given.modality}s; the data are {data.modality}s.")
+        if settings.size is not None:
+            raise TopgraftError(
+                f"size={settings.size} is for a backbone by name. Load this one with it: tg.load(…, size=…)."
+            )
         return matched(as_resized(given, settings), data)
     source = settings.backbone if given is None else given
     rows = (learned_from or data).inputs
@@ -127,6 +131,7 @@ def load_for(
         modality=data.modality,
         weights=settings.weights,
         allow_missing=settings.allow_missing,
+        size=settings.size,
         seed=settings.seed,
         example=_array_example(data),
         preprocess=RowPreprocess.of(rows) if is_new and isinstance(rows, Rows) else None,

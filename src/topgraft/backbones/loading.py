@@ -15,6 +15,7 @@ from topgraft.backbones.grafted import described_in, is_graft, load_graft
 from topgraft.backbones.matching import report_on, under
 from topgraft.backbones.own import TARGET, load_own, rebuild_own
 from topgraft.backbones.packaged import DEFAULTS, HUB_NAMES, default_source
+from topgraft.backbones.picture_preprocess import LARGEST, PicturePreprocess
 from topgraft.backbones.row_network import is_row_network, load_rows, rebuild_rows
 from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.backbones.types import Backbone, LoadReport, Modality, Source
@@ -32,15 +33,19 @@ def load_backbone(
     allow_missing: Sequence[str],
     example: Tensor | Mapping[str, Tensor] | None,
     preprocess: Preprocess | None,
+    size: int | None,
     seed: int,
 ) -> Backbone:
     """See :func:`topgraft.backbones.load`."""
+    if size is not None and not 1 <= size <= LARGEST:
+        raise TopgraftError(f"size={size}: give 1 to {LARGEST:,} pixels.")
     if source is None:
         source = default_source(modality)
     if isinstance(source, str) and is_graft(source):
         grafted = load_graft(source, weights="none" if weights is None else weights, seed=seed)
         must_read(source, grafted.modality, modality)
-        return grafted if preprocess is None else _with(grafted, preprocess)
+        grafted = grafted if preprocess is None else _with(grafted, preprocess)
+        return grafted if size is None else sized(grafted, size)
     name = source if isinstance(source, str) else type(source).__qualname__
     found = find(
         source,
@@ -48,6 +53,7 @@ def load_backbone(
         modality=modality,
         example=example,
         preprocess=preprocess,
+        size=size,
         seed=seed,
     )
     layers = found.output_layers
@@ -55,12 +61,19 @@ def load_backbone(
     if layers is not None:  # what is wrong with the weights is said before anything is run
         report = report_of(found, name, allow_missing=allow_missing)
     given = example if example is not None else found.example
-    chain = Chain.of(
-        found.network,
-        given if given is not None else example_of(found.preprocess),
-        output_layer=None if layers is None else layers[0] if layers else "",
-        gradients=False,  # they are compared at the cut that is used, before anything is trained from it
-    )
+    try:
+        chain = Chain.of(
+            found.network,
+            given if given is not None else example_of(found.preprocess),
+            output_layer=None if layers is None else layers[0] if layers else "",
+            gradients=False,  # they are compared at the cut that is used, before anything is trained from it
+        )
+    except TopgraftError as error:
+        if size is None:
+            raise
+        raise TopgraftError(
+            f"{error}\nNot every network takes other sizes than its own: size={size}."
+        ) from error
     if report is None:
         report = report_of(found, name, allow_missing=allow_missing, chain=chain)
     return Backbone(
@@ -151,6 +164,7 @@ def find(
     modality: Modality | None = None,
     example: Tensor | Mapping[str, Tensor] | None = None,
     preprocess: Preprocess | None = None,
+    size: int | None = None,
     seed: int = 0,
 ) -> Source:
     """The network of a source in eval mode, filled, with its preprocessing, not yet cut.
@@ -159,10 +173,14 @@ def find(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        found = _found(source, weights=weights, modality=modality, example=example, preprocess=preprocess)
+        found = _found(
+            source, weights=weights, modality=modality, example=example, preprocess=preprocess, size=size
+        )
     if preprocess is not None:
         found = _with(found, preprocess)
     must_read(source if isinstance(source, str) else type(source).__qualname__, found.modality, modality)
+    if size is not None:
+        found = sized(found, size)
     found.network.eval()
     return found
 
@@ -209,6 +227,7 @@ def _found(
     modality: Modality | None,
     example: Tensor | Mapping[str, Tensor] | None,
     preprocess: Preprocess | None,
+    size: int | None,
 ) -> Source:
     if isinstance(source, nn.Module) or TARGET.fullmatch(source):
         return load_own(source, weights=weights, modality=modality, example=example, preprocess=preprocess)
@@ -218,7 +237,7 @@ def _found(
     if name and kind == "timm":
         from topgraft.backbones.timm import load_timm
 
-        return load_timm(name, weights=weights)
+        return load_timm(name, weights=weights, size=size)
     if name and kind == "hf":
         from topgraft.backbones.hf import load_hf
 
@@ -248,6 +267,20 @@ def _unknown(source: str) -> str:
         "Give timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME, rows/resnet, "
         "package.module:function or the folder of a saved graft."
     )
+
+
+def sized(found: Found, side: int) -> Found:
+    """With pictures of another size: pixels of the shorter side.
+
+    Raises
+    ------
+    TopgraftError
+        If the network reads no pictures.
+    """
+    if not isinstance(found.preprocess, PicturePreprocess):
+        raise TopgraftError(f"size={side} is for pictures; the network reads {_plural(found.modality)}.")
+    known = found.preprocess
+    return found if min(known.size) == side else replace(found, preprocess=known.sized(side))
 
 
 def _with(found: Found, preprocess: Preprocess) -> Found:

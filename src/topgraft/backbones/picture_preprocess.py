@@ -99,6 +99,23 @@ class PicturePreprocess(Described):
         """
         return self if how == self.mode else replace(self, mode=how, resize=self.size)
 
+    def sized(self, side: int) -> PicturePreprocess:
+        """The same for pictures of another size, with the same share of them cut away.
+
+        Parameters
+        ----------
+        side
+            Pixels of the shorter side of what the network gets.
+
+        Examples
+        --------
+        >>> PicturePreprocess(size=(224, 224), resize=(256, 256)).sized(112).resize
+        (128, 128)
+        """
+        return replace(
+            self, size=scaled(self.size, self.size, side), resize=scaled(self.resize, self.size, side)
+        )
+
     def crop(self, picture: Image | NDArray[np.uint8]) -> Image:
         """One picture, resized and cropped to ``size``, in RGB.
 
@@ -166,6 +183,17 @@ class PicturePreprocess(Described):
         if self.at_least is not None:
             said.append(f"JPEGs decoded at 1/2 to 1/8 where both sides keep {self.at_least} pixels")
         return said
+
+
+def scaled(sides: tuple[int, int], like: tuple[int, int], side: int) -> tuple[int, int]:
+    """Height and width, changed by what brings the shorter one of ``like`` to ``side``.
+
+    Examples
+    --------
+    >>> scaled((256, 512), (224, 448), 112)
+    (128, 256)
+    """
+    return round(sides[0] * side / min(like)), round(sides[1] * side / min(like))
 
 
 def crop_of(size: tuple[int, int], share: float) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from topgraft.backbones.hub import WAYS_OUT, read_address, split_revision, weights_of, where
 from topgraft.backbones.matching import fill
 from topgraft.backbones.packaged import packaged_timm
-from topgraft.backbones.picture_preprocess import Mode, PicturePreprocess, crop_of
+from topgraft.backbones.picture_preprocess import Mode, PicturePreprocess, crop_of, scaled
 from topgraft.backbones.types import Filled, Source
 from topgraft.backbones.weights import Weights, read_files, read_weights
 from topgraft.errors import TopgraftError, did_you_mean
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MODES: Mapping[str, Mode] = {"center": "crop", "squash": "squash", "border": "border"}
 
 
-def load_timm(name: str, *, weights: str | Path) -> Source:
+def load_timm(name: str, *, weights: str | Path, size: int | None = None) -> Source:
     """A network of timm with the weights of its tag.
 
     Parameters
@@ -34,6 +34,9 @@ def load_timm(name: str, *, weights: str | Path) -> Source:
         Such as ``resnet18`` or ``resnet18.a1_in1k``.
     weights
         ``"auto"`` (a package, the local cache, the hub), ``"none"`` (random values), or a file.
+    size
+        Pixels of the shorter side of pictures; that of the weights by default. Networks that are built for
+        one size are built for this one, and timm interpolates their positions.
 
     Raises
     ------
@@ -41,6 +44,9 @@ def load_timm(name: str, *, weights: str | Path) -> Source:
         If timm has no such name or tag, or the weights are not within reach.
     """
     cfg = _cfg_of(name)
+    if size is not None and "input_size" in cfg:
+        channels, *sides = cfg["input_size"]
+        cfg |= {"input_size": (channels, *scaled(tuple(sides), tuple(sides), size))}
     architecture = str(cfg["architecture"])
     found = None
     if weights != "none":

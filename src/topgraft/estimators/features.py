@@ -32,7 +32,7 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
     keep
         The cut: ``all``, a count, a share or a block's name; ``auto`` chooses it by probes on the labels that
         :meth:`fit` is given.
-    weights, prefer, folds, engine, precision, store, random_state
+    weights, prefer, folds, size, engine, precision, store, random_state
         As for :class:`TransferClassifier`.
 
     Attributes
@@ -60,6 +60,7 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
         weights: str | Path = "auto",
         prefer: str = "small",
         folds: int = 5,
+        size: int | None = None,
         engine: str = "torch",
         precision: str = "fp32",
         store: str | Path | bool | None = None,
@@ -70,6 +71,7 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
         self.weights = weights
         self.prefer = prefer
         self.folds = folds
+        self.size = size
         self.engine = engine
         self.precision = precision
         self.store = store
@@ -93,7 +95,7 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
         """
         is_auto = str(self.keep).strip() == "auto"
         taken, labels = self._taken(X, y if is_auto else None)
-        settings = self._settings("keep", "weights", "prefer", "folds", "engine", "precision")
+        settings = self._settings("keep", "weights", "prefer", "folds", "size", "engine", "precision")
         self.evidence_ = self.advice_ = None
         if self._is_on_numbers():
             must_be_one("keep", settings.keep)

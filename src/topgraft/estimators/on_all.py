@@ -128,7 +128,8 @@ def backbone_for(data: Data, given: str | nn.Module | Backbone | None, settings:
     if isinstance(given, (nn.Module, Backbone)):
         return load_for(data, settings, given=given)
     if (given is None or _is_published(given)) and settings.weights in ("auto", "none"):
-        return as_resized(_published(given, data.modality, settings.weights, settings.seed), settings)
+        found = _published(given, data.modality, settings.weights, settings.size, settings.seed)
+        return as_resized(found, settings)
     return load_for(data, replace(settings, backbone=given))
 
 
@@ -138,8 +139,8 @@ def _is_published(source: str) -> bool:
 
 
 @lru_cache(maxsize=2)
-def _published(source: str | None, modality: Modality, weights: str, seed: int) -> Backbone:
-    return load(source, modality=modality, weights=weights, seed=seed)
+def _published(source: str | None, modality: Modality, weights: str, size: int | None, seed: int) -> Backbone:
+    return load(source, modality=modality, weights=weights, size=size, seed=seed)
 
 
 def choose_depth(
