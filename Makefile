@@ -8,7 +8,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench
-.PHONY: torture honesty health simulation planning screenshots source
+.PHONY: torture honesty health simulation planning screenshots source study
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,10 @@ health: install  ## gradient verdicts on healthy and on sick trainings, and what
 # Hours for all repetitions; MINUTES=30 does what there is time for, and the next time goes on.
 simulation: install  ## intervals and confidence sets where the truth is known; writes the page in docs/
 	$(BIN)/python benchmarks/simulation.py $(if $(MINUTES),--minutes $(MINUTES))
+
+# Hours for all tasks; TASKS="digits fonts" does some, and results add up.
+study: install  ## the advice beside a grid of full trainings, task by task; writes the page in docs/
+	$(BIN)/python benchmarks/study.py $(if $(TASKS),--tasks $(TASKS))
 
 screenshots: install  ## the pages of a report in a browser, as pictures to look at
 	$(BIN)/python benchmarks/screenshots.py
