@@ -38,6 +38,17 @@ def test_the_same_command_goes_on_with_what_is_there(tmp_path: Path) -> None:
     assert (again.work / "state").read_text() == "half"
 
 
+def test_who_was_killed_just_when_the_folder_was_claimed_is_in_nobodys_way(tmp_path: Path) -> None:
+    def die() -> None:
+        Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,return-value]
+        claim(tmp_path / "run")
+
+    killed(die)
+    assert len(list((tmp_path / "run").iterdir())) == 1  # half a run.json
+    run = claim(tmp_path / "run")
+    assert [entry.name for entry in run.path.iterdir()] == ["run.json"]
+
+
 def test_another_command_is_refused_unless_it_may_replace(tmp_path: Path) -> None:
     first = claim(tmp_path / "run")
     (first.work / "state").write_text("half")

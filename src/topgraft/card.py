@@ -7,6 +7,7 @@ from typing import Any
 from topgraft.backbones.types import Backbone
 from topgraft.console import percent
 from topgraft.data.types import Data
+from topgraft.score import judged_on
 from topgraft.show import constant_answer, in_unit, is_share
 
 
@@ -57,7 +58,7 @@ Made by Topgraft {topgraft.__version__} from {plain_text(backbone.source)}
 
 ## Score
 
-{score["metric"]} {percent(score["value"], 1)} on {score["n"]} untouched examples (95 % interval
+{score["metric"]} {percent(score["value"], 1)} on {score["n"]} {judged_on(result["nested"])} (95 % interval
 {percent(score["low"], 1)} to {percent(score["high"], 1)}); {constant}{"".join(errors)}.
 
 ## Data

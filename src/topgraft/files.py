@@ -138,6 +138,11 @@ def new_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             _sync_folder(path.parent)
 
 
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name is what a killed writer left unfinished."""
+    return _PART.fullmatch(name) is not None
+
+
 def sweep(folder: str | os.PathLike[str], *, only: str | None = None) -> int:
     """Remove what killed writers left unfinished in ``folder``; what is being written stays.
 
@@ -158,11 +163,7 @@ def sweep(folder: str | os.PathLike[str], *, only: str | None = None) -> int:
     except OSError:
         return 0
     prefix = "" if only is None else _prefix(only)
-    return sum(
-        _remove_abandoned(path)
-        for path in paths
-        if path.name.startswith(prefix) and _PART.fullmatch(path.name)
-    )
+    return sum(_remove_abandoned(p) for p in paths if p.name.startswith(prefix) and is_leftover(p.name))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from dataclasses import dataclass, replace
@@ -13,11 +12,12 @@ import numpy as np
 
 from topgraft import search
 from topgraft.advise import DepthAdvice
+from topgraft.answers import answers, own_module
 from topgraft.card import model_card
 from topgraft.console import Console, duration, size
 from topgraft.data.types import Data
 from topgraft.drawing import svg
-from topgraft.errors import RunningError, TopgraftError
+from topgraft.errors import TopgraftError
 from topgraft.files import write_json, write_whole
 from topgraft.graft import Graft
 from topgraft.history import History
@@ -28,7 +28,7 @@ from topgraft.objective import encoded
 from topgraft.predict import Predictor, predicted_classes, rows_of
 from topgraft.rungs import shorts
 from topgraft.saved import describe, open_model, save
-from topgraft.score import Score, majority_score, optimism, score_predictions
+from topgraft.score import Score, judged_on, majority_score, optimism, score_predictions
 from topgraft.settings import REPEATED
 from topgraft.show import (
     calibration_line,
@@ -40,7 +40,7 @@ from topgraft.show import (
 )
 from topgraft.show_cost import compared_lines
 from topgraft.soup import refit
-from topgraft.stages import Prepared, measure
+from topgraft.stages import measure
 from topgraft.taps import side_by_side, with_taps
 from topgraft.underway import Underway
 from topgraft.versions import versions
@@ -122,7 +122,8 @@ def finish(
     judged = score_untouched(at)
     if at.settings.refit_all:
         refit_on_all(at, material, graft, history, description)
-    score_lines(console, judged.scores, judged.constant)
+    of = judged_on(at.settings.nested)
+    score_lines(console, judged.scores, judged.constant, examples=of)
     scorers = scored_as_asked(at, judged.said)
     told = optimism(at.searched, judged.scores[0])
     optimism_line(console, told)
@@ -149,6 +150,7 @@ def finish(
             "score": score_json(judged.scores[0]),
             "scores": [score_json(s) for s in judged.scores],
             "scorers": scorers,
+            "nested": at.settings.nested,
             "task": ready.data.task,
             "majority": judged.constant,
             "optimism": told,
@@ -199,18 +201,14 @@ def score_untouched(at: Underway) -> Judged:
         If an untouched example can't be read any more.
     """
     ready = at.ready
-    model = open_model(at.run.path, module=_own_module(ready))
-    predictor, predictions = Predictor(model, store=at.store), []
-    with at.console.progress("Untouched", len(ready.untouched)) as bar:
-        for prediction in predictor.predict(rows_of(ready.untouched)):
-            predictions.append(prediction)
-            bar(1)
-    lost = next((p for p in predictions if p.error is not None), None)
-    if lost is not None:
-        asked = "" if "changed" in str(lost.error) else ". Did the data change?"
-        raise RunningError(f"{lost.input} can't be read any more: {lost.error}{asked}")
-    seconds = _seconds_alone(predictor, ready.untouched)
+    predictor = Predictor(open_model(at.run.path, module=own_module(ready)), store=at.store)
     targets, groups = np.asarray(ready.untouched.targets), ready.untouched.groups
+    if at.nested is not None:  # this model learned from all of them
+        said, scores = at.nested.said, at.nested.scores(ready.data, ready.scale)
+        constant = majority_score(targets) if ready.scale is None else 0.0
+        return Judged(scores, constant, said, _seconds_alone(predictor, ready.untouched))
+    predictions = answers(predictor, ready.untouched, at.console)
+    seconds = _seconds_alone(predictor, ready.untouched)
     if ready.scale is not None:
         numbers = np.array([p.values for p in predictions])
         mean = np.broadcast_to(np.array(ready.scale.mean), targets.shape)
@@ -220,7 +218,7 @@ def score_untouched(at: Underway) -> Judged:
     if ready.data.separator:
         scores = score_labels(targets, chances, groups=groups)
         return Judged(scores, frequency_score(targets), chances, seconds)
-    accuracies = score_predictions(targets, predicted_classes(predictions, model.classes), groups=groups)
+    accuracies = score_predictions(targets, predicted_classes(predictions, ready.data.classes), groups=groups)
     return Judged(accuracies, majority_score(targets), chances, seconds)
 
 
@@ -324,13 +322,6 @@ def _together(a: Data, b: Data) -> Data:
         conflicts=(),
         thumbnails=None,
     )
-
-
-def _own_module(ready: Prepared) -> Any:
-    """For one's own network the module itself, since a saved graft never runs code to make it."""
-    if ready.backbone.recipe.get("kind") != "own":
-        return None
-    return copy.deepcopy(ready.backbone.chain.network)
 
 
 def _finite(value: Any) -> Any:

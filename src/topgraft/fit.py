@@ -20,6 +20,7 @@ from topgraft.features.engine import version_of
 from topgraft.features.store import Store
 from topgraft.files import write_json
 from topgraft.job import Job
+from topgraft.nested import Fit, must_be_nestable, run_parts
 from topgraft.plan import Plan
 from topgraft.rivals import (
     MOST_SPENT,
@@ -193,9 +194,20 @@ def fit(
                 ready = settle_backbone(start, run, decided, store, console, began)
                 settings = ready.settings
             decided.tell({name: settings.to_json()[name] for name in REPEATED})
-            result = Job(ready, run, decided, store, console, began).go()
+            job = Job(ready, run, decided, store, console, began)
+            if settings.nested:
+                each = settings.budget / (settings.nested + 1)
+                job.nested = run_parts(ready, run, store, console, _whole(store), seconds=each)
+            result = job.go()
         result["on"] = ran()
     return Run(run.path, result)
+
+
+def _whole(store: Store) -> Fit:
+    def whole(ready: Prepared, run: RunFolder, plan: Plan, console: Console, began: float) -> None:
+        Job(ready, run, plan, store, console, began).go()
+
+    return whole
 
 
 @dataclass(frozen=True)
@@ -263,6 +275,9 @@ def begin(
             categories=categories,
             separator=separator,
         )
+    must_be_nestable(
+        data, settings.nested, test=test, backbones=len(several), plan=plan, refit_all=settings.refit_all
+    )
     known = development_of(data, settings, test)
     networks = [_network(data, settings, one, known) for one in several]
     for network in networks:
@@ -273,7 +288,10 @@ def begin(
         ready = replace(ready, settings=settings, asked=AS_ASKED)
     for network in networks:
         backbone_lines(console, network)
-    data_lines(console, data, untouched=f"{len(ready.untouched):,} kept untouched for the final score")
+    kept = f"{len(ready.untouched):,} kept untouched for the final score"
+    if settings.nested:
+        kept = f"all are learned from; the score is by nested cross-validation in {settings.nested} parts"
+    data_lines(console, data, untouched=kept)
     if ready.notes:
         console.line("Folds", *ready.notes)
     return Beginning(given, ready, tuple(networks) if len(networks) > 1 else ())

@@ -93,4 +93,8 @@ def foretell(
     costs = costs_for(ready, store, spent=time.monotonic() - began, decisions=decisions)
     told = together(costs, candidates(costs, ready, store, decisions) if choices else ())
     cost_tables(console, told, ready.backbone.chain)
+    if parts := ready.settings.nested:
+        console.line(
+            "Nested", f"but for the pass, all of it {parts + 1} times, each with its share of --budget"
+        )
     return told

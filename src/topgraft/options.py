@@ -59,6 +59,12 @@ On = Annotated[
 Seed = Annotated[int, typer.Option(help="Of every random choice.")]
 Folds = Annotated[int, typer.Option(help="Folds of the probes.")]
 HeldOut = Annotated[float, typer.Option(help="Share kept untouched for the final score.")]
+Nested = Annotated[
+    int,
+    typer.Option(
+        help="Little data: score by nested cross-validation in so many parts, and learn from all examples."
+    ),
+]
 Engine = Annotated[str, typer.Option(help="Of the frozen part: auto (measured), torch or openvino.")]
 Precision = Annotated[str, typer.Option(help="Of the frozen part: auto (measured), fp32 or bf16.")]
 BatchSize = Annotated[int, typer.Option(help="Examples in a step.")]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from topgraft.errors import TopgraftError
-from topgraft.files import DamagedFile, canonical_json, read_json, sweep, told, write_json
+from topgraft.files import DamagedFile, canonical_json, is_leftover, read_json, sweep, told, write_json
 
 if sys.platform != "win32":  # there, two of the same command at once are not noticed
     import fcntl
@@ -68,6 +68,7 @@ class RunFolder:
             if status:
                 shutil.rmtree(place)
             place.mkdir(parents=True, exist_ok=True)
+            sweep(place)  # of one that was killed when it had just begun
         try:
             write_json(path / STATUS, fresh)
         except TopgraftError:
@@ -88,7 +89,7 @@ class RunFolder:
         with told(path, reading=True):
             if not path.exists() and not path.is_symlink():
                 return ""
-            if path.is_dir() and not any(path.iterdir()):
+            if path.is_dir() and all(is_leftover(entry.name) for entry in path.iterdir()):
                 return ""
             is_run = (path / STATUS).is_file()
         status = None

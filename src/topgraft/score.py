@@ -210,6 +210,19 @@ def score_predictions(
     return scores[0], scores[1], scores[2]
 
 
+def judged_on(parts: int) -> str:
+    """What a final score is of, to stand behind the number of examples.
+
+    Parameters
+    ----------
+    parts
+        Of nested cross-validation; 0 where a part was kept untouched.
+    """
+    if not parts:
+        return "untouched examples"
+    return f"examples, each by a model that had not seen it, in nested cross-validation of {parts} parts"
+
+
 def optimism(searched: Array, untouched: Score) -> dict[str, float]:
     """By how much the search thought better of the winner than untouched data do.
 

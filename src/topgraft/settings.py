@@ -52,6 +52,9 @@ class Settings:
         Of the probes.
     held_out
         Share of the examples kept untouched for the final score.
+    nested
+        Parts of nested cross-validation, by which the final score is then told, and no example is kept
+        untouched; 0 for none. See :mod:`topgraft.nested`.
     budget
         Seconds for the whole fit.
     hidden
@@ -122,6 +125,7 @@ class Settings:
     freeze: str = "auto"
     folds: int = 5
     held_out: float = 0.2
+    nested: int = 0
     budget: float = 600.0
     hidden: tuple[int, ...] = ()
     dropout: float = 0.0
@@ -165,6 +169,8 @@ class Settings:
         _one_of("precision", self.precision, PRECISION_CHOICES)
         _between("folds", self.folds, 2, 100)
         _between("held-out", self.held_out, 0.01, 0.9)
+        if self.nested:
+            _between("nested", self.nested, 3, 100)
         _between("budget", self.budget, 1, float("inf"))
         _between("dropout", self.dropout, 0, 0.95)
         _between("label-smoothing", self.label_smoothing, 0, 0.9)

@@ -156,7 +156,7 @@ def matched(backbone: Backbone, data: Data) -> Backbone:
 
 def development_of(data: Data, settings: Settings, test: Any = None) -> Data:
     """What choices are made on, and all that may be learned from: without the part kept untouched."""
-    if test is not None or data.targets is None:
+    if test is not None or data.targets is None or settings.nested:
         return data
     return data.subset(hold_out(data, share=settings.held_out, seed=settings.seed)[0])
 
@@ -195,7 +195,9 @@ def prepare(
         raise TopgraftError(
             f"{data.origin} has no labels. Name their column (--label), or one folder a class."
         )
-    if test is None:
+    if settings.nested:
+        development = untouched = data
+    elif test is None:
         kept, away = hold_out(data, share=settings.held_out, seed=settings.seed)
         development, untouched = data.subset(kept), data.subset(away)
     else:

@@ -19,6 +19,7 @@ from topgraft.features.shelf import Shelf
 from topgraft.features.store import Store
 from topgraft.files import DamagedFile, read_json, write_json
 from topgraft.ledger import Ledger
+from topgraft.nested import Nested
 from topgraft.plan import Plan
 from topgraft.rehearsal import costs_for, memory_held
 from topgraft.run import RunFolder
@@ -65,6 +66,8 @@ class Underway:
     searched
         Marks ``(n,)`` of the examples by which the choice was made, see :func:`topgraft.objective.marks`: out
         of fold for a probe, on the validation part for a training.
+    nested
+        What models said that learned from other examples, where the final score is theirs.
     """
 
     ready: Prepared
@@ -80,6 +83,7 @@ class Underway:
     health: dict[str, Any] | None = None
     calibration: Calibration = NOT_CALIBRATED
     searched: Array = field(default_factory=lambda: np.zeros(0))
+    nested: Nested | None = None
 
     @property
     def settings(self) -> Settings:

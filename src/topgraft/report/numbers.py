@@ -19,6 +19,7 @@ from topgraft.health import HEALTHY
 from topgraft.label_scores import HALF, RANKING, average_precision, label_table
 from topgraft.mistakes import UNTOUCHED
 from topgraft.number_scores import R2
+from topgraft.score import judged_on
 from topgraft.show import constant_answer
 
 RESULT, EVIDENCE = "result.json", "evidence.json"
@@ -82,9 +83,10 @@ def gather(folder: Path) -> dict[str, Any]:
 def _summary(result: Mapping[str, Any]) -> list[str]:
     """The sentences that stand first."""
     score, keep, freeze = result["score"], result["keep"], result["freeze"]
+    of = judged_on(result.get("nested", 0))
     total, constant = len(result["blocks"]["all"]), constant_answer(score["metric"])
     first = (
-        f"{score['metric'].capitalize()} {percent(score['value'], 1)} on {score['n']} untouched examples "
+        f"{score['metric'].capitalize()} {percent(score['value'], 1)} on {score['n']} {of} "
         f"(95 % interval {percent(score['low'], 1)} to {percent(score['high'], 1)}); {constant} alone gives "
         f"{percent(result['majority'], 1)}."
     )

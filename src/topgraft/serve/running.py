@@ -251,7 +251,7 @@ def _say(console: Console, model: Model, name: str, score: dict[str, Any] | None
         does = f"{', '.join(model.outputs)} of {model.modality}s"
     told = [f"{name}: {does}"]
     if score is not None:
-        told.append(f"{score['metric']} {percent(score['value'], 1)} on {score['n']} untouched examples")
+        told.append(f"{score['metric']} {percent(score['value'], 1)} on {score['n']} held-out examples")
     console.line("Model", *told)
     console.line("Serving", f"{at} (Ctrl-C ends it)")
 
