@@ -15,6 +15,7 @@ from topgraft.data.columns import Rows
 from topgraft.data.example import ExampleError
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.labels import SEPARATOR, is_indicator, joined
+from topgraft.data.lazily import Member
 from topgraft.data.notes import number
 from topgraft.data.row_tables import row_notes
 from topgraft.data.sounds import Sound
@@ -196,7 +197,7 @@ def _file(value: Any, kind: Kind) -> Any:
         return Path(value)
     if value is None:
         return ExampleError("", f"no {kind}")
-    if isinstance(value, (bytes, os.PathLike, ExampleError)):
+    if isinstance(value, (bytes, os.PathLike, Member, ExampleError)):
         return value
     if kind == "sound":
         return (
