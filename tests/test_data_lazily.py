@@ -53,7 +53,7 @@ def test_a_member_is_the_picture_that_lies_in_its_shard(tmp_path: Path) -> None:
         member.read()
 
 
-def test_content_that_another_picture_took_the_place_of_is_noticed(tmp_path: Path) -> None:
+def test_content_that_another_picture_took_the_place_of_is_noticed() -> None:
     first, second = (path.read_bytes() for path in pictures_of("food", 0, 2))
     data = read(([first, second], ["a", "b"]))
     assert data.decode(0).size == open_picture(first).size

@@ -46,7 +46,7 @@ def read_object(
         return found
     if _is_hugging_face(source):
         _no_targets(targets, "a Hugging Face data set: name its column of labels")
-        return _hugging_face(source)
+        return table_of_dataset(source)
     if _is_torch_dataset(source):
         _no_targets(targets, "a torch Dataset: its items hold the labels")
         if separator is not None:
@@ -212,13 +212,34 @@ def _file(value: Any, kind: Kind) -> Any:
     return ExampleError("", f"a {type(value).__name__}, not a picture")
 
 
-def file_cell(cell: Any, folder: Path, kind: Kind) -> Any:
-    """A table's cell as a picture or a sound: a path relative to the table, or bytes."""
+def file_cell(cell: Any, folder: Path, kind: Kind, *, stays_inside: bool = False) -> Any:
+    """A table's cell as a picture or a sound: a path relative to the table, or bytes.
+
+    With ``stays_inside`` a path that leads out of the folder is an error of its example.
+    """
+    if isinstance(cell, dict) and not cell.get("bytes"):
+        cell = cell.get("path")
     if isinstance(cell, str):
         if "://" in cell[:12]:
             return ExampleError(cell, "an address, not a file: download it first")
+        if stays_inside and not is_inside(cell, folder):
+            return ExampleError(cell, "leads out of the folder of the data")
         return folder / cell if cell.strip() and "\0" not in cell else ExampleError("", "no path")
     return _file(cell, kind)
+
+
+def is_inside(path: str, folder: Path) -> bool:
+    """Whether a path, if relative then to the folder, leads into the folder; links are not looked at.
+
+    Examples
+    --------
+    >>> is_inside("a/../b.png", Path("/data")), is_inside("../b.png", Path("/data"))
+    (True, False)
+    >>> is_inside("/etc/passwd", Path("/data")), is_inside("/data/b.png", Path("/data"))
+    (False, True)
+    """
+    whole = os.path.normpath(folder / path)
+    return "\\" not in path and whole.startswith(os.path.join(os.path.normpath(folder), ""))  # noqa: PTH118
 
 
 def _is_frame(source: Any, targets: Any) -> bool:
@@ -241,8 +262,14 @@ def _is_torch_dataset(source: Any) -> bool:
     )
 
 
-def _hugging_face(source: Any) -> Table:
-    """Columns that read on demand; pictures stay encoded."""
+def table_of_dataset(source: Any) -> Table:
+    """A Hugging Face data set as columns that read on demand; pictures and sounds stay encoded.
+
+    Raises
+    ------
+    TopgraftError
+        If it has several parts, or can't be read by number of row.
+    """
     import datasets
 
     if isinstance(source, (datasets.DatasetDict, datasets.IterableDatasetDict)):
@@ -286,16 +313,21 @@ def open_saved(folder: Path, origin: str) -> Table | None:
         raise TopgraftError(
             f"{origin} holds the parts {', '.join(parts)}. Give them by themselves: {example}"
         )
-    if not {"dataset_info.json", "state.json"} <= names:
+    if not is_saved(folder):
         return None
     import datasets
 
     try:
-        table = _hugging_face(datasets.load_from_disk(str(folder)))
+        table = table_of_dataset(datasets.load_from_disk(str(folder)))
     except (OSError, ValueError, KeyError) as error:
         raise TopgraftError(f"{origin} is not a whole Hugging Face data set: {error}") from None
     table.origin = origin
     return table
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether Hugging Face's ``save_to_disk`` wrote a folder."""
+    return (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file()
 
 
 class Column(Sequence[Any]):

@@ -12,14 +12,15 @@ import numpy as np
 from topgraft.data import duplicates as dup
 from topgraft.data.assemble import assemble
 from topgraft.data.columns import ColumnKind, Rows
-from topgraft.data.folders import printable, read_folder, refuse_missing
+from topgraft.data.folders import printable, read_folder
 from topgraft.data.kinds import Kind, as_kind, kind_of
 from topgraft.data.labels import joined, separator_for
 from topgraft.data.notes import listed, number
-from topgraft.data.objects import file_cell, open_saved, read_object, refuse_modality
+from topgraft.data.objects import file_cell, read_object, refuse_modality
 from topgraft.data.pictures import MAX_PIXELS
+from topgraft.data.places import has_columns, table_at
 from topgraft.data.row_tables import found_rows
-from topgraft.data.tables import ENDINGS, Table, choose_columns, is_table_name, read_table
+from topgraft.data.tables import ENDINGS, Table, choose_columns
 from topgraft.data.targets import refuse_task
 from topgraft.data.types import Data, Found, Modality, Task
 from topgraft.errors import TopgraftError
@@ -49,7 +50,7 @@ def read(
     ----------
     source
         A folder with one folder of pictures or sounds a class; a table (.csv, .tsv, .jsonl, .parquet) with a
-        column of paths or texts; a folder that Hugging Face's ``save_to_disk`` wrote. From Python
+        column of paths or texts; a Hugging Face data set (``hf/NAME``, or a folder of one). From Python
         also ``(X, y)``, an array (n, ...), lists of paths, texts, pictures or sounds (with ``targets``), a
         data frame, a torch ``Dataset`` of (input, label), or a Hugging Face ``Dataset``.
     text, path, label, group
@@ -191,7 +192,7 @@ def read_test(
     TopgraftError
         As for :func:`read`; if a label is none of ``data.classes``; or at an overlap.
     """
-    is_table = _may_be_table(source)
+    is_table = has_columns(source)
     test = read(
         source,
         **(data.columns if is_table else {}),
@@ -252,12 +253,6 @@ def overlap(test: Data, data: Data, *, near: bool = True) -> list[tuple[int, int
     return sorted({*pairs, *((rest[i], j) for i, j in more)})
 
 
-def _may_be_table(source: Any) -> bool:
-    if isinstance(source, (str, os.PathLike)):
-        return is_table_name(os.fspath(source)) or (Path(source) / "dataset_info.json").is_file()
-    return hasattr(source, "columns") or hasattr(source, "column_names")
-
-
 def _read_path(given: str, *, one_class: bool, kind: Kind | None) -> Found | Table:
     path = Path(given)
     if not given.strip() or "\0" in given:
@@ -265,14 +260,12 @@ def _read_path(given: str, *, one_class: bool, kind: Kind | None) -> Found | Tab
         raise TopgraftError(
             f"A path {what} was given. Expected a folder with one folder a class, or a table."
         )
-    refuse_missing(path, printable(given))
+    if (table := table_at(given)) is not None:
+        return table
     if path.is_dir():
-        saved = open_saved(path, printable(given))
-        return saved if saved is not None else read_folder(path, one_class=one_class, kind=kind)
+        return read_folder(path, one_class=one_class, kind=kind)
     if not path.is_file():
         raise TopgraftError(f"{given} is neither a file nor a folder.")
-    if is_table_name(path.name):
-        return read_table(path, printable(given))
     one = kind_of(path.name)
     what = f"is one {one}" if one else f'ends in "{path.suffix}"'
     raise TopgraftError(
@@ -304,12 +297,12 @@ def _of_table(
         cells = table.column(columns["path"])
         folder = table.folder
         if isinstance(cells, list):
-            inputs = [file_cell(cell, folder, kind) for cell in cells]
+            inputs = [file_cell(cell, folder, kind, stays_inside=table.stays_inside) for cell in cells]
             names = [
                 printable(str(v)) if isinstance(v, Path) else row for v, row in zip(inputs, rows, strict=True)
             ]
         else:
-            inputs = _Files(cells, folder, kind)
+            inputs = _Files(cells, folder, kind, stays_inside=table.stays_inside)
     else:
         inputs = [
             cell if cell is None or isinstance(cell, str) else _as_text(cell)
@@ -345,11 +338,11 @@ def _as_text(cell: Any) -> Any:
 class _Files(Sequence[Any]):
     """A column of pictures or sounds that are read when they are asked for."""
 
-    def __init__(self, cells: Sequence[Any], folder: Path, kind: Kind) -> None:
-        self.cells, self.folder, self.kind = cells, folder, kind
+    def __init__(self, cells: Sequence[Any], folder: Path, kind: Kind, *, stays_inside: bool) -> None:
+        self.cells, self.folder, self.kind, self.stays_inside = cells, folder, kind, stays_inside
 
     def __len__(self) -> int:
         return len(self.cells)
 
     def __getitem__(self, index: Any) -> Any:
-        return file_cell(self.cells[int(index)], self.folder, self.kind)
+        return file_cell(self.cells[int(index)], self.folder, self.kind, stays_inside=self.stays_inside)

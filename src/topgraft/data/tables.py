@@ -41,6 +41,8 @@ class Table:
         What was decided while reading.
     kinds
         What a column of files holds, where the source itself says it (Hugging Face's ``Image``, ``Audio``).
+    stays_inside
+        Whether paths in the cells may not lead out of ``folder``: someone else wrote them.
     """
 
     origin: str
@@ -49,6 +51,7 @@ class Table:
     classes: dict[str, tuple[str, ...]]
     notes: list[str]
     kinds: dict[str, Kind] = field(default_factory=dict)
+    stays_inside: bool = False
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -290,7 +293,7 @@ def choose_columns(
             chosen[use] = name
     guessed = []
     if "label" not in chosen and needs_label:
-        usual = obvious(table.columns, LABELS, taken=chosen.values())
+        usual = obvious(table.columns, LABELS, taken=chosen.values()) or _one(table.classes, chosen)
         if usual is not None:
             chosen["label"] = usual
             guessed.append(f'labels are read from the column "{usual}"')
@@ -319,6 +322,8 @@ def choose_columns(
 def _inputs(table: Table, chosen: dict[str, str], modality: str | None) -> tuple[str, str]:
     text = None if as_kind(modality) else obvious(table.columns, TEXTS, taken=chosen.values())
     path = None if modality == "text" else obvious(table.columns, PATHS, taken=chosen.values())
+    if path is None and modality != "text":
+        path = _one(table.kinds, chosen)
     if path is not None and (text is None or _looks_like_files(table, path)):
         return "path", path
     if text is not None:
@@ -338,6 +343,12 @@ def obvious(columns: Iterable[str], usual: Sequence[str], *, taken: Iterable[str
     used = set(taken)
     by_fold = {name.strip().casefold(): name for name in reversed(list(columns)) if name not in used}
     return next((by_fold[name] for name in usual if name in by_fold), None)
+
+
+def _one(declared: Iterable[str], chosen: dict[str, str]) -> str | None:
+    """The one column that the source itself declares, if it is one."""
+    left = [name for name in declared if name not in chosen.values()]
+    return left[0] if len(left) == 1 else None
 
 
 def _other(table: Table, chosen: dict[str, str]) -> str | None:

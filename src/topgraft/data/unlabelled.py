@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from topgraft.data.example import ExampleError
-from topgraft.data.folders import Walk, files_below, is_wanted, printable, refuse_missing
+from topgraft.data.folders import Walk, files_below, is_wanted, printable
 from topgraft.data.kinds import as_kind
 from topgraft.data.notes import listed
-from topgraft.data.objects import file_cell, open_saved
+from topgraft.data.objects import file_cell
+from topgraft.data.places import has_columns, table_at
 from topgraft.data.sounds import reader
-from topgraft.data.tables import ENDINGS, PATHS, TEXTS, Table, is_table_name, read_table
+from topgraft.data.tables import ENDINGS, PATHS, TEXTS, Table
 from topgraft.data.types import Modality
 from topgraft.errors import TopgraftError
 
@@ -79,7 +80,7 @@ def rows(
         raise TopgraftError(
             f"{odd[0]}: this model takes rows of a table. Expected {', '.join(ENDINGS)} or -."
         )
-    several = sum(is_table_name(s) or s == "-" for s in sources) > 1
+    several = sum(s == "-" or has_columns(s) for s in sources) > 1
     parts = [_rows_of(s, modality, column, f"{s}:" if several else "", stdin or sys.stdin) for s in sources]
     return chain.from_iterable(parts)
 
@@ -91,10 +92,7 @@ def _rows_of(
     if source == "-":
         return _of_lines(stdin, modality, column, prefix)
     path = Path(source)
-    refuse_missing(path, printable(source))
-    saved = open_saved(path, printable(source)) if path.is_dir() else None
-    if saved is not None or (is_table_name(path.name) and path.is_file()):
-        table = saved if saved is not None else read_table(path, printable(source))
+    if (table := table_at(source)) is not None:
         if modality == "row":
             return _of_rows(table, prefix)
         return _of_table(table, _column(table, modality, column), modality, prefix)
@@ -135,12 +133,12 @@ def _column(table: Table, modality: Modality, column: str | None) -> str:
 
 def _of_table(table: Table, column: str, modality: Modality, prefix: str) -> Iterator[Row]:
     for i, cell in enumerate(table.column(column)):
-        yield _row(f"{prefix}{i}", cell, modality, table.folder)
+        yield _row(f"{prefix}{i}", cell, modality, table.folder, stays_inside=table.stays_inside)
 
 
 def _is_table(source: str) -> bool:
     path = Path(source)
-    return not path.exists() or path.is_dir() or is_table_name(path.name)
+    return not path.exists() or path.is_dir() or has_columns(source)
 
 
 def _of_rows(table: Table, prefix: str) -> Iterator[Row]:
@@ -169,10 +167,10 @@ def text_row(name: str, cell: Any) -> Row:
     return Row(name, text)
 
 
-def _row(name: str, cell: Any, modality: Modality, folder: Path) -> Row:
+def _row(name: str, cell: Any, modality: Modality, folder: Path, *, stays_inside: bool = False) -> Row:
     if modality == "text":
         return text_row(name, cell)
-    value = file_cell(cell, folder, as_kind(modality) or "picture")
+    value = file_cell(cell, folder, as_kind(modality) or "picture", stays_inside=stays_inside)
     if isinstance(value, ExampleError):
         return Row(name, None, value.reason)
     return Row(printable(str(value)) if isinstance(value, Path) else name, value)
