@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from topgraft.data.hugging_face import table_of_dataset
 from topgraft.data.notes import listed
-from topgraft.data.objects import table_of_dataset
 from topgraft.data.tables import Table
 from topgraft.errors import TopgraftError, did_you_mean
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from topgraft.data import hub
 from topgraft.data.folders import printable, refuse_missing
-from topgraft.data.objects import is_saved, open_saved
+from topgraft.data.hugging_face import is_saved, open_saved
 from topgraft.data.tables import Table, is_table_name, read_table
 
 
