@@ -201,6 +201,8 @@ def _inspect(
         value = found.inputs[i]
         if found.modality == "row" and all(cell is None for cell in value.values()):
             reasons[i] = "every cell is missing"
+        elif isinstance(value, ExampleError):
+            reasons[i] = value.reason
         elif found.modality == "text" and not (isinstance(value, str) and value.strip()):
             reasons[i] = (
                 "an empty text"

@@ -9,7 +9,9 @@ from typing import Any
 from topgraft.data import hub
 from topgraft.data.folders import printable, refuse_missing
 from topgraft.data.hugging_face import is_saved, open_saved
+from topgraft.data.shards import read_shards, shards_at
 from topgraft.data.tables import Table, is_table_name, read_table
+from topgraft.data.tars import is_tar_name
 
 
 def table_at(given: str) -> Table | None:
@@ -18,7 +20,7 @@ def table_at(given: str) -> Table | None:
     Parameters
     ----------
     given
-        A table, a data set of the hub (``hf/NAME``), or a folder of one.
+        A table, a data set of the hub (``hf/NAME``), shards (``a-{000..003}.tar``), or a folder of either.
 
     Raises
     ------
@@ -27,6 +29,8 @@ def table_at(given: str) -> Table | None:
     """
     if hub.is_hub_name(given):
         return hub.read_hub(given)
+    if (shards := shards_at(given)) is not None:
+        return read_shards(shards, printable(given))
     path, said = Path(given), printable(given)
     refuse_missing(path, said)
     if path.is_dir():
@@ -47,7 +51,9 @@ def has_columns(source: Any) -> bool:
     if not isinstance(source, (str, os.PathLike)):
         return hasattr(source, "columns") or hasattr(source, "column_names")
     given = os.fspath(source)
-    if is_table_name(given) or hub.is_hub_name(given):
+    if is_table_name(given) or is_tar_name(given) or hub.is_hub_name(given):
         return True
     path = Path(given)
+    if shards_at(given) is not None:
+        return True
     return path.is_dir() and (is_saved(path) or hub.is_repository(path))

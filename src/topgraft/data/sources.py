@@ -20,6 +20,7 @@ from topgraft.data.objects import file_cell, read_object, refuse_modality
 from topgraft.data.pictures import MAX_PIXELS
 from topgraft.data.places import has_columns, table_at
 from topgraft.data.row_tables import found_rows
+from topgraft.data.shards import choose_fields
 from topgraft.data.tables import ENDINGS, Table, choose_columns
 from topgraft.data.targets import refuse_task
 from topgraft.data.types import Data, Found, Modality, Task
@@ -50,7 +51,8 @@ def read(
     ----------
     source
         A folder with one folder of pictures or sounds a class; a table (.csv, .tsv, .jsonl, .parquet) with a
-        column of paths or texts; a Hugging Face data set (``hf/NAME``, or a folder of one). From Python
+        column of paths or texts; a Hugging Face data set (``hf/NAME``, or a folder of one); shards of
+        WebDataset (``a-{000..003}.tar``, or a folder of tar files). From Python
         also ``(X, y)``, an array (n, ...), lists of paths, texts, pictures or sounds (with ``targets``), a
         data frame, a torch ``Dataset`` of (input, label), or a Hugging Face ``Dataset``.
     text, path, label, group
@@ -286,6 +288,8 @@ def _of_table(
 ) -> Found:
     if modality == "array":
         raise TopgraftError(f"{table.origin} is a table of texts or paths; arrays are given from Python.")
+    if table.names is not None:
+        text, path, label = choose_fields(table, text=text, path=path, label=label, modality=modality)
     columns = choose_columns(table, text=text, path=path, label=label, group=group, modality=modality)
     if modality is not None and (as_kind(modality) is not None) != ("path" in columns):
         raise TopgraftError(f"{table.origin} is read as {columns}, which are not {modality}s.")
@@ -308,6 +312,8 @@ def _of_table(
             cell if cell is None or isinstance(cell, str) else _as_text(cell)
             for cell in table.column(columns["text"])[:]
         ]
+    if table.names is not None:
+        names = table.names(table.column(columns["path" if kind is not None else "text"]))
     labels = table.label_columns(columns["label"])
     first = table.cells(labels[0])
     if separator is not None and len(labels) == 1 and labels[0] not in table.classes:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from topgraft.data.example import ExampleError
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.notes import listed
 from topgraft.errors import TopgraftError, did_you_mean
@@ -43,6 +44,8 @@ class Table:
         What a column of files holds, where the source itself says it (Hugging Face's ``Image``, ``Audio``).
     stays_inside
         Whether paths in the cells may not lead out of ``folder``: someone else wrote them.
+    names
+        Of shards: what the examples are called whose inputs stand in a column.
     """
 
     origin: str
@@ -52,6 +55,7 @@ class Table:
     notes: list[str]
     kinds: dict[str, Kind] = field(default_factory=dict)
     stays_inside: bool = False
+    names: Callable[[Sequence[Any]], list[str]] | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -116,7 +120,7 @@ def cell_text(cell: Any, names: Sequence[str] | None = None) -> str | None:
     >>> cell_text("NA"), cell_text(3), cell_text("  "), cell_text(float("nan")), cell_text(1, ["no", "yes"])
     ('NA', '3', None, None, 'yes')
     """
-    if cell is None or (isinstance(cell, float) and cell != cell):  # noqa: PLR0124 (only NaN differs from itself)
+    if cell is None or isinstance(cell, ExampleError) or (isinstance(cell, float) and cell != cell):  # noqa: PLR0124 (only NaN differs from itself)
         return None
     if names is not None and isinstance(cell, int) and not isinstance(cell, bool):
         return names[cell] if 0 <= cell < len(names) else None

@@ -117,7 +117,7 @@ def _column(table: Table, modality: Modality, column: str | None) -> str:
     if column is not None:
         table.column(column)
         return column
-    usual = TEXTS if modality == "text" else PATHS
+    usual = ("txt", *TEXTS) if modality == "text" else PATHS
     by_fold = {name.strip().casefold(): name for name in table.columns}
     name = next((by_fold[u] for u in usual if u in by_fold), None)
     if name is None and len(table.columns) == 1:
@@ -132,8 +132,11 @@ def _column(table: Table, modality: Modality, column: str | None) -> str:
 
 
 def _of_table(table: Table, column: str, modality: Modality, prefix: str) -> Iterator[Row]:
-    for i, cell in enumerate(table.column(column)):
-        yield _row(f"{prefix}{i}", cell, modality, table.folder, stays_inside=table.stays_inside)
+    cells = table.column(column)
+    names = None if table.names is None else table.names(cells)
+    for i, cell in enumerate(cells):
+        name = f"{prefix}{i}" if names is None else names[i]
+        yield _row(name, cell, modality, table.folder, stays_inside=table.stays_inside)
 
 
 def _is_table(source: str) -> bool:
@@ -155,6 +158,8 @@ def text_row(name: str, cell: Any) -> Row:
     >>> text_row("0", "a film"), text_row("1", " ").error, text_row("2", ["a"]).error
     (Row(name='0', value='a film', error=None, digest=None), 'an empty text', 'a list, not a text')
     """
+    if isinstance(cell, ExampleError):
+        return Row(name, None, cell.reason)
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return Row(name, None, "an empty text")
     if not isinstance(cell, (str, int, float)):
