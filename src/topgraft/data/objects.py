@@ -13,6 +13,7 @@ import numpy as np
 from topgraft.data.assemble import digest_of
 from topgraft.data.columns import Rows
 from topgraft.data.example import ExampleError
+from topgraft.data.folders import printable
 from topgraft.data.hugging_face import table_of_dataset
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.labels import SEPARATOR, is_indicator, joined
@@ -227,6 +228,41 @@ def file_cell(cell: Any, folder: Path, kind: Kind, *, stays_inside: bool = False
             return ExampleError(cell, "leads out of the folder of the data")
         return folder / cell if cell.strip() and "\0" not in cell else ExampleError("", "no path")
     return _file(cell, kind)
+
+
+def column_files(table: Table, column: str, kind: Kind) -> tuple[Sequence[Any], list[str] | None]:
+    """A column's pictures or sounds as inputs, and their names where these are no row numbers.
+
+    What lies elsewhere is fetched first.
+    """
+    cells = table.column(column)
+    if not isinstance(cells, list):
+        return CellFiles(table, cells, kind), None if table.names is None else table.names(cells)
+    if table.here is not None:
+        paths = [
+            cell.get("path") if isinstance(cell, dict) and not cell.get("bytes") else cell for cell in cells
+        ]
+        if note := table.here.bring(
+            os.path.normpath(path) for path in paths if isinstance(path, str) and path
+        ):
+            table.notes.append(note)
+    inputs = [file_cell(cell, table.folder, kind, stays_inside=table.stays_inside) for cell in cells]
+    said = str if table.here is None else table.here.said
+    return inputs, [printable(said(str(v))) if isinstance(v, Path) else str(i) for i, v in enumerate(inputs)]
+
+
+class CellFiles(Sequence[Any]):
+    """A column of pictures or sounds that are read when they are asked for."""
+
+    def __init__(self, table: Table, cells: Sequence[Any], kind: Kind) -> None:
+        self.cells, self.folder, self.kind = cells, table.folder, kind
+        self.stays_inside = table.stays_inside
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, index: Any) -> Any:
+        return file_cell(self.cells[int(index)], self.folder, self.kind, stays_inside=self.stays_inside)
 
 
 def is_inside(path: str, folder: Path) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from topgraft.data import hub
 from topgraft.data.folders import printable, refuse_missing
 from topgraft.data.hugging_face import is_saved, open_saved
+from topgraft.data.remote import here, is_address, name_of
 from topgraft.data.shards import read_shards, shards_at
 from topgraft.data.tables import Table, is_table_name, read_table
 from topgraft.data.tars import is_tar_name
@@ -27,6 +28,13 @@ def table_at(given: str) -> Table | None:
     TopgraftError
         If there is nothing, or it can't be read.
     """
+    if is_address(given):
+        place = here(given)
+        with place.told():
+            table = table_at(place.path)
+        if table is not None:
+            place.renamed(table)
+        return table
     if hub.is_hub_name(given):
         return hub.read_hub(given)
     if (shards := shards_at(given)) is not None:
@@ -53,6 +61,9 @@ def has_columns(source: Any) -> bool:
     given = os.fspath(source)
     if is_table_name(given) or is_tar_name(given) or hub.is_hub_name(given):
         return True
+    if is_address(given):
+        name = name_of(given)
+        return is_table_name(name) or is_tar_name(name) or has_columns(here(given).path)
     path = Path(given)
     if shards_at(given) is not None:
         return True

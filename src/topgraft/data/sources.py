@@ -12,13 +12,14 @@ import numpy as np
 from topgraft.data import duplicates as dup
 from topgraft.data.assemble import assemble
 from topgraft.data.columns import ColumnKind, Rows
-from topgraft.data.folders import printable, read_folder
+from topgraft.data.folders import read_folder
 from topgraft.data.kinds import Kind, as_kind, kind_of
 from topgraft.data.labels import joined, separator_for
 from topgraft.data.notes import listed, number
-from topgraft.data.objects import file_cell, read_object, refuse_modality
+from topgraft.data.objects import column_files, read_object, refuse_modality
 from topgraft.data.pictures import MAX_PIXELS
 from topgraft.data.places import has_columns, table_at
+from topgraft.data.remote import here, is_address
 from topgraft.data.row_tables import found_rows
 from topgraft.data.shards import choose_fields
 from topgraft.data.tables import ENDINGS, Table, choose_columns
@@ -52,7 +53,8 @@ def read(
     source
         A folder with one folder of pictures or sounds a class; a table (.csv, .tsv, .jsonl, .parquet) with a
         column of paths or texts; a Hugging Face data set (``hf/NAME``, or a folder of one); shards of
-        WebDataset (``a-{000..003}.tar``, or a folder of tar files). From Python
+        WebDataset (``a-{000..003}.tar``, or a folder of tar files); any of them at an address of fsspec (``s3://``).
+        From Python
         also ``(X, y)``, an array (n, ...), lists of paths, texts, pictures or sounds (with ``targets``), a
         data frame, a torch ``Dataset`` of (input, label), or a Hugging Face ``Dataset``.
     text, path, label, group
@@ -262,6 +264,12 @@ def _read_path(given: str, *, one_class: bool, kind: Kind | None) -> Found | Tab
         raise TopgraftError(
             f"A path {what} was given. Expected a folder with one folder a class, or a table."
         )
+    if is_address(given):
+        place = here(given)
+        with place.told():
+            found = _read_path(place.path, one_class=one_class, kind=kind)
+        place.renamed(found)
+        return found
     if (table := table_at(given)) is not None:
         return table
     if path.is_dir():
@@ -298,22 +306,14 @@ def _of_table(
     inputs: Sequence[Any]
     kind = (as_kind(modality) or table.kind(columns["path"])) if "path" in columns else None
     if kind is not None:
-        cells = table.column(columns["path"])
-        folder = table.folder
-        if isinstance(cells, list):
-            inputs = [file_cell(cell, folder, kind, stays_inside=table.stays_inside) for cell in cells]
-            names = [
-                printable(str(v)) if isinstance(v, Path) else row for v, row in zip(inputs, rows, strict=True)
-            ]
-        else:
-            inputs = _Files(cells, folder, kind, stays_inside=table.stays_inside)
+        inputs, called = column_files(table, columns["path"], kind)
+        names = rows if called is None else called
     else:
         inputs = [
             cell if cell is None or isinstance(cell, str) else _as_text(cell)
             for cell in table.column(columns["text"])[:]
         ]
-    if table.names is not None:
-        names = table.names(table.column(columns["path" if kind is not None else "text"]))
+        names = rows if table.names is None else table.names(table.column(columns["text"]))
     labels = table.label_columns(columns["label"])
     first = table.cells(labels[0])
     if separator is not None and len(labels) == 1 and labels[0] not in table.classes:
@@ -339,16 +339,3 @@ def _as_text(cell: Any) -> Any:
     if isinstance(cell, float) and np.isnan(cell):
         return None
     return str(cell) if isinstance(cell, (int, float)) else cell
-
-
-class _Files(Sequence[Any]):
-    """A column of pictures or sounds that are read when they are asked for."""
-
-    def __init__(self, cells: Sequence[Any], folder: Path, kind: Kind, *, stays_inside: bool) -> None:
-        self.cells, self.folder, self.kind, self.stays_inside = cells, folder, kind, stays_inside
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-    def __getitem__(self, index: Any) -> Any:
-        return file_cell(self.cells[int(index)], self.folder, self.kind, stays_inside=self.stays_inside)

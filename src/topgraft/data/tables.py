@@ -7,12 +7,15 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from topgraft.data.example import ExampleError
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.notes import listed
 from topgraft.errors import TopgraftError, did_you_mean
+
+if TYPE_CHECKING:
+    from topgraft.data.remote import Here
 
 ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of the names of tables."""
@@ -46,6 +49,8 @@ class Table:
         Whether paths in the cells may not lead out of ``folder``: someone else wrote them.
     names
         Of shards: what the examples are called whose inputs stand in a column.
+    here
+        Where it was fetched to, if it comes from elsewhere.
     """
 
     origin: str
@@ -56,6 +61,7 @@ class Table:
     kinds: dict[str, Kind] = field(default_factory=dict)
     stays_inside: bool = False
     names: Callable[[Sequence[Any]], list[str]] | None = None
+    here: Here | None = None
 
     def __len__(self) -> int:
         """Number of rows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,8 +14,9 @@ from topgraft.data.example import ExampleError
 from topgraft.data.folders import Walk, files_below, is_wanted, printable
 from topgraft.data.kinds import as_kind
 from topgraft.data.notes import listed
-from topgraft.data.objects import file_cell
+from topgraft.data.objects import column_files, file_cell
 from topgraft.data.places import has_columns, table_at
+from topgraft.data.remote import here, is_address
 from topgraft.data.sounds import reader
 from topgraft.data.tables import ENDINGS, PATHS, TEXTS, Table
 from topgraft.data.types import Modality
@@ -91,6 +92,11 @@ def _rows_of(
     """Checks at once, and gives what yields the rows."""
     if source == "-":
         return _of_lines(stdin, modality, column, prefix)
+    if is_address(source) and not has_columns(source):
+        place = here(source)
+        with place.told():
+            found = _rows_of(place.path, modality, column, prefix, stdin)
+        return (replace(row, name=place.said(row.name)) for row in found)
     path = Path(source)
     if (table := table_at(source)) is not None:
         if modality == "row":
@@ -104,10 +110,10 @@ def _rows_of(
         )
     if path.is_dir():
         walk = Walk(kind)
-        found = list(files_below(path, walk))
-        if not found:
+        paths = list(files_below(path, walk))
+        if not paths:
             raise TopgraftError(f"{source} holds no {kind}s. {' '.join(walk.notes())}".rstrip())
-        return (Row(printable(str(p)), p) for p in found)
+        return (Row(printable(str(p)), p) for p in paths)
     if not is_wanted(path.name, kind) and path.is_file() and path.suffix:
         return iter([Row(printable(source), None, f'not a {kind} (its name ends in "{path.suffix}")')])
     return iter([Row(printable(source), path)])
@@ -132,11 +138,19 @@ def _column(table: Table, modality: Modality, column: str | None) -> str:
 
 
 def _of_table(table: Table, column: str, modality: Modality, prefix: str) -> Iterator[Row]:
-    cells = table.column(column)
-    names = None if table.names is None else table.names(cells)
-    for i, cell in enumerate(cells):
-        name = f"{prefix}{i}" if names is None else names[i]
-        yield _row(name, cell, modality, table.folder, stays_inside=table.stays_inside)
+    kind = as_kind(modality)
+    if kind is None:
+        cells = table.column(column)
+        called = None if table.names is None else table.names(cells)
+        for i, cell in enumerate(cells):
+            yield text_row(f"{prefix}{i}" if called is None else called[i], cell)
+        return
+    inputs, names = column_files(table, column, kind)
+    for i, value in enumerate(inputs):
+        is_numbered = names is None or names[i] == str(i)
+        name = f"{prefix}{i}" if names is None or is_numbered else names[i]
+        is_error = isinstance(value, ExampleError)
+        yield Row(name, None, value.reason) if is_error else Row(name, value)
 
 
 def _is_table(source: str) -> bool:
@@ -172,10 +186,10 @@ def text_row(name: str, cell: Any) -> Row:
     return Row(name, text)
 
 
-def _row(name: str, cell: Any, modality: Modality, folder: Path, *, stays_inside: bool = False) -> Row:
+def _row(name: str, cell: Any, modality: Modality, folder: Path) -> Row:
     if modality == "text":
         return text_row(name, cell)
-    value = file_cell(cell, folder, as_kind(modality) or "picture", stays_inside=stays_inside)
+    value = file_cell(cell, folder, as_kind(modality) or "picture")
     if isinstance(value, ExampleError):
         return Row(name, None, value.reason)
     return Row(printable(str(value)) if isinstance(value, Path) else name, value)
