@@ -33,7 +33,7 @@ def test_a_range_and_a_folder_of_shards_give_what_a_folder_of_pictures_gives(tmp
         zip(plain.digests, plain.targets, strict=True)
     )
     assert len(one.duplicates) == len(plain.duplicates)
-    assert one.columns == {"path": "picture", "label": "cls"}
+    assert one.columns == {}  # none was named: other shards are read by what is usual in them
     assert isinstance(one.inputs[0], Member)
     expected = open_picture(pictures_of("food", 0, 1)[0])
     assert np.array_equal(np.asarray(one.decode(0)), np.asarray(expected))
@@ -77,7 +77,7 @@ def test_labels_and_groups_are_keys_of_the_json(tmp_path: Path) -> None:
         members += [(name, content), (name.replace(".webp", ".json"), json.dumps(described).encode())]
     shard = write_tar(tmp_path / "a.tar", members)
     data = read(shard, label="kind", group="visit")
-    assert data.classes == ("food", "tools")
+    assert (data.classes, data.columns) == (("food", "tools"), {"label": "kind", "group": "visit"})
     assert len(set(data.groups.tolist())) == 4
     with pytest.raises(TopgraftError, match=r"hold the labels.*kind, visit, tags"):
         read(shard)
@@ -91,14 +91,13 @@ def test_texts_with_labels_and_pictures_with_labels_in_texts(tmp_path: Path) -> 
     for i, (text, label) in enumerate(glosses_of(("animal", "food"), 5)):
         texts += [(f"{i}.txt", text.encode()), (f"{i}.cls", f"{label}\n".encode())]
     data = read(write_tar(tmp_path / "texts.tar", texts))
-    assert (data.modality, data.classes, data.columns) == (
-        "text",
-        ("animal", "food"),
-        {"text": "txt", "label": "cls"},
-    )
+    assert (data.modality, data.classes) == ("text", ("animal", "food"))
+    assert 'Texts are read from "txt" and labels are read from "cls".' in data.notes
     assert data.names[0].endswith("texts.tar:0.txt")
     members = [(name.replace(".cls", ".txt"), content) for name, content in of_pictures(0, 3)]
-    assert read(write_tar(tmp_path / "b.tar", members)).columns == {"path": "picture", "label": "txt"}
+    data = read(write_tar(tmp_path / "b.tar", members))
+    assert (data.modality, data.classes) == ("picture", ("food", "tools"))
+    assert 'Pictures are read from its members and labels are read from "txt".' in data.notes
     broken = [*texts, ("x.txt", b"\xff\xfe\xff"), ("x.cls", b"food")]
     data = read(write_tar(tmp_path / "broken.tar", broken), max_unreadable=0.2)
     assert [(out.reason, out.name[-5:]) for out in data.left_out] == [("a text that is not UTF-8", "x.txt")]

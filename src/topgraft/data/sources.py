@@ -296,6 +296,8 @@ def _of_table(
 ) -> Found:
     if modality == "array":
         raise TopgraftError(f"{table.origin} is a table of texts or paths; arrays are given from Python.")
+    told = {"text": text, "path": path, "label": label, "group": group}
+    named = {use: name for use, name in told.items() if name is not None}
     if table.names is not None:
         text, path, label = choose_fields(table, text=text, path=path, label=label, modality=modality)
     columns = choose_columns(table, text=text, path=path, label=label, group=group, modality=modality)
@@ -328,7 +330,7 @@ def _of_table(
         label_names=tuple(labels),
         separator=separator or "",
         groups=table.cells(columns["group"]) if "group" in columns else None,
-        columns=columns,
+        columns=columns if table.names is None else named,  # others are usual in shards, whatever is in them
         notes=table.notes,
         order=table.classes.get(columns["label"]),
     )
