@@ -19,6 +19,7 @@ from topgraft.console import Console
 from topgraft.data import read
 from topgraft.data.columns import Rows
 from topgraft.data.notes import number
+from topgraft.data.places import has_columns
 from topgraft.data.types import Data
 from topgraft.data.unlabelled import Row, rows
 from topgraft.errors import TopgraftError
@@ -168,7 +169,7 @@ def run_evaluate(
 
         must_be_scorers(scorers, model.task, classes=len(model.classes))
     asked = {n: c for n, c in columns.items() if c is not None}
-    if not Path(source).is_dir():
+    if has_columns(source):
         asked = {n: c for n, c in model.columns.items() if n in ("text", "path", "label")} | asked
     known = model.preprocess
     data = read(

@@ -15,7 +15,7 @@ from topgraft.advise import DepthAdvice
 from topgraft.answers import answers, own_module
 from topgraft.card import model_card
 from topgraft.console import Console, duration, size
-from topgraft.data.types import Data
+from topgraft.data.types import Data, together
 from topgraft.drawing import svg
 from topgraft.errors import TopgraftError
 from topgraft.files import write_json, write_whole
@@ -308,13 +308,10 @@ def refit_on_all(
 
 
 def _together(a: Data, b: Data) -> Data:
-    inputs = (
-        np.concatenate([a.inputs, b.inputs]) if isinstance(a.inputs, np.ndarray) else [*a.inputs, *b.inputs]
-    )
     return replace(
         a,
         names=(*a.names, *b.names),
-        inputs=inputs,
+        inputs=together(a.inputs, b.inputs),
         targets=np.concatenate([np.asarray(a.targets), np.asarray(b.targets)]),
         groups=np.arange(len(a) + len(b)),
         digests=(*a.digests, *b.digests),

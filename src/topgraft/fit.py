@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -84,7 +85,7 @@ def default_folder(source: Any) -> Path:
     'reviews.topgraft'
     """
     name = Path(source).resolve().name if isinstance(source, (str, Path)) else "run"
-    stem = name.split(".")[0] or "run"
+    stem = re.split(r"[.:@?{]", name)[0].rstrip("-_") or "run"
     return Path(f"{stem}{DEFAULT_SUFFIX}")
 
 

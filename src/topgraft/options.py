@@ -10,7 +10,7 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Nothing for people but errors.")]
-DataArgument = Annotated[str, typer.Argument(help="A folder with one folder a class, or a table.")]
+DataArgument = Annotated[str, typer.Argument(help="A folder with one folder a class, a table, or hf/NAME.")]
 _BACKBONE = (
     "timm/NAME, hf/NAME-or-folder, torchvision/NAME, sound/NAME, rows/resnet, package.module:function or a "
     "saved graft"

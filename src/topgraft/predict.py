@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from topgraft.backbones.row_preprocess import RowPreprocess
+from topgraft.data.lazily import is_file
 from topgraft.data.types import Data, Modality
 from topgraft.data.unlabelled import Row
 from topgraft.errors import TopgraftError
@@ -190,7 +191,7 @@ class Predictor:
         return chunk, errors, self.model.preprocess.batch(decoded) if decoded else None
 
     def _decode(self, value: Any, digest: str | None) -> Any:
-        if digest is not None and isinstance(value, (str, os.PathLike)) and self.model.modality != "text":
+        if digest is not None and is_file(value) and self.model.modality != "text":
             from topgraft.data.pictures import unchanged
 
             value = unchanged(value, digest)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from topgraft.data import duplicates as dup
-from topgraft.data.columns import Rows, content_of_row
+from topgraft.data.columns import content_of_row
 from topgraft.data.example import ExampleError
 from topgraft.data.folders import natural
 from topgraft.data.labels import labels_of, said_of_labels
+from topgraft.data.lazily import is_file
 from topgraft.data.notes import duplicate_notes, left_out_notes, listed, number, sound_notes
 from topgraft.data.pictures import PictureError, as_rgb, open_picture, read_bytes, thumbnail
 from topgraft.data.sounds import MAX_BYTES, Sound, SoundError, reader, sound_of
@@ -152,7 +153,7 @@ def look(value: Any, max_pixels: int) -> Look:
     """
     if isinstance(value, ExampleError):
         raise value
-    if isinstance(value, (str, os.PathLike)):
+    if is_file(value):
         value = read_bytes(value)
     if isinstance(value, bytes):
         return digest_of(value), thumbnail(open_picture(value, max_pixels=max_pixels, at_least=128))
@@ -170,7 +171,7 @@ def listen(value: Any) -> tuple[str, float]:
     SoundError
         If it can't be used.
     """
-    if isinstance(value, (str, os.PathLike)):
+    if is_file(value):
         try:
             value = read_bytes(value, limit=MAX_BYTES)
         except PictureError as error:
@@ -200,6 +201,8 @@ def _inspect(
         value = found.inputs[i]
         if found.modality == "row" and all(cell is None for cell in value.values()):
             reasons[i] = "every cell is missing"
+        elif isinstance(value, ExampleError):
+            reasons[i] = value.reason
         elif found.modality == "text" and not (isinstance(value, str) and value.strip()):
             reasons[i] = (
                 "an empty text"
@@ -286,26 +289,7 @@ def _in_order(present: set[str], order: tuple[str, ...] | None) -> tuple[str, ..
 
 def _pick(inputs: Inputs, kept: list[int]) -> Inputs:
     """The inputs that are kept; a sequence that reads on demand goes on doing so."""
-    if len(kept) == len(inputs):
-        return inputs
-    if isinstance(inputs, (np.ndarray, Rows)):
-        return taken(inputs, np.array(kept, dtype=np.int64))
-    return [inputs[i] for i in kept] if isinstance(inputs, (list, tuple)) else Picked(inputs, kept)
-
-
-class Picked(Sequence[Any]):
-    """Some of a sequence that reads on demand."""
-
-    def __init__(self, whole: Inputs, indices: Sequence[int]) -> None:
-        self.whole, self.indices = whole, list(indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return Picked(self.whole, self.indices[index])
-        return self.whole[self.indices[index]]
+    return inputs if len(kept) == len(inputs) else taken(inputs, np.array(kept, dtype=np.int64))
 
 
 def _duplicates(

@@ -13,8 +13,11 @@ import numpy as np
 from topgraft.data.assemble import digest_of
 from topgraft.data.columns import Rows
 from topgraft.data.example import ExampleError
+from topgraft.data.folders import printable
+from topgraft.data.hugging_face import table_of_dataset
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.labels import SEPARATOR, is_indicator, joined
+from topgraft.data.lazily import Member
 from topgraft.data.notes import number
 from topgraft.data.row_tables import row_notes
 from topgraft.data.sounds import Sound
@@ -45,7 +48,7 @@ def read_object(
         return found
     if _is_hugging_face(source):
         _no_targets(targets, "a Hugging Face data set: name its column of labels")
-        return _hugging_face(source)
+        return table_of_dataset(source)
     if _is_torch_dataset(source):
         _no_targets(targets, "a torch Dataset: its items hold the labels")
         if separator is not None:
@@ -196,7 +199,7 @@ def _file(value: Any, kind: Kind) -> Any:
         return Path(value)
     if value is None:
         return ExampleError("", f"no {kind}")
-    if isinstance(value, (bytes, os.PathLike, ExampleError)):
+    if isinstance(value, (bytes, os.PathLike, Member, ExampleError)):
         return value
     if kind == "sound":
         return (
@@ -211,13 +214,69 @@ def _file(value: Any, kind: Kind) -> Any:
     return ExampleError("", f"a {type(value).__name__}, not a picture")
 
 
-def file_cell(cell: Any, folder: Path, kind: Kind) -> Any:
-    """A table's cell as a picture or a sound: a path relative to the table, or bytes."""
+def file_cell(cell: Any, folder: Path, kind: Kind, *, stays_inside: bool = False) -> Any:
+    """A table's cell as a picture or a sound: a path relative to the table, or bytes.
+
+    With ``stays_inside`` a path that leads out of the folder is an error of its example.
+    """
+    if isinstance(cell, dict) and not cell.get("bytes"):
+        cell = cell.get("path")
     if isinstance(cell, str):
         if "://" in cell[:12]:
             return ExampleError(cell, "an address, not a file: download it first")
+        if stays_inside and not is_inside(cell, folder):
+            return ExampleError(cell, "leads out of the folder of the data")
         return folder / cell if cell.strip() and "\0" not in cell else ExampleError("", "no path")
     return _file(cell, kind)
+
+
+def column_files(table: Table, column: str, kind: Kind) -> tuple[Sequence[Any], list[str] | None]:
+    """A column's pictures or sounds as inputs, and their names where these are no row numbers.
+
+    What lies elsewhere is fetched first.
+    """
+    cells = table.column(column)
+    if not isinstance(cells, list):
+        return CellFiles(table, cells, kind), None if table.names is None else table.names(cells)
+    if table.here is not None:
+        paths = [
+            cell.get("path") if isinstance(cell, dict) and not cell.get("bytes") else cell for cell in cells
+        ]
+        if note := table.here.bring(
+            os.path.normpath(path) for path in paths if isinstance(path, str) and path
+        ):
+            table.notes.append(note)
+    inputs = [file_cell(cell, table.folder, kind, stays_inside=table.stays_inside) for cell in cells]
+    said = str if table.here is None else table.here.said
+    return inputs, [printable(said(str(v))) if isinstance(v, Path) else str(i) for i, v in enumerate(inputs)]
+
+
+class CellFiles(Sequence[Any]):
+    """A column of pictures or sounds that are read when they are asked for."""
+
+    def __init__(self, table: Table, cells: Sequence[Any], kind: Kind) -> None:
+        self.cells, self.folder, self.kind = cells, table.folder, kind
+        self.stays_inside = table.stays_inside
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def __getitem__(self, index: Any) -> Any:
+        return file_cell(self.cells[int(index)], self.folder, self.kind, stays_inside=self.stays_inside)
+
+
+def is_inside(path: str, folder: Path) -> bool:
+    """Whether a path, if relative then to the folder, leads into the folder; links are not looked at.
+
+    Examples
+    --------
+    >>> is_inside("a/../b.png", Path("/data")), is_inside("../b.png", Path("/data"))
+    (True, False)
+    >>> is_inside("/etc/passwd", Path("/data")), is_inside("/data/b.png", Path("/data"))
+    (False, True)
+    """
+    whole = os.path.normpath(folder / path)
+    return "\\" not in path and whole.startswith(os.path.join(os.path.normpath(folder), ""))  # noqa: PTH118
 
 
 def _is_frame(source: Any, targets: Any) -> bool:
@@ -238,76 +297,6 @@ def _is_torch_dataset(source: Any) -> bool:
         and hasattr(type(source), "__len__")
         and not hasattr(source, "shape")
     )
-
-
-def _hugging_face(source: Any) -> Table:
-    """Columns that read on demand; pictures stay encoded."""
-    import datasets
-
-    if isinstance(source, (datasets.DatasetDict, datasets.IterableDatasetDict)):
-        raise TopgraftError(
-            f"A data set with the parts {', '.join(source)} was given. "
-            f'Give one of them, such as data["{next(iter(source), "train")}"].'
-        )
-    if not isinstance(source, datasets.Dataset):
-        raise TopgraftError(
-            f"{type(source).__name__} can't be read by number of row. Expected datasets.Dataset."
-        )
-    classes: dict[str, tuple[str, ...]] = {}
-    kinds: dict[str, Kind] = {}
-    source = source.with_format(None)
-    for name, feature in source.features.items():
-        if isinstance(feature, datasets.ClassLabel):
-            classes[name] = tuple(feature.names)
-        elif isinstance(feature, datasets.Image):
-            source = source.cast_column(name, datasets.Image(decode=False))
-            kinds[name] = "picture"
-        elif isinstance(feature, datasets.Audio):
-            source = source.cast_column(name, datasets.Audio(decode=False))
-            kinds[name] = "sound"
-    columns: dict[str, Sequence[Any]] = {name: Column(source, name) for name in source.column_names}
-    return Table("the data set", columns, Path(), classes, [], kinds)
-
-
-def open_saved(folder: Path, origin: str) -> Table | None:
-    """A folder that Hugging Face's ``save_to_disk`` wrote, or ``None`` if it is none."""
-    try:
-        names = {p.name for p in folder.iterdir()}
-    except OSError:
-        return None  # the reader of folders says why
-    if "dataset_dict.json" in names:
-        parts = sorted(p.name for p in folder.iterdir() if p.is_dir())
-        example = (
-            f"{origin}/train --test {origin}/test"
-            if {"train", "test"} <= set(parts)
-            else f"{origin}/{parts[0]}"
-        )
-        raise TopgraftError(
-            f"{origin} holds the parts {', '.join(parts)}. Give them by themselves: {example}"
-        )
-    if not {"dataset_info.json", "state.json"} <= names:
-        return None
-    import datasets
-
-    try:
-        table = _hugging_face(datasets.load_from_disk(str(folder)))
-    except (OSError, ValueError, KeyError) as error:
-        raise TopgraftError(f"{origin} is not a whole Hugging Face data set: {error}") from None
-    table.origin = origin
-    return table
-
-
-class Column(Sequence[Any]):
-    """One column of a Hugging Face data set, a cell read when it is asked for."""
-
-    def __init__(self, source: Any, name: str) -> None:
-        self.source, self.name = source.select_columns([name]), name
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.source[index][self.name]
 
 
 class Items(Sequence[Any]):

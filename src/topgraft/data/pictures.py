@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile, ImageFilter, ImageOps, UnidentifiedImageError
 
 from topgraft.data.example import ChangedError, ExampleError
+from topgraft.data.lazily import Member
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,8 +64,8 @@ def is_picture_name(name: str) -> bool:
     return Path(name).suffix.lower() in suffixes()
 
 
-def read_bytes(path: str | os.PathLike[str], *, limit: int = MAX_BYTES) -> bytes:
-    """The bytes of a regular file.
+def read_bytes(path: str | os.PathLike[str] | Member, *, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file, or of a member of a shard.
 
     Raises
     ------
@@ -72,13 +73,19 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int = MAX_BYTES) -> bytes
         If there is no such file, it is no regular file (a pipe would block), it is over
         ``limit`` bytes, it is empty, or may not be read.
     """
-    content = _content(Path(path), limit)
+    content = _content(path, limit)
     if not content:
         raise PictureError(str(path), "an empty file (0 bytes)")
     return content
 
 
-def _content(path: Path, limit: int) -> bytes:
+def _content(given: str | os.PathLike[str] | Member, limit: int) -> bytes:
+    if isinstance(given, Member):
+        try:
+            return given.read(limit)
+        except ExampleError as error:
+            raise PictureError(error.name, error.reason) from None
+    path = Path(given)
     name = str(path)
     try:
         status = path.stat()
@@ -98,7 +105,7 @@ def _content(path: Path, limit: int) -> bytes:
         raise PictureError(name, f"can't be read ({getattr(error, 'strerror', None) or error})") from None
 
 
-def unchanged(path: str | os.PathLike[str], digest: str, *, limit: int = MAX_BYTES) -> bytes:
+def unchanged(path: str | os.PathLike[str] | Member, digest: str, *, limit: int = MAX_BYTES) -> bytes:
     """The bytes of a file that was read before, which must still be the same.
 
     Parameters
@@ -115,14 +122,17 @@ def unchanged(path: str | os.PathLike[str], digest: str, *, limit: int = MAX_BYT
     ExampleError
         As for :func:`read_bytes` otherwise.
     """
-    content = _content(Path(path), limit)
+    content = _content(path, limit)
     if hashlib.sha256(content).hexdigest() != digest:
         raise ChangedError(str(path))
     return content
 
 
 def open_picture(
-    source: str | os.PathLike[str] | bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None
+    source: str | os.PathLike[str] | Member | bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    at_least: int | None = None,
 ) -> Image.Image:
     """Open a picture as RGB: palette, 16-bit and CMYK converted, alpha laid on white, EXIF rotation done.
 
@@ -132,7 +142,7 @@ def open_picture(
     Parameters
     ----------
     source
-        A path, or the content of a file.
+        A path, a member of a shard, or the content of a file.
     max_pixels
         Width x height, in pixels, of the largest picture that is decoded.
     at_least
@@ -161,7 +171,7 @@ def open_picture(
         ...
     topgraft.data.pictures.PictureError: truncated after 50 bytes
     """
-    name = "" if isinstance(source, bytes) else os.fspath(source)
+    name = "" if isinstance(source, bytes) else str(source)
     content = source if isinstance(source, bytes) else read_bytes(source)
     if not content:
         raise PictureError(name, "an empty file (0 bytes)")
@@ -298,6 +308,6 @@ def _is_cut_short(content: bytes, error: Exception) -> bool:
     return any(word in said for word in ("truncated", "unexpected end", "not enough", "eof"))
 
 
-def content_of(value: object) -> str | os.PathLike[str] | bytes | None:
-    """What :func:`open_picture` takes, if ``value`` is that: a path, or the bytes of a file."""
-    return value if isinstance(value, (str, bytes, Path)) else None
+def content_of(value: object) -> str | os.PathLike[str] | Member | bytes | None:
+    """What :func:`open_picture` takes, if ``value`` is that: a path, a member, or the bytes of a file."""
+    return value if isinstance(value, (str, bytes, Path, Member)) else None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topgraft.data.example import ExampleError
+from topgraft.data.lazily import Member
 from topgraft.data.pictures import PictureError, read_bytes
 from topgraft.errors import TopgraftError
 
@@ -97,7 +98,7 @@ def reader() -> Any:
     return soundfile
 
 
-def open_sound(source: str | os.PathLike[str] | bytes, *, max_seconds: float = MAX_SECONDS) -> Sound:
+def open_sound(source: str | os.PathLike[str] | Member | bytes, *, max_seconds: float = MAX_SECONDS) -> Sound:
     """Decode a sound; several channels become their mean.
 
     What a file is goes by its content, not by its name. Its header is read first, so that a sound which is
@@ -106,7 +107,7 @@ def open_sound(source: str | os.PathLike[str] | bytes, *, max_seconds: float = M
     Parameters
     ----------
     source
-        A path, or the content of a file: WAV, FLAC, OGG (Vorbis, Opus), MP3 or AIFF.
+        A path, a member of a shard, or the content of a file: WAV, FLAC, OGG (Vorbis, Opus), MP3 or AIFF.
     max_seconds
         Seconds of the longest sound that is decoded.
 
@@ -135,7 +136,7 @@ def open_sound(source: str | os.PathLike[str] | bytes, *, max_seconds: float = M
         ...
     topgraft.data.sounds.SoundError: truncated after 1,000 bytes
     """
-    name = "" if isinstance(source, bytes) else os.fspath(source)
+    name = "" if isinstance(source, bytes) else str(source)
     try:
         content = source if isinstance(source, bytes) else read_bytes(source, limit=MAX_BYTES)
     except PictureError as error:
@@ -168,7 +169,7 @@ def sound_of(value: Any, *, max_seconds: float = MAX_SECONDS) -> Sound:
     """
     if isinstance(value, ExampleError):
         raise value
-    if isinstance(value, (str, bytes, os.PathLike)):
+    if isinstance(value, (str, bytes, os.PathLike, Member)):
         return open_sound(value, max_seconds=max_seconds)
     if not isinstance(value, Sound):
         raise SoundError("", f"a {type(value).__name__}, not a sound")

@@ -12,14 +12,17 @@ import numpy as np
 from topgraft.data import duplicates as dup
 from topgraft.data.assemble import assemble
 from topgraft.data.columns import ColumnKind, Rows
-from topgraft.data.folders import printable, read_folder, refuse_missing
+from topgraft.data.folders import read_folder
 from topgraft.data.kinds import Kind, as_kind, kind_of
 from topgraft.data.labels import joined, separator_for
 from topgraft.data.notes import listed, number
-from topgraft.data.objects import file_cell, open_saved, read_object, refuse_modality
+from topgraft.data.objects import column_files, read_object, refuse_modality
 from topgraft.data.pictures import MAX_PIXELS
+from topgraft.data.places import has_columns, table_at
+from topgraft.data.remote import here, is_address
 from topgraft.data.row_tables import found_rows
-from topgraft.data.tables import ENDINGS, Table, choose_columns, is_table_name, read_table
+from topgraft.data.shards import choose_fields
+from topgraft.data.tables import ENDINGS, Table, choose_columns
 from topgraft.data.targets import refuse_task
 from topgraft.data.types import Data, Found, Modality, Task
 from topgraft.errors import TopgraftError
@@ -49,7 +52,9 @@ def read(
     ----------
     source
         A folder with one folder of pictures or sounds a class; a table (.csv, .tsv, .jsonl, .parquet) with a
-        column of paths or texts; a folder that Hugging Face's ``save_to_disk`` wrote. From Python
+        column of paths or texts; a Hugging Face data set (``hf/NAME``, or a folder of one); shards of
+        WebDataset (``a-{000..003}.tar``, or a folder of tar files); any of them at an address of fsspec (``s3://``).
+        From Python
         also ``(X, y)``, an array (n, ...), lists of paths, texts, pictures or sounds (with ``targets``), a
         data frame, a torch ``Dataset`` of (input, label), or a Hugging Face ``Dataset``.
     text, path, label, group
@@ -191,7 +196,7 @@ def read_test(
     TopgraftError
         As for :func:`read`; if a label is none of ``data.classes``; or at an overlap.
     """
-    is_table = _may_be_table(source)
+    is_table = has_columns(source)
     test = read(
         source,
         **(data.columns if is_table else {}),
@@ -252,12 +257,6 @@ def overlap(test: Data, data: Data, *, near: bool = True) -> list[tuple[int, int
     return sorted({*pairs, *((rest[i], j) for i, j in more)})
 
 
-def _may_be_table(source: Any) -> bool:
-    if isinstance(source, (str, os.PathLike)):
-        return is_table_name(os.fspath(source)) or (Path(source) / "dataset_info.json").is_file()
-    return hasattr(source, "columns") or hasattr(source, "column_names")
-
-
 def _read_path(given: str, *, one_class: bool, kind: Kind | None) -> Found | Table:
     path = Path(given)
     if not given.strip() or "\0" in given:
@@ -265,14 +264,18 @@ def _read_path(given: str, *, one_class: bool, kind: Kind | None) -> Found | Tab
         raise TopgraftError(
             f"A path {what} was given. Expected a folder with one folder a class, or a table."
         )
-    refuse_missing(path, printable(given))
+    if is_address(given):
+        place = here(given)
+        with place.told():
+            found = _read_path(place.path, one_class=one_class, kind=kind)
+        place.renamed(found)
+        return found
+    if (table := table_at(given)) is not None:
+        return table
     if path.is_dir():
-        saved = open_saved(path, printable(given))
-        return saved if saved is not None else read_folder(path, one_class=one_class, kind=kind)
+        return read_folder(path, one_class=one_class, kind=kind)
     if not path.is_file():
         raise TopgraftError(f"{given} is neither a file nor a folder.")
-    if is_table_name(path.name):
-        return read_table(path, printable(given))
     one = kind_of(path.name)
     what = f"is one {one}" if one else f'ends in "{path.suffix}"'
     raise TopgraftError(
@@ -293,6 +296,10 @@ def _of_table(
 ) -> Found:
     if modality == "array":
         raise TopgraftError(f"{table.origin} is a table of texts or paths; arrays are given from Python.")
+    told = {"text": text, "path": path, "label": label, "group": group}
+    named = {use: name for use, name in told.items() if name is not None}
+    if table.names is not None:
+        text, path, label = choose_fields(table, text=text, path=path, label=label, modality=modality)
     columns = choose_columns(table, text=text, path=path, label=label, group=group, modality=modality)
     if modality is not None and (as_kind(modality) is not None) != ("path" in columns):
         raise TopgraftError(f"{table.origin} is read as {columns}, which are not {modality}s.")
@@ -301,20 +308,14 @@ def _of_table(
     inputs: Sequence[Any]
     kind = (as_kind(modality) or table.kind(columns["path"])) if "path" in columns else None
     if kind is not None:
-        cells = table.column(columns["path"])
-        folder = table.folder
-        if isinstance(cells, list):
-            inputs = [file_cell(cell, folder, kind) for cell in cells]
-            names = [
-                printable(str(v)) if isinstance(v, Path) else row for v, row in zip(inputs, rows, strict=True)
-            ]
-        else:
-            inputs = _Files(cells, folder, kind)
+        inputs, called = column_files(table, columns["path"], kind)
+        names = rows if called is None else called
     else:
         inputs = [
             cell if cell is None or isinstance(cell, str) else _as_text(cell)
             for cell in table.column(columns["text"])[:]
         ]
+        names = rows if table.names is None else table.names(table.column(columns["text"]))
     labels = table.label_columns(columns["label"])
     first = table.cells(labels[0])
     if separator is not None and len(labels) == 1 and labels[0] not in table.classes:
@@ -329,7 +330,7 @@ def _of_table(
         label_names=tuple(labels),
         separator=separator or "",
         groups=table.cells(columns["group"]) if "group" in columns else None,
-        columns=columns,
+        columns=columns if table.names is None else named,  # others are usual in shards, whatever is in them
         notes=table.notes,
         order=table.classes.get(columns["label"]),
     )
@@ -340,16 +341,3 @@ def _as_text(cell: Any) -> Any:
     if isinstance(cell, float) and np.isnan(cell):
         return None
     return str(cell) if isinstance(cell, (int, float)) else cell
-
-
-class _Files(Sequence[Any]):
-    """A column of pictures or sounds that are read when they are asked for."""
-
-    def __init__(self, cells: Sequence[Any], folder: Path, kind: Kind) -> None:
-        self.cells, self.folder, self.kind = cells, folder, kind
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-    def __getitem__(self, index: Any) -> Any:
-        return file_cell(self.cells[int(index)], self.folder, self.kind)

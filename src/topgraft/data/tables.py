@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from topgraft.data.example import ExampleError
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.notes import listed
 from topgraft.errors import TopgraftError, did_you_mean
+
+if TYPE_CHECKING:
+    from topgraft.data.remote import Here
 
 ENDINGS = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of the names of tables."""
@@ -41,6 +45,12 @@ class Table:
         What was decided while reading.
     kinds
         What a column of files holds, where the source itself says it (Hugging Face's ``Image``, ``Audio``).
+    stays_inside
+        Whether paths in the cells may not lead out of ``folder``: someone else wrote them.
+    names
+        Of shards: what the examples are called whose inputs stand in a column.
+    here
+        Where it was fetched to, if it comes from elsewhere.
     """
 
     origin: str
@@ -49,6 +59,9 @@ class Table:
     classes: dict[str, tuple[str, ...]]
     notes: list[str]
     kinds: dict[str, Kind] = field(default_factory=dict)
+    stays_inside: bool = False
+    names: Callable[[Sequence[Any]], list[str]] | None = None
+    here: Here | None = None
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -113,7 +126,7 @@ def cell_text(cell: Any, names: Sequence[str] | None = None) -> str | None:
     >>> cell_text("NA"), cell_text(3), cell_text("  "), cell_text(float("nan")), cell_text(1, ["no", "yes"])
     ('NA', '3', None, None, 'yes')
     """
-    if cell is None or (isinstance(cell, float) and cell != cell):  # noqa: PLR0124 (only NaN differs from itself)
+    if cell is None or isinstance(cell, ExampleError) or (isinstance(cell, float) and cell != cell):  # noqa: PLR0124 (only NaN differs from itself)
         return None
     if names is not None and isinstance(cell, int) and not isinstance(cell, bool):
         return names[cell] if 0 <= cell < len(names) else None
@@ -290,7 +303,7 @@ def choose_columns(
             chosen[use] = name
     guessed = []
     if "label" not in chosen and needs_label:
-        usual = obvious(table.columns, LABELS, taken=chosen.values())
+        usual = obvious(table.columns, LABELS, taken=chosen.values()) or _one(table.classes, chosen)
         if usual is not None:
             chosen["label"] = usual
             guessed.append(f'labels are read from the column "{usual}"')
@@ -319,6 +332,8 @@ def choose_columns(
 def _inputs(table: Table, chosen: dict[str, str], modality: str | None) -> tuple[str, str]:
     text = None if as_kind(modality) else obvious(table.columns, TEXTS, taken=chosen.values())
     path = None if modality == "text" else obvious(table.columns, PATHS, taken=chosen.values())
+    if path is None and modality != "text":
+        path = _one(table.kinds, chosen)
     if path is not None and (text is None or _looks_like_files(table, path)):
         return "path", path
     if text is not None:
@@ -338,6 +353,12 @@ def obvious(columns: Iterable[str], usual: Sequence[str], *, taken: Iterable[str
     used = set(taken)
     by_fold = {name.strip().casefold(): name for name in reversed(list(columns)) if name not in used}
     return next((by_fold[name] for name in usual if name in by_fold), None)
+
+
+def _one(declared: Iterable[str], chosen: dict[str, str]) -> str | None:
+    """The one column that the source itself declares, if it is one."""
+    left = [name for name in declared if name not in chosen.values()]
+    return left[0] if len(left) == 1 else None
 
 
 def _other(table: Table, chosen: dict[str, str]) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from topgraft.data.example import ChangedError
+from topgraft.data.lazily import Joined, Picked, is_file
 from topgraft.errors import TopgraftError
 
 if TYPE_CHECKING:
@@ -61,9 +62,9 @@ class Data:
         One an example: the path as given (folder + relative path), or the row number, ``"0"`` for
         the first row of data.
     inputs
-        Pictures: paths (from Python also Pillow pictures, arrays or the bytes of a file). Texts:
-        ``str``. Sounds: paths (from Python also the bytes of a file or
-        :class:`topgraft.data.sounds.Sound`). Arrays: one float32 array (n, ...). Rows:
+        Pictures: paths, or :class:`topgraft.data.lazily.Member` of shards (from Python also Pillow
+        pictures, arrays or the bytes of a file). Texts: ``str``. Sounds: as pictures, or
+        :class:`topgraft.data.sounds.Sound`. Arrays: one float32 array (n, ...). Rows:
         :class:`topgraft.data.columns.Rows`.
     classes
         Names of the classes; empty when unlabelled, and where targets are numbers.
@@ -240,8 +241,10 @@ class Data:
             return row
         from topgraft.data.pictures import as_rgb, content_of, open_picture, unchanged
 
-        if isinstance(value, (str, os.PathLike)):
+        if is_file(value):
             value = unchanged(value, self.digests[index])
+        elif isinstance(value, bytes) and hashlib.sha256(value).hexdigest() != self.digests[index]:
+            raise ChangedError(self.names[index])  # the table that it is read from is another one now
         if self.modality == "sound":
             from topgraft.data.sounds import sound_of
 
@@ -253,14 +256,28 @@ class Data:
 
 
 def taken(inputs: Inputs, indices: NDArray[np.int64]) -> Inputs:
-    """Some of the inputs, in the order of ``indices``; arrays and rows stay what they are."""
+    """Some of the inputs, in the order of ``indices``.
+
+    Arrays and rows stay what they are, and what reads on demand goes on doing so.
+    """
     from topgraft.data.columns import Rows
 
     if isinstance(inputs, np.ndarray):
         return inputs[indices]
     if isinstance(inputs, Rows):
         return inputs.take(indices)
-    return [inputs[int(i)] for i in indices]
+    if isinstance(inputs, (list, tuple)):
+        return [inputs[int(i)] for i in indices]
+    return Picked(inputs, indices)
+
+
+def together(first: Inputs, second: Inputs) -> Inputs:
+    """The inputs of two data sets of one kind, one after the other."""
+    if isinstance(first, np.ndarray):
+        return np.concatenate([first, np.asarray(second)])
+    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
+        return [*first, *second]
+    return Joined(first, second)
 
 
 def differ(targets: NDArray[Any], indices: Iterable[int]) -> bool:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, TextIO
 
 from topgraft.data.example import ExampleError
-from topgraft.data.folders import Walk, files_below, is_wanted, printable, refuse_missing
+from topgraft.data.folders import Walk, files_below, is_wanted, printable
 from topgraft.data.kinds import as_kind
 from topgraft.data.notes import listed
-from topgraft.data.objects import file_cell, open_saved
+from topgraft.data.objects import column_files, file_cell
+from topgraft.data.places import has_columns, table_at
+from topgraft.data.remote import here, is_address
 from topgraft.data.sounds import reader
-from topgraft.data.tables import ENDINGS, PATHS, TEXTS, Table, is_table_name, read_table
+from topgraft.data.tables import ENDINGS, PATHS, TEXTS, Table
 from topgraft.data.types import Modality
 from topgraft.errors import TopgraftError
 
@@ -79,7 +81,7 @@ def rows(
         raise TopgraftError(
             f"{odd[0]}: this model takes rows of a table. Expected {', '.join(ENDINGS)} or -."
         )
-    several = sum(is_table_name(s) or s == "-" for s in sources) > 1
+    several = sum(s == "-" or has_columns(s) for s in sources) > 1
     parts = [_rows_of(s, modality, column, f"{s}:" if several else "", stdin or sys.stdin) for s in sources]
     return chain.from_iterable(parts)
 
@@ -90,11 +92,13 @@ def _rows_of(
     """Checks at once, and gives what yields the rows."""
     if source == "-":
         return _of_lines(stdin, modality, column, prefix)
+    if is_address(source) and not has_columns(source):
+        place = here(source)
+        with place.told():
+            found = _rows_of(place.path, modality, column, prefix, stdin)
+        return (replace(row, name=place.said(row.name)) for row in found)
     path = Path(source)
-    refuse_missing(path, printable(source))
-    saved = open_saved(path, printable(source)) if path.is_dir() else None
-    if saved is not None or (is_table_name(path.name) and path.is_file()):
-        table = saved if saved is not None else read_table(path, printable(source))
+    if (table := table_at(source)) is not None:
         if modality == "row":
             return _of_rows(table, prefix)
         return _of_table(table, _column(table, modality, column), modality, prefix)
@@ -106,10 +110,10 @@ def _rows_of(
         )
     if path.is_dir():
         walk = Walk(kind)
-        found = list(files_below(path, walk))
-        if not found:
+        paths = list(files_below(path, walk))
+        if not paths:
             raise TopgraftError(f"{source} holds no {kind}s. {' '.join(walk.notes())}".rstrip())
-        return (Row(printable(str(p)), p) for p in found)
+        return (Row(printable(str(p)), p) for p in paths)
     if not is_wanted(path.name, kind) and path.is_file() and path.suffix:
         return iter([Row(printable(source), None, f'not a {kind} (its name ends in "{path.suffix}")')])
     return iter([Row(printable(source), path)])
@@ -119,7 +123,7 @@ def _column(table: Table, modality: Modality, column: str | None) -> str:
     if column is not None:
         table.column(column)
         return column
-    usual = TEXTS if modality == "text" else PATHS
+    usual = ("txt", *TEXTS) if modality == "text" else PATHS
     by_fold = {name.strip().casefold(): name for name in table.columns}
     name = next((by_fold[u] for u in usual if u in by_fold), None)
     if name is None and len(table.columns) == 1:
@@ -134,13 +138,24 @@ def _column(table: Table, modality: Modality, column: str | None) -> str:
 
 
 def _of_table(table: Table, column: str, modality: Modality, prefix: str) -> Iterator[Row]:
-    for i, cell in enumerate(table.column(column)):
-        yield _row(f"{prefix}{i}", cell, modality, table.folder)
+    kind = as_kind(modality)
+    if kind is None:
+        cells = table.column(column)
+        called = None if table.names is None else table.names(cells)
+        for i, cell in enumerate(cells):
+            yield text_row(f"{prefix}{i}" if called is None else called[i], cell)
+        return
+    inputs, names = column_files(table, column, kind)
+    for i, value in enumerate(inputs):
+        is_numbered = names is None or names[i] == str(i)
+        name = f"{prefix}{i}" if names is None or is_numbered else names[i]
+        is_error = isinstance(value, ExampleError)
+        yield Row(name, None, value.reason) if is_error else Row(name, value)
 
 
 def _is_table(source: str) -> bool:
     path = Path(source)
-    return not path.exists() or path.is_dir() or is_table_name(path.name)
+    return not path.exists() or path.is_dir() or has_columns(source)
 
 
 def _of_rows(table: Table, prefix: str) -> Iterator[Row]:
@@ -157,6 +172,8 @@ def text_row(name: str, cell: Any) -> Row:
     >>> text_row("0", "a film"), text_row("1", " ").error, text_row("2", ["a"]).error
     (Row(name='0', value='a film', error=None, digest=None), 'an empty text', 'a list, not a text')
     """
+    if isinstance(cell, ExampleError):
+        return Row(name, None, cell.reason)
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return Row(name, None, "an empty text")
     if not isinstance(cell, (str, int, float)):

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from topgraft.backbones.described import Preprocess
+from topgraft.data.lazily import Member
 from topgraft.data.types import Data
 from topgraft.workers import Item
 
@@ -68,7 +69,7 @@ class Batch(Item):
                 modality=data.modality,
                 origin=data.origin,
                 names=tuple(data.names[i] for i in rows),
-                inputs=[str(Path(v).absolute()) if isinstance(v, (str, os.PathLike)) else v for v in inputs]
+                inputs=[_absolute(value) for value in inputs]
                 if data.modality in ("picture", "sound")
                 else inputs,
                 classes=(),
@@ -86,7 +87,9 @@ class Batch(Item):
 
     def lacks(self) -> tuple[str, ...]:
         """Files of pictures and sounds that this process can't find."""
-        return tuple(path for path in self._paths() if not os.path.exists(path))
+        missing = [path for path in self._paths() if not os.path.exists(path)]
+        shards = {value.shard for value in self.data.inputs if isinstance(value, Member)}
+        return (*missing, *sorted(shard for shard in shards if not os.path.exists(shard)))
 
     def filled(self) -> Batch:
         """With the content of the files, which must be what it was when they were read.
@@ -100,7 +103,9 @@ class Batch(Item):
 
         paths = set(self._paths())
         inputs = [
-            unchanged(value, digest) if isinstance(value, str) and value in paths else value
+            unchanged(value, digest)
+            if isinstance(value, Member) or (isinstance(value, str) and value in paths)
+            else value
             for value, digest in zip(self.data.inputs, self.data.digests, strict=True)
         ]
         return Batch(replace(self.data, inputs=inputs))
@@ -109,3 +114,10 @@ class Batch(Item):
         if self.data.modality not in ("picture", "sound"):
             return []
         return [value for value in self.data.inputs if isinstance(value, str)]
+
+
+def _absolute(value: Any) -> Any:
+    """A file by its absolute path, also inside a shard; anything else as it is."""
+    if isinstance(value, Member):
+        return replace(value, shard=str(Path(value.shard).absolute()), said=value.said or value.shard)
+    return str(Path(value).absolute()) if isinstance(value, (str, os.PathLike)) else value

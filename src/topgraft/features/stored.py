@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ from topgraft.files import DamagedFile, read_json, sweep, told
 
 SHARD = re.compile(r"[0-9a-f]{64}" + re.escape(SUFFIX))
 DESCRIPTION = "description.json"
+FILES, INDEX = "files", "files.json"
+"""Of what was fetched: the folder of the files, and what is known of them."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -67,6 +70,8 @@ class Stored:
         if kind == "state" and isinstance(cut, int):
             view = self.description.get("view")
             return f"states at cut {cut}{self._place(cut)}{f', view {view}' if view else ''}"
+        if kind == "fetched":
+            return f"fetched from {self.description.get('address')}"
         if kind == "converted" and isinstance(cut, int):
             return f"a converted network, {cut} blocks"
         return "unlike what this version stores" if self.description else "unknown: no description"
@@ -101,7 +106,9 @@ class Stored:
         return f"{self.what}{of}"
 
     def examples(self) -> int:
-        """How many examples it holds, by the headers of its shards; damaged ones are left out."""
+        """How many examples it holds, by the headers of its shards; of what was fetched, how many files."""
+        if self.description.get("what") == "fetched":
+            return sum(len(files) for _, _, files in os.walk(self.folder / FILES))
         digests: set[str] = set()
         for path in _paths(self.folder):
             if SHARD.fullmatch(path.name):
@@ -150,7 +157,9 @@ def remove(shelf: Stored, *, but_here: bool = False) -> bool:
             return False
         with told(shelf.folder):
             for path in sorted(_paths(shelf.folder), key=lambda path: path.name == DESCRIPTION):
-                if SHARD.fullmatch(path.name) or path.name == DESCRIPTION:
+                if path.name == FILES and path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif SHARD.fullmatch(path.name) or path.name in (DESCRIPTION, INDEX):
                     path.unlink(missing_ok=True)
             sweep(shelf.folder)
         with contextlib.suppress(OSError):  # not empty: something there is not ours
@@ -165,13 +174,23 @@ def _paths(folder: Path) -> list[Path]:
         return []
 
 
+def _below(folder: str) -> int:
+    """Bytes of the files in a folder and below it."""
+    total = 0
+    for here, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(here, name)).st_size  # noqa: PTH118 (text is quicker)
+    return total
+
+
 def _seen(folder: Path) -> Stored:
     total, used = 0, 0.0
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):
                 seen = entry.stat(follow_symlinks=False)
-                total += seen.st_size
+                total += _below(entry.path) if entry.name == FILES else seen.st_size
                 if SHARD.fullmatch(entry.name) or entry.name == DESCRIPTION:
                     used = max(used, seen.st_mtime)
     return Stored(folder, total, used)
