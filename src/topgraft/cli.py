@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable
-from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -15,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from topgraft import cache, comparing, listing, model_commands, options
+from topgraft.configuration import in_force
 from topgraft.console import say_json
-from topgraft.errors import TopgraftError, TopgraftWarning
+from topgraft.errors import TopgraftError
+from topgraft.program import EPILOG, Program
 from topgraft.stopped import Commands, Stopped, last_words
 from topgraft.stopping import gently, said
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from topgraft.console import Console
     from topgraft.data.types import Data
 
-app = typer.Typer(
+app = Program(
     name="topgraft",
     cls=Commands,
+    epilog=EPILOG,
     help="Reuse a pretrained network for your own pictures, texts or sounds, its depth chosen on evidence.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -60,13 +61,6 @@ def _console(*, json: bool, quiet: bool) -> Console:
     from topgraft.console import Console
 
     return Console.for_command(json=json, quiet=quiet)
-
-
-def _say_warning(usual: Callable[..., None], quiet: bool, message: Any, *where: Any) -> None:  # noqa: FBT001
-    if not isinstance(message, TopgraftWarning):
-        usual(message, *where)
-    elif not quiet:
-        typer.echo(f"Warning   {message}", err=True)
 
 
 def _read(
@@ -334,7 +328,7 @@ def fit(
     else:
         from topgraft.fit import fit as run_fit
 
-        document = run_fit(data, out, on=on, **told).result
+        document = run_fit(data, out, on=on, told_by=in_force(), **told).result
     if json:
         say_json(document)
 
@@ -383,10 +377,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack signs that tables have
     run: Callable[..., Any] = app
-    quiet = not {"--quiet", "-q"}.isdisjoint(given)
     command = next((word for word in given if not word.startswith("-")), None)
-    with gently(last_words(command)), warnings.catch_warnings():
-        warnings.showwarning = partial(_say_warning, warnings.showwarning, quiet)
+    with gently(last_words(command)):
         try:
             run(given)
         except TopgraftError as error:

@@ -166,6 +166,7 @@ def finish(
             "search": shorts(at.plan.decisions),
             "history": None if history is None else history.to_json()["epochs"],
             "best_epoch": None if history is None else history.best,
+            "configuration": None if at.told_by is None else at.told_by.to_json(),
             "versions": versions(),
         }
     )

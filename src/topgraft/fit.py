@@ -13,6 +13,7 @@ from torch import nn
 from topgraft.backbones.loading import reads_rows
 from topgraft.backbones.types import PRETRAINED, Backbone
 from topgraft.choices import resolve_freeze, resolve_keep
+from topgraft.configuration import Told
 from topgraft.console import Console
 from topgraft.data import read
 from topgraft.data.types import Data, Task
@@ -109,6 +110,7 @@ def fit(
     store: Store | None = None,
     console: Console | None = None,
     on: str | None = None,
+    told_by: Told | None = None,
     **options: Any,
 ) -> Run:
     """From labelled examples to a saved model, its depth chosen on evidence.
@@ -137,6 +139,8 @@ def fit(
         Where results and progress are written; nowhere by default.
     on
         Where the pass and the probes run, see :func:`topgraft.workers.working_on`; here by default.
+    told_by
+        What of all this a configuration file said, for the records; no number depends on it.
     **options
         See :class:`topgraft.settings.Settings`.
 
@@ -192,8 +196,8 @@ def fit(
             if start.rivals:
                 ready = settle_backbone(start, run, decided, store, console, began)
                 settings = ready.settings
-            decided.tell({name: settings.to_json()[name] for name in REPEATED})
-            result = Job(ready, run, decided, store, console, began).go()
+            decided.tell({name: settings.to_json()[name] for name in REPEATED}, by=told_by)
+            result = Job(ready, run, decided, store, console, began, told_by=told_by).go()
         result["on"] = ran()
     return Run(run.path, result)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from topgraft.calibration import NOT_CALIBRATED, Calibration
+from topgraft.configuration import Told
 from topgraft.console import Console, duration
 from topgraft.cost import Costs
 from topgraft.features.shelf import Shelf
@@ -65,6 +66,8 @@ class Underway:
     searched
         Marks ``(n,)`` of the examples by which the choice was made, see :func:`topgraft.objective.marks`: out
         of fold for a probe, on the validation part for a training.
+    told_by
+        What of the command a configuration file said.
     """
 
     ready: Prepared
@@ -80,6 +83,7 @@ class Underway:
     health: dict[str, Any] | None = None
     calibration: Calibration = NOT_CALIBRATED
     searched: Array = field(default_factory=lambda: np.zeros(0))
+    told_by: Told | None = None
 
     @property
     def settings(self) -> Settings:
