@@ -7,12 +7,11 @@ import sys
 import time
 from collections.abc import Callable
 from io import TextIOWrapper
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from topgraft import cache, comparing, listing, model_commands, options
+from topgraft import cache, comparing, dataless, listing, model_commands, options
 from topgraft.configuration import in_force
 from topgraft.console import say_json
 from topgraft.errors import TopgraftError
@@ -100,30 +99,7 @@ def _must_run_here(on: str | None, *, dry_run: bool) -> None:
         raise TopgraftError(f"--dry-run measures this machine: leave --on {on} away.")
 
 
-@app.command()
-def layers(
-    backbone: Annotated[str, typer.Argument(help="timm/NAME, hf/NAME-or-folder, torchvision/NAME, …")],
-    weights: options.WeightsOption = "none",
-    keep: options.ShownKeep = None,
-    freeze: options.ShownFreeze = None,
-    svg: options.Svg = None,
-    *,
-    why: options.Why = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-) -> None:
-    """Show a network as a chain of blocks, and where keep and freeze fall.
-
-    Example: topgraft layers timm/tf_efficientnet_lite0
-    """
-    del debug
-    from topgraft.layers import run_layers
-
-    shown = _console(json=json, quiet=quiet or json)
-    document = run_layers(backbone, weights, keep=keep, freeze=freeze, svg=svg, why=why, console=shown)
-    if json:
-        say_json(document)
+app.command()(dataless.layers)
 
 
 @app.command()
@@ -255,6 +231,8 @@ def fit(
     seed: options.Seed = 0,
     plan: options.PlanOption = None,
     on: options.On = None,
+    track: options.Track = None,
+    track_to: options.TrackTo = None,
     *,
     allow_overlap: options.Overlap = False,
     tune_norms: options.TuneNorms = False,
@@ -273,6 +251,8 @@ def fit(
     """
     del debug
     _must_run_here(on, dry_run=dry_run)
+    if track and dry_run:
+        raise TopgraftError(f"--dry-run finds nothing to track: leave --track {track[0]} away.")
     told: dict[str, Any] = {
         "test": test,
         "allow_overlap": allow_overlap,
@@ -328,7 +308,8 @@ def fit(
     else:
         from topgraft.fit import fit as run_fit
 
-        document = run_fit(data, out, on=on, told_by=in_force(), **told).result
+        told |= {"on": on, "told_by": in_force(), "track": track or (), "track_to": track_to}
+        document = run_fit(data, out, **told).result
     if json:
         say_json(document)
 
@@ -340,33 +321,12 @@ for command in (
     model_commands.export,
     model_commands.serve,
     comparing.compare,
+    dataless.demo,
+    listing.backbones,
 ):
     app.command()(command)
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")] = Path("demo.topgraft"),
-    budget: options.Budget = 60.0,
-    seed: options.Seed = 0,
-    *,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-) -> None:
-    """The whole job on the packaged pictures, then two of the untouched pictures predicted.
-
-    Example: topgraft demo
-    """
-    del debug
-    from topgraft.commands import run_demo
-
-    result = run_demo(out, budget=budget, seed=seed, console=_console(json=json, quiet=quiet))
-    if json:
-        say_json(result)
-
-
-app.command()(listing.backbones)
 app.add_typer(cache.app)
 
 

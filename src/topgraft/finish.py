@@ -170,6 +170,9 @@ def finish(
             "versions": versions(),
         }
     )
+    at.tracking.result(
+        result["scores"], keep=keep, freeze=freeze, trained_parameters=trained, seconds=seconds
+    )
     write_json(run.path / "labels.json", list(ready.data.classes or ready.data.outputs))
     write_json(run.path / UNTOUCHED, untouched_json(ready.untouched, judged.said))
     picture = svg(chain.blocks, keep, freeze, title=ready.backbone.source)

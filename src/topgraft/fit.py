@@ -36,6 +36,7 @@ from topgraft.settings import REPEATED, Settings, agree
 from topgraft.show import backbone_lines, data_lines
 from topgraft.stages import AS_ASKED, Prepared, development_of, keep_evidence, load_for, prepare
 from topgraft.taps import resolve_taps
+from topgraft.tracking import Asked, tracking
 from topgraft.workers import working_on
 
 DEFAULT_SUFFIX = ".topgraft"
@@ -111,6 +112,8 @@ def fit(
     console: Console | None = None,
     on: str | None = None,
     told_by: Told | None = None,
+    track: Sequence[str] = (),
+    track_to: str | Path | None = None,
     **options: Any,
 ) -> Run:
     """From labelled examples to a saved model, its depth chosen on evidence.
@@ -141,6 +144,9 @@ def fit(
         Where the pass and the probes run, see :func:`topgraft.workers.working_on`; here by default.
     told_by
         What of all this a configuration file said, for the records; no number depends on it.
+    track, track_to
+        Who is told losses, rates and scores, too: ``tensorboard``, ``wandb``, ``mlflow``; and the folder or
+        address that they write to (``runs``). See :mod:`topgraft.tracking`.
     **options
         See :class:`topgraft.settings.Settings`.
 
@@ -158,6 +164,7 @@ def fit(
     console = console or Console()
     folder = Path(out) if out is not None else default_folder(source)
     RunFolder.check(folder, overwrite=overwrite)
+    trackers = Asked.of([track] if isinstance(track, str) else list(track), track_to)
     start = begin(
         source,
         test=test,
@@ -197,7 +204,14 @@ def fit(
                 ready = settle_backbone(start, run, decided, store, console, began)
                 settings = ready.settings
             decided.tell({name: settings.to_json()[name] for name in REPEATED}, by=told_by)
-            result = Job(ready, run, decided, store, console, began, told_by=told_by).go()
+            parameters = {
+                **settings.to_json(),
+                "backbone": ready.backbone.source,
+                "examples": len(ready.data),
+            }
+            with tracking(trackers, run.work, parameters, console) as told:
+                job = Job(ready, run, decided, store, console, began, told_by=told_by, tracking=told)
+                result = job.go()
         result["on"] = ran()
     return Run(run.path, result)
 

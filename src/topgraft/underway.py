@@ -26,6 +26,7 @@ from topgraft.run import RunFolder
 from topgraft.search import reads_views
 from topgraft.settings import Settings
 from topgraft.stages import Prepared, reuse
+from topgraft.tracking import Tracking
 from topgraft.workload import Speed
 
 SPEED = "speed.json"
@@ -68,6 +69,8 @@ class Underway:
         of fold for a probe, on the validation part for a training.
     told_by
         What of the command a configuration file said.
+    tracking
+        Who is told what is found, beside the console.
     """
 
     ready: Prepared
@@ -84,6 +87,7 @@ class Underway:
     calibration: Calibration = NOT_CALIBRATED
     searched: Array = field(default_factory=lambda: np.zeros(0))
     told_by: Told | None = None
+    tracking: Tracking = field(default_factory=Tracking)
 
     @property
     def settings(self) -> Settings:
