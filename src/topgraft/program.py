@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import logging
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
+from topgraft.completion import offered
 from topgraft.configuration import NAME, REFUSED, Key, Told, read_configuration, telling
 from topgraft.console import LABEL
 from topgraft.errors import TopgraftError, TopgraftWarning
@@ -169,6 +172,7 @@ def sharing(function: Callable[..., Any]) -> Callable[..., Any]:
     Of a group it is the function that runs before its commands, or alone where none of them was given.
     """
     signature = inspect.signature(function, eval_str=True)
+    signature = signature.replace(parameters=[_completed(p) for p in signature.parameters.values()])
     contexts = [n for n, parameter in signature.parameters.items() if parameter.annotation is typer.Context]
     here = contexts[0] if contexts else "context"
 
@@ -192,6 +196,17 @@ def sharing(function: Callable[..., Any]) -> Callable[..., Any]:
     run.__signature__ = signature.replace(parameters=whole)  # type: ignore[attr-defined]  # inspect's place
     run.__annotations__ = {each.name: each.annotation for each in whole}
     return run
+
+
+def _completed(parameter: inspect.Parameter) -> inspect.Parameter:
+    """With what a shell is offered for its values, if anything is."""
+    offer = offered(parameter.name)
+    kind, *infos = get_args(parameter.annotation) or (None,)
+    if offer is None or not any(isinstance(info, OptionInfo) for info in infos):
+        return parameter
+    own = copy.copy(next(info for info in infos if isinstance(info, OptionInfo)))
+    own.autocompletion = offer
+    return parameter.replace(annotation=Annotated[kind, own])
 
 
 def _name_of(context: typer.Context) -> str:
