@@ -60,6 +60,12 @@ class Run:
     folder: Path
     result: dict[str, Any]
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from topgraft.notebook import run
+
+        return run(self)
+
     @property
     def keep(self) -> int:
         """Blocks kept."""

@@ -150,6 +150,12 @@ class Plan:
         self.forecast = dict(forecast)
         self.write()
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from topgraft.notebook import plan
+
+        return plan(self)
+
     def reason(self, name: str) -> str:
         """Why the value is what it is."""
         return str(self.decisions[name]["reason"])
