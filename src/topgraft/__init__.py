@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from topgraft.backbones import load as load
     from topgraft.chain import Chain as Chain
     from topgraft.chain import State as State
+    from topgraft.console import Console as Console
     from topgraft.cost import Forecast as Forecast
     from topgraft.data import Data as Data
     from topgraft.data import assign_folds as assign_folds
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Backbone": "backbones",
     "Chain": "chain",
+    "Console": "console",
     "Data": "data",
     "DepthAdvice": "advise",
     "Evidence": "evidence",

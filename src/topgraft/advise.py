@@ -65,6 +65,12 @@ class DepthAdvice:
         document["p_best"] = {str(keep): share for keep, share in self.p_best.items()}
         return document
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from topgraft.notebook import advice
+
+        return advice(self)
+
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> DepthAdvice:
         """The advice that :meth:`to_json` wrote."""

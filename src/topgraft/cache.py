@@ -11,6 +11,7 @@ import typer
 
 from topgraft import options
 from topgraft.console import say_json
+from topgraft.program import EPILOG, Program, sharing
 
 if TYPE_CHECKING:
     from topgraft.console import Console
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 SHOWN = 8
 """Characters of a key that people are shown, more where they are needed to tell shelves apart."""
 
-app = typer.Typer(
+app = Program(
     name="cache",
+    epilog=EPILOG,
     help="List, bound or free the stored activations.\n\nExample: topgraft cache",
 )
 
@@ -35,6 +37,7 @@ Size = Annotated[
 
 
 @app.callback(invoke_without_command=True)
+@sharing
 def _cache(
     context: typer.Context,
     *,

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable
-from functools import partial
 from io import TextIOWrapper
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from topgraft import cache, comparing, listing, model_commands, options
+from topgraft import cache, comparing, dataless, listing, model_commands, options
+from topgraft.configuration import in_force
 from topgraft.console import say_json
-from topgraft.errors import TopgraftError, TopgraftWarning
+from topgraft.errors import TopgraftError
+from topgraft.program import EPILOG, Program
 from topgraft.stopped import Commands, Stopped, last_words
 from topgraft.stopping import gently, said
 
@@ -24,9 +23,10 @@ if TYPE_CHECKING:
     from topgraft.console import Console
     from topgraft.data.types import Data
 
-app = typer.Typer(
+app = Program(
     name="topgraft",
     cls=Commands,
+    epilog=EPILOG,
     help="Reuse a pretrained network for your own pictures, texts or sounds, its depth chosen on evidence.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -60,13 +60,6 @@ def _console(*, json: bool, quiet: bool) -> Console:
     from topgraft.console import Console
 
     return Console.for_command(json=json, quiet=quiet)
-
-
-def _say_warning(usual: Callable[..., None], quiet: bool, message: Any, *where: Any) -> None:  # noqa: FBT001
-    if not isinstance(message, TopgraftWarning):
-        usual(message, *where)
-    elif not quiet:
-        typer.echo(f"Warning   {message}", err=True)
 
 
 def _read(
@@ -106,30 +99,7 @@ def _must_run_here(on: str | None, *, dry_run: bool) -> None:
         raise TopgraftError(f"--dry-run measures this machine: leave --on {on} away.")
 
 
-@app.command()
-def layers(
-    backbone: Annotated[str, typer.Argument(help="timm/NAME, hf/NAME-or-folder, torchvision/NAME, …")],
-    weights: options.WeightsOption = "none",
-    keep: options.ShownKeep = None,
-    freeze: options.ShownFreeze = None,
-    svg: options.Svg = None,
-    *,
-    why: options.Why = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-) -> None:
-    """Show a network as a chain of blocks, and where keep and freeze fall.
-
-    Example: topgraft layers timm/tf_efficientnet_lite0
-    """
-    del debug
-    from topgraft.layers import run_layers
-
-    shown = _console(json=json, quiet=quiet or json)
-    document = run_layers(backbone, weights, keep=keep, freeze=freeze, svg=svg, why=why, console=shown)
-    if json:
-        say_json(document)
+app.command()(dataless.layers)
 
 
 @app.command()
@@ -265,6 +235,8 @@ def fit(
     seed: options.Seed = 0,
     plan: options.PlanOption = None,
     on: options.On = None,
+    track: options.Track = None,
+    track_to: options.TrackTo = None,
     *,
     allow_overlap: options.Overlap = False,
     tune_norms: options.TuneNorms = False,
@@ -283,6 +255,8 @@ def fit(
     """
     del debug
     _must_run_here(on, dry_run=dry_run)
+    if track and dry_run:
+        raise TopgraftError(f"--dry-run finds nothing to track: leave --track {track[0]} away.")
     told: dict[str, Any] = {
         "test": test,
         "allow_overlap": allow_overlap,
@@ -340,7 +314,8 @@ def fit(
     else:
         from topgraft.fit import fit as run_fit
 
-        document = run_fit(data, out, on=on, **told).result
+        told |= {"on": on, "told_by": in_force(), "track": track or (), "track_to": track_to}
+        document = run_fit(data, out, **told).result
     if json:
         say_json(document)
 
@@ -352,33 +327,12 @@ for command in (
     model_commands.export,
     model_commands.serve,
     comparing.compare,
+    dataless.demo,
+    listing.backbones,
 ):
     app.command()(command)
 
 
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")] = Path("demo.topgraft"),
-    budget: options.Budget = 60.0,
-    seed: options.Seed = 0,
-    *,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-) -> None:
-    """The whole job on the packaged pictures, then two of the untouched pictures predicted.
-
-    Example: topgraft demo
-    """
-    del debug
-    from topgraft.commands import run_demo
-
-    result = run_demo(out, budget=budget, seed=seed, console=_console(json=json, quiet=quiet))
-    if json:
-        say_json(result)
-
-
-app.command()(listing.backbones)
 app.add_typer(cache.app)
 
 
@@ -389,10 +343,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack signs that tables have
     run: Callable[..., Any] = app
-    quiet = not {"--quiet", "-q"}.isdisjoint(given)
     command = next((word for word in given if not word.startswith("-")), None)
-    with gently(last_words(command)), warnings.catch_warnings():
-        warnings.showwarning = partial(_say_warning, warnings.showwarning, quiet)
+    with gently(last_words(command)):
         try:
             run(given)
         except TopgraftError as error:

@@ -69,8 +69,17 @@ class Console:
             TimeElapsedColumn(),
         )
         # Rich would else send what is printed meanwhile, results included, to the progress's stream.
-        screen = Screen(file=self.progress_to)
-        with Progress(*columns, console=screen, redirect_stdout=False, redirect_stderr=False) as bars:
+        # A notebook is no terminal, yet redraws a line after \r; rich's own way there needs ipywidgets.
+        redraws = type(self.progress_to).__module__.startswith("ipykernel.") or None
+        screen = Screen(file=self.progress_to, force_jupyter=False, force_terminal=redraws)
+        often = 2 if redraws else 10
+        with Progress(
+            *columns,
+            console=screen,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            refresh_per_second=often,
+        ) as bars:
             task = bars.add_task(label, total=total)
             yield lambda done: bars.advance(task, done)
 

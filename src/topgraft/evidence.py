@@ -147,6 +147,12 @@ class Evidence:
         """The cut with the highest score; of equals the one that loses less, then the one that keeps less."""
         return min(self.cuts, key=lambda cut: (-cut.score, cut.loss, cut.keep))
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from topgraft.notebook import evidence
+
+        return evidence(self)
+
     def __getitem__(self, keep: int) -> CutEvidence:
         for cut in self.cuts:
             if cut.keep == keep:

@@ -168,8 +168,12 @@ def finish(
             "search": shorts(at.plan.decisions),
             "history": None if history is None else history.to_json()["epochs"],
             "best_epoch": None if history is None else history.best,
+            "configuration": None if at.told_by is None else at.told_by.to_json(),
             "versions": versions(),
         }
+    )
+    at.tracking.result(
+        result["scores"], keep=keep, freeze=freeze, trained_parameters=trained, seconds=seconds
     )
     write_json(run.path / "labels.json", list(ready.data.classes or ready.data.outputs))
     write_json(run.path / UNTOUCHED, untouched_json(ready.untouched, judged.said))

@@ -14,6 +14,7 @@ from torch import nn
 from topgraft.backbones.loading import reads_rows
 from topgraft.backbones.types import PRETRAINED, Backbone
 from topgraft.choices import resolve_freeze, resolve_keep
+from topgraft.configuration import Told
 from topgraft.console import Console
 from topgraft.data import read
 from topgraft.data.types import Data, Task
@@ -37,6 +38,7 @@ from topgraft.settings import REPEATED, Settings, agree
 from topgraft.show import backbone_lines, data_lines
 from topgraft.stages import AS_ASKED, Prepared, development_of, keep_evidence, load_for, prepare
 from topgraft.taps import resolve_taps
+from topgraft.tracking import Asked, tracking
 from topgraft.workers import working_on
 
 DEFAULT_SUFFIX = ".topgraft"
@@ -59,6 +61,12 @@ class Run:
 
     folder: Path
     result: dict[str, Any]
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from topgraft.notebook import run
+
+        return run(self)
 
     @property
     def keep(self) -> int:
@@ -111,6 +119,9 @@ def fit(
     store: Store | None = None,
     console: Console | None = None,
     on: str | None = None,
+    told_by: Told | None = None,
+    track: Sequence[str] = (),
+    track_to: str | Path | None = None,
     **options: Any,
 ) -> Run:
     """From labelled examples to a saved model, its depth chosen on evidence.
@@ -139,6 +150,11 @@ def fit(
         Where results and progress are written; nowhere by default.
     on
         Where the pass and the probes run, see :func:`topgraft.workers.working_on`; here by default.
+    told_by
+        What of all this a configuration file said, for the records; no number depends on it.
+    track, track_to
+        Who is told losses, rates and scores, too: ``tensorboard``, ``wandb``, ``mlflow``; and the folder or
+        address that they write to (``runs``). See :mod:`topgraft.tracking`.
     **options
         See :class:`topgraft.settings.Settings`.
 
@@ -156,6 +172,7 @@ def fit(
     console = console or Console()
     folder = Path(out) if out is not None else default_folder(source)
     RunFolder.check(folder, overwrite=overwrite)
+    trackers = Asked.of([track] if isinstance(track, str) else list(track), track_to)
     start = begin(
         source,
         test=test,
@@ -194,12 +211,20 @@ def fit(
             if start.rivals:
                 ready = settle_backbone(start, run, decided, store, console, began)
                 settings = ready.settings
-            decided.tell({name: settings.to_json()[name] for name in REPEATED})
-            job = Job(ready, run, decided, store, console, began)
+            decided.tell({name: settings.to_json()[name] for name in REPEATED}, by=told_by)
+            parameters = {
+                **settings.to_json(),
+                "backbone": ready.backbone.source,
+                "examples": len(ready.data),
+            }
+            nested = None
             if settings.nested:
                 each = settings.budget / (settings.nested + 1)
-                job.nested = run_parts(ready, run, store, console, _whole(store), seconds=each)
-            result = job.go()
+                nested = run_parts(ready, run, store, console, _whole(store), seconds=each)
+            with tracking(trackers, run.work, parameters, console) as told:
+                job = Job(ready, run, decided, store, console, began, told_by=told_by, tracking=told)
+                job.nested = nested
+                result = job.go()
         result["on"] = ran()
     return Run(run.path, result)
 

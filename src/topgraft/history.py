@@ -127,6 +127,12 @@ class History:
         """The history as plain JSON."""
         return asdict(self)
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from topgraft.notebook import history
+
+        return history(self)
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> History:
         """The history that :meth:`to_json` wrote."""

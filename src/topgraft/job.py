@@ -22,7 +22,7 @@ from topgraft.features.sources import Source, ViewSource
 from topgraft.features.trial import Choice
 from topgraft.finish import finish
 from topgraft.graft import Graft
-from topgraft.history import History
+from topgraft.history import Epoch, History
 from topgraft.mixup import alpha_for
 from topgraft.objective import marks
 from topgraft.rehearsal import candidate, candidates, is_live
@@ -79,6 +79,7 @@ class Job(Underway):
                 features, ready.development, ready.fold_of, path=self.run.path / "evidence.json"
             )
         probing = time.monotonic() - began
+        self.tracking.evidence(evidence)
         if was_there:
             self.note_reuse("probe", len(evidence.cuts), 0.0)
             self.ledger.forget("probes")
@@ -207,7 +208,9 @@ class Job(Underway):
             if not head_trains:
                 return search.frozen_graft(material, keep), trial.history, keep
             source, _ = search.source_at(material, keep, freeze)
-            graft, trial = self._trial(material, keep, freeze, source, epochs, from_start=True)
+            graft, trial = self._trial(
+                material, keep, freeze, source, epochs, from_start=True, series="training-head"
+            )
         if trial.logits is not None:
             wanted = material.targets[material.validation]
             self.calibration = Calibration.of_outputs(trial.logits.numpy(), wanted.numpy())
@@ -223,6 +226,7 @@ class Job(Underway):
         epochs: int,
         *,
         from_start: bool,
+        series: str = "training",
     ) -> tuple[Graft, search.Trial]:
         """Train on the training part, for as many epochs as the plan says or time allows."""
         plan, done, began = self.plan, f"epochs_done_at_{freeze}", time.monotonic()
@@ -232,6 +236,11 @@ class Job(Underway):
             "start_counts",
             lambda: (from_start, "whether the weights before the first step may be the best ones"),
         )
+
+        def advance(epoch: Epoch) -> None:
+            bar(1 if epoch.number else 0)
+            self.tracking.epoch(series, epoch)
+
         with self.console.progress("Training", epochs, "epochs") as bar:
             graft, trial = search.run_trial(
                 material,
@@ -243,9 +252,10 @@ class Job(Underway):
                 checkpoint=self.run.work / f"trial-{freeze}.safetensors",
                 deadline=deadline,
                 from_start=counts,
-                advance=lambda e: bar(1 if e.number else 0),
+                advance=advance,
             )
         history = trial.history
+        self.tracking.history(series, history)
         plan.decide(done, lambda: (len(history.epochs) - 1, history.stopped))
         spent = sum(e.seconds for e in history.epochs[: history.resumed + 1])
         self.note_reuse("training", history.resumed, spent)

@@ -124,6 +124,13 @@ Scorers = Annotated[
     list[str] | None,
     typer.Option("--score", help="Also tell this score, by scikit-learn's name for it; may be repeated."),
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(help="Also tell losses, rates and scores to tensorboard, wandb or mlflow; may be repeated."),
+]
+TrackTo = Annotated[
+    str | None, typer.Option(help="Folder that they write to (default: runs), or mlflow's address.")
+]
 Prefer = Annotated[str, typer.Option(help="Of depths as good as the best: small, fast or accuracy.")]
 TuneNorms = Annotated[bool, typer.Option(help="Let batch norms of trainable blocks renew statistics.")]
 Normalise = Annotated[bool, typer.Option(help="Let the head learn on standardised features.")]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from topgraft.configuration import Told
 from topgraft.errors import TopgraftError
 from topgraft.files import read_json, write_json
 
 Value = TypeVar("Value")
+log = logging.getLogger(__name__)
 FORM = 1
 KINDS = {
     "a whole number from 0 on": (
@@ -131,20 +134,29 @@ class Plan:
         """The value decided for ``name``: what stands already, or what ``make`` gives with its reason."""
         if name not in self.decisions:
             value, reason = make()
+            log.info("%s = %s: %s", name, value, reason, extra={"label": "Decided"})
             self.decisions[name] = {"value": value, "reason": reason}
             self.write()
         return cast("Value", self.decisions[name]["value"])
 
-    def tell(self, values: Mapping[str, Any]) -> None:
-        """Note what the user told, where nothing stands yet, and write the file."""
+    def tell(self, values: Mapping[str, Any], by: Told | None = None) -> None:
+        """Note what the user told, by the command or by a file, where nothing stands yet; write the file."""
+        in_file = set() if by is None else {name.replace("-", "_") for name in by.values}
         for name, value in values.items():
-            self.decisions.setdefault(name, {"value": value, "reason": "as told"})
+            reason = f"as told by {by.file}" if by is not None and name in in_file else "as told"
+            self.decisions.setdefault(name, {"value": value, "reason": reason})
         self.write()
 
     def foretell(self, forecast: Mapping[str, Any]) -> None:
         """Note what the work is said to cost, and write the file."""
         self.forecast = dict(forecast)
         self.write()
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from topgraft.notebook import plan
+
+        return plan(self)
 
     def reason(self, name: str) -> str:
         """Why the value is what it is."""

@@ -17,6 +17,7 @@ from topgraft.console import Console, counted, duration, percent
 from topgraft.cost import Candidate
 from topgraft.errors import RunningError
 from topgraft.files import DamagedFile, read_json, write_json
+from topgraft.history import Epoch
 from topgraft.objective import are_numbers, marks
 from topgraft.rehearsal import candidate
 from topgraft.stages import MARGIN
@@ -305,6 +306,11 @@ def _train(at: Underway, material: search.Material, keep: int, freeze: int, epoc
     views = at.views(keep, freeze)
     label, name = f"freeze {freeze}" + (f", seed {seed}" if seed else ""), name_of(freeze, epochs, seed)
     own = replace(material, settings=replace(material.settings, seed=material.settings.seed + seed))
+
+    def advance(epoch: Epoch) -> None:
+        bar(1 if epoch.number else 0)
+        at.tracking.epoch(f"search/{name}", epoch)
+
     with at.console.progress("Trying", epochs, label) as bar:
         source, _ = search.source_at(own, keep, freeze, views=views)
         _, trial = search.run_trial(
@@ -317,8 +323,9 @@ def _train(at: Underway, material: search.Material, keep: int, freeze: int, epoc
             checkpoint=at.run.work / f"{name.replace('_', '-')}.safetensors",
             deadline=time.monotonic() + at.left / 2,
             from_start=False,
-            advance=lambda epoch: bar(1 if epoch.number else 0),
+            advance=advance,
         )
+    at.tracking.history(f"search/{name}", trial.history)
     assert trial.logits is not None
     wanted = material.targets[list(material.validation)]
     lost = search.losses_of(trial.logits.numpy(), wanted.numpy())

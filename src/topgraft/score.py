@@ -30,6 +30,12 @@ class Score:
     high: float
     n: int
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from topgraft.notebook import scores
+
+        return scores(self)
+
 
 @dataclass(frozen=True)
 class ClassScore:

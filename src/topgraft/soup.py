@@ -138,6 +138,8 @@ def refitted(at: Underway, material: Material, graft: Graft, trial: Trial, sourc
             advance=lambda e: bar(1 if e.number else 0),
         )
     spent = sum(e.seconds for one in again for e in one.epochs[: one.resumed + 1])
+    for number, one in enumerate(again, 1):
+        at.tracking.history(f"refit/{number}", one)
     at.note_reuse("refit", sum(one.resumed for one in again), spent)
     at.ledger.spend("training", seconds=time.monotonic() - began + spent)
     steps = counted(history.best * history.steps_an_epoch, "step")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from topgraft.calibration import NOT_CALIBRATED, Calibration
+from topgraft.configuration import Told
 from topgraft.console import Console, duration
 from topgraft.cost import Costs
 from topgraft.features.shelf import Shelf
@@ -26,6 +27,7 @@ from topgraft.run import RunFolder
 from topgraft.search import reads_views
 from topgraft.settings import Settings
 from topgraft.stages import Prepared, reuse
+from topgraft.tracking import Tracking
 from topgraft.workload import Speed
 
 SPEED = "speed.json"
@@ -68,6 +70,10 @@ class Underway:
         of fold for a probe, on the validation part for a training.
     nested
         What models said that learned from other examples, where the final score is theirs.
+    told_by
+        What of the command a configuration file said.
+    tracking
+        Who is told what is found, beside the console.
     """
 
     ready: Prepared
@@ -84,6 +90,8 @@ class Underway:
     calibration: Calibration = NOT_CALIBRATED
     searched: Array = field(default_factory=lambda: np.zeros(0))
     nested: Nested | None = None
+    told_by: Told | None = None
+    tracking: Tracking = field(default_factory=Tracking)
 
     @property
     def settings(self) -> Settings:

@@ -65,6 +65,12 @@ class LoadReport:
     matched: Matched = "name"
     notes: tuple[str, ...] = ()
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from topgraft.notebook import report
+
+        return report(self)
+
     @property
     def share(self) -> float:
         """Share of the kept part's parameters that arrived, 0 to 1."""
@@ -155,6 +161,12 @@ class Backbone:
     report: LoadReport
     recipe: Mapping[str, Any]
     licence: str | None = None
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from topgraft.notebook import backbone
+
+        return backbone(self)
 
     @property
     def network(self) -> nn.Module:

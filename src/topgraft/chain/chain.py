@@ -97,6 +97,12 @@ class Chain:
         """The blocks, input side first."""
         return iter(self.blocks)
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from topgraft.notebook import chain
+
+        return chain(self)
+
     def __getitem__(self, part: slice) -> Segment:
         """``chain[a:b]``, see the class."""
         if part.step not in (None, 1):

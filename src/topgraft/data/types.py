@@ -131,6 +131,12 @@ class Data:
             labels = f"{len(self.classes)} labels, several an example"
         return f"Data({len(self)} examples, {self.modality}, {labels}, from {self.origin!r})"
 
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        from topgraft.notebook import data
+
+        return data(self)
+
     @property
     def task(self) -> Task:
         """``classification``, ``multilabel``, or ``regression`` where the targets are numbers."""
