@@ -82,6 +82,7 @@ def _read(
     columns: str | None,
     categories: str | None,
     separator: str | None,
+    order: str | None,
 ) -> Data:
     from topgraft.backbones.loading import reads_rows
     from topgraft.data import read
@@ -98,6 +99,7 @@ def _read(
         columns=columns,
         categories=categories,
         separator=separator,
+        order=order,
     )
 
 
@@ -147,6 +149,7 @@ def probe(
     columns: options.Columns = None,
     categories: options.Categories = None,
     separator: options.SeparatorOption = None,
+    order: options.OrderOption = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -198,6 +201,7 @@ def probe(
                 max_unreadable=max_unreadable,
                 task=task,
                 separator=separator,
+                order=order,
                 backbones=backbone,
                 columns=columns,
                 categories=categories,
@@ -235,6 +239,7 @@ def fit(
     columns: options.Columns = None,
     categories: options.Categories = None,
     separator: options.SeparatorOption = None,
+    order: options.OrderOption = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -291,6 +296,7 @@ def fit(
         "columns": columns,
         "categories": categories,
         "separator": separator,
+        "order": order,
         "plan": plan,
         "overwrite": overwrite,
         "console": _console(json=json, quiet=quiet),

@@ -25,6 +25,7 @@ from topgraft.errors import TopgraftError
 from topgraft.label_scores import HALF, frequency_score, label_set, label_table, score_labels
 from topgraft.number_scores import r2, score_numbers
 from topgraft.predict import Prediction, Predictor, number_columns, predicted_classes, rows_of
+from topgraft.rank_scores import median_score, score_ranks
 from topgraft.run import RunFolder
 from topgraft.saved import Model, open_model
 from topgraft.score import class_scores, majority_score, score_predictions
@@ -199,6 +200,8 @@ def run_evaluate(
         document = _score_numbers(model, data, predictions, console)
     elif model.separator:
         document = _score_labels(model, data, predictions, console)
+    elif model.is_ordered:
+        document = _score_ranks(model, data, predictions, console)
     else:
         document = _score_classes(model, data, predictions, console)
     more = {"scorers": _as_asked(scorers, model, data, predictions, console)} if scorers else {}
@@ -251,6 +254,40 @@ def _score_classes(
     }
 
 
+def _score_ranks(
+    model: Model, data: Data, predictions: Sequence[Prediction], console: Console
+) -> dict[str, Any]:
+    """Scores of ordered classes; examples that can't be read any more are not among them."""
+    known = _readable(data, predictions)
+    targets, classes = np.asarray(data.targets)[known], len(model.classes)
+    found = predicted_classes([predictions[i] for i in known], model.classes)
+    chances = np.array([predictions[i].probabilities for i in known])
+    scores = score_ranks(targets, found, classes, groups=data.groups[known])
+    constant, off = median_score(targets, classes), calibration_error(chances, targets)
+    each = class_scores(targets, found, classes)
+    score_lines(console, scores, constant, examples="examples")
+    console.line("", f"probabilities are off by {100 * off:.1f} points on average (calibration error)")
+    class_table(console, model.classes, each)
+    return {
+        "score": score_json(scores[0]),
+        "scores": [score_json(s) for s in scores],
+        "majority": constant,
+        "calibration_error": off,
+        "classes": [{"class": name, **asdict(one)} for name, one in zip(model.classes, each, strict=True)],
+        "errors": [p.input for p in predictions if p.error is not None],
+    }
+
+
+def _readable(data: Data, predictions: Sequence[Prediction]) -> list[int]:
+    """Which examples have a prediction; refused where none has."""
+    known = [i for i, p in enumerate(predictions) if p.error is None]
+    if not known:
+        raise TopgraftError(
+            f"None of the {number(len(data), 'example')} of {data.origin} can be read any more."
+        )
+    return known
+
+
 def _score_numbers(
     model: Model, data: Data, predictions: Sequence[Prediction], console: Console
 ) -> dict[str, Any]:
@@ -278,11 +315,7 @@ def _score_labels(
     model: Model, data: Data, predictions: Sequence[Prediction], console: Console
 ) -> dict[str, Any]:
     """Scores of several labels an example; examples that can't be read any more are not among them."""
-    known = [i for i, p in enumerate(predictions) if p.error is None]
-    if not known:
-        raise TopgraftError(
-            f"None of the {number(len(data), 'example')} of {data.origin} can be read any more."
-        )
+    known = _readable(data, predictions)
     targets = np.asarray(data.targets)[known]
     chances = np.array([predictions[i].probabilities for i in known])
     scores, constant = score_labels(targets, chances, groups=data.groups[known]), frequency_score(targets)

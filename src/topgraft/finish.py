@@ -25,7 +25,9 @@ from topgraft.label_scores import frequency_score, score_labels
 from topgraft.mistakes import UNTOUCHED, untouched_json
 from topgraft.number_scores import r2, score_numbers
 from topgraft.objective import encoded
+from topgraft.ordered import middle_class
 from topgraft.predict import Predictor, predicted_classes, rows_of
+from topgraft.rank_scores import median_score, score_ranks
 from topgraft.rungs import shorts
 from topgraft.saved import describe, open_model, save
 from topgraft.score import Score, majority_score, optimism, score_predictions
@@ -110,6 +112,7 @@ def finish(
         classes=ready.data.classes,
         outputs=ready.data.outputs,
         separator=ready.data.separator,
+        is_ordered=ready.data.is_ordered,
         scale=ready.scale,
         columns=ready.data.columns,
         engine=at.settings.engine_or_torch,
@@ -117,7 +120,7 @@ def finish(
         seed=at.settings.seed,
         calibration=calibration.to_json(),
     )
-    graft.head.cool(calibration.temperature).in_units(ready.scale)
+    graft.head.finished(calibration.temperature, ready.scale, is_ordered=ready.data.is_ordered)
     save(run.path, graft, ready.backbone.preprocess, description)
     judged = score_untouched(at)
     if at.settings.refit_all:
@@ -220,6 +223,10 @@ def score_untouched(at: Underway) -> Judged:
     if ready.data.separator:
         scores = score_labels(targets, chances, groups=groups)
         return Judged(scores, frequency_score(targets), chances, seconds)
+    if ready.data.is_ordered:
+        count = len(model.classes)
+        ranks = score_ranks(targets, middle_class(chances), count, groups=groups)
+        return Judged(ranks, median_score(targets, count), chances, seconds)
     accuracies = score_predictions(targets, predicted_classes(predictions, model.classes), groups=groups)
     return Judged(accuracies, majority_score(targets), chances, seconds)
 
@@ -261,7 +268,7 @@ def trust(at: Underway, said: Array) -> dict[str, Any]:
     """
     targets, calibration = np.asarray(at.ready.untouched.targets), at.calibration
     if at.ready.scale is None:
-        measured = calibration.measured(said, targets)
+        measured = calibration.measured(said, targets, is_ordered=at.ready.data.is_ordered)
         calibration_line(at.console, measured)
         return {"calibration": measured, "intervals": None}
     found = calibration.intervals(said, targets, at.ready.scale.spread)
@@ -301,7 +308,7 @@ def refit_on_all(
         source, _ = search.source_at(everything, graft.keep, graft.freeze, views=views)
         members = int(at.plan.decisions.get("soup", {}).get("value", 1))
         last, _ = refit(everything, trial, source, members=members, checkpoint=None, advance=None)
-    last.head.cool(at.calibration.temperature).in_units(ready.scale)
+    last.head.finished(at.calibration.temperature, ready.scale, is_ordered=ready.data.is_ordered)
     save(at.run.path, last, ready.backbone.preprocess, description)
     at.console.line(
         "Refit",

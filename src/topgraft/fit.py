@@ -104,6 +104,7 @@ def fit(
     columns: str | Sequence[str] | None = None,
     categories: str | Sequence[str] | None = None,
     separator: str | None = None,
+    order: str | Sequence[str] | None = None,
     plan: str | Path | None = None,
     overwrite: bool = False,
     store: Store | None = None,
@@ -125,7 +126,7 @@ def fit(
         all depths are measured on the same folds, and one is chosen: see :mod:`topgraft.rivals`.
     test, allow_overlap
         A separate test set, see :func:`topgraft.data.read_test`.
-    text, label, path, group, targets, max_unreadable, task, columns, categories, separator
+    text, label, path, group, targets, max_unreadable, task, columns, categories, separator, order
         As for :func:`topgraft.read`.
     plan
         ``plan.json`` of an earlier run, whose decisions are taken; bounded by its epochs instead of by time.
@@ -169,6 +170,7 @@ def fit(
         columns=columns,
         categories=categories,
         separator=separator,
+        order=order,
         plan=plan,
         console=console,
         **options,
@@ -233,6 +235,7 @@ def begin(
     columns: str | Sequence[str] | None = None,
     categories: str | Sequence[str] | None = None,
     separator: str | None = None,
+    order: str | Sequence[str] | None = None,
     plan: str | Path | None = None,
     console: Console,
     **options: Any,
@@ -262,6 +265,7 @@ def begin(
             columns=columns,
             categories=categories,
             separator=separator,
+            order=order,
         )
     known = development_of(data, settings, test)
     networks = [_network(data, settings, one, known) for one in several]

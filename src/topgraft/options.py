@@ -31,8 +31,13 @@ LabelOption = Annotated[
 TaskOption = Annotated[
     str | None,
     typer.Option(
-        help="classification; multilabel: several labels an example; regression: numbers to be predicted."
+        help="classification; multilabel: several labels an example; ordinal: classes with an order; "
+        "regression: numbers to be predicted."
     ),
+]
+OrderOption = Annotated[
+    str | None,
+    typer.Option("--order", help="Ordered classes from the first to the last, as in low,middle,high."),
 ]
 SeparatorOption = Annotated[
     str | None, typer.Option(help="Between several labels in one cell; with --task multilabel it is |.")

@@ -23,6 +23,7 @@ from topgraft.features.reading import at_least
 from topgraft.features.store import Store
 from topgraft.halving import Halving, part_of
 from topgraft.label_scores import HALF
+from topgraft.ordered import median_of
 from topgraft.saved import Model
 from topgraft.side_by_side import in_order, single_threaded
 
@@ -38,8 +39,9 @@ class Prediction:
     input
         The path as given (folder + relative path), or the row number.
     label
-        The most probable class; where an example may have several labels those of a probability above a half,
-        with the model's separator between them. ``None`` at an error, and where numbers are predicted.
+        The most probable class, of ordered ones the median; where an example may have several labels those of
+        a probability above a half, with the model's separator between them. ``None`` at an error, and where
+        numbers are predicted.
     confidence
         Its probability, 0 to 1. Of several labels that of the least certain one to be right, there or not.
     probabilities
@@ -156,7 +158,7 @@ class Predictor:
     ) -> Iterator[Prediction]:
         numbers = bool(self.model.outputs)
         said = self.logits(inputs).double() if inputs else torch.zeros(0, 1)
-        separator = self.model.separator
+        separator, is_ordered = self.model.separator, self.model.is_ordered
         found = iter((said if numbers else _chances(said, several=bool(separator))).tolist())
         for row, error in zip(chunk, errors, strict=True):
             if error is not None:
@@ -171,7 +173,7 @@ class Predictor:
                 sure = min(max(share, 1 - share) for share in p)
                 yield Prediction(row.name, separator.join(given), sure, tuple(p))
                 continue
-            best = max(range(len(p)), key=p.__getitem__)
+            best = median_of(p) if is_ordered else max(range(len(p)), key=p.__getitem__)
             yield Prediction(row.name, self.model.classes[best], p[best], tuple(p))
 
     def _read(self, chunk: list[Row]) -> tuple[list[Row], list[str | None], dict[str, Tensor] | None]:

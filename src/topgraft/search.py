@@ -30,7 +30,8 @@ from topgraft.graft import Graft
 from topgraft.head import Head
 from topgraft.history import Epoch, History, Recipe
 from topgraft.mixup import alpha_for
-from topgraft.objective import are_labels, are_numbers
+from topgraft.objective import are_labels, are_numbers, are_steps
+from topgraft.ordered import ranks_of
 from topgraft.pooling import width
 from topgraft.probe import fit_head
 from topgraft.settings import Settings
@@ -117,7 +118,7 @@ def new_graft(
     fitted = fit_head(
         material.features.cuts[keep][list(rows)],
         material.targets[list(rows)],
-        len(material.data.classes),
+        material.data.logits,
         class_weights=class_weights,
         emphasis=emphasis(material.backbone.chain, keep),
     )
@@ -146,6 +147,7 @@ def balanced(targets: Tensor, classes: int) -> Tensor:
     """``(classes,)`` float64 weights, inversely to the number of examples of each class.
 
     Of labels: how many times those that an example has must count to be as many as those that it lacks.
+    Steps of ordered classes are counted by their classes.
 
     Examples
     --------
@@ -155,7 +157,7 @@ def balanced(targets: Tensor, classes: int) -> Tensor:
     if are_labels(targets):
         held = targets.double().sum(0)
         return (len(targets) - held).clamp(min=1) / held.clamp(min=1)
-    counts = torch.bincount(targets, minlength=classes).double()
+    counts = torch.bincount(ranks_of(targets) if are_steps(targets) else targets, minlength=classes).double()
     return len(targets) / (classes * counts.clamp(min=1))
 
 

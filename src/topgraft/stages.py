@@ -322,7 +322,7 @@ def probe_all(
         features,
         encoded(development, scale_of(development)),
         fold_of,
-        len(development.classes),
+        development.logits,
         groups=development.groups,
         done=advance,
     )

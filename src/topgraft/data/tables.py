@@ -41,6 +41,8 @@ class Table:
         What was decided while reading.
     kinds
         What a column of files holds, where the source itself says it (Hugging Face's ``Image``, ``Audio``).
+    orders
+        Names of a column that is an ordered categorical, from the first to the last.
     """
 
     origin: str
@@ -49,6 +51,7 @@ class Table:
     classes: dict[str, tuple[str, ...]]
     notes: list[str]
     kinds: dict[str, Kind] = field(default_factory=dict)
+    orders: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of rows."""

@@ -85,6 +85,7 @@ class FittedOnAll:
         *,
         outputs: Sequence[str] = (),
         separator: str = "",
+        is_ordered: bool = False,
         scale: Scale | None = None,
     ) -> Model:
         """The same as an opened model, which can be saved and predicts."""
@@ -94,6 +95,7 @@ class FittedOnAll:
             classes=classes,
             outputs=outputs,
             separator=separator,
+            is_ordered=is_ordered,
             scale=scale,
             columns={},
             engine=self.settings.engine_or_torch,
@@ -229,7 +231,7 @@ def fit_on_all(
         material, scored = settle_taps(job, material, kept, evidence, probing=probing)
         job.calibration = Calibration.of_probe(scored[kept], scored.targets)
         graft, _, _ = job.settle(material, kept, scored)
-    graft.head.cool(job.calibration.temperature).in_units(ready.scale)
+    graft.head.finished(job.calibration.temperature, ready.scale, is_ordered=data.is_ordered)
     reasons = {name: plan.reason(name) for name in plan.decisions}
     return FittedOnAll(graft.eval(), evidence, advice, job.calibration, settings, reasons)
 
@@ -263,7 +265,7 @@ def _frozen(
     cuts = resolve_taps(settings.taps, backbone.chain, backbone.source, keep) or ()
     nobody = replace(nobody, backbone=with_taps(backbone, cuts))
     graft = search.frozen_graft(_material(nobody, store, side_by_side(features, keep, cuts)), keep)
-    graft.head.in_units(nobody.scale)
+    graft.head.finished(1.0, nobody.scale, is_ordered=data.is_ordered)
     reasons = {"keep": reason, "freeze": f"{reason}, so that only the head is new"}
     return FittedOnAll(graft.eval(), None, None, NOT_CALIBRATED, settings, reasons)
 

@@ -123,7 +123,12 @@ class TransferPredictor(Transfer):
         with self._store_for_fit() as store:
             fitted = fit_on_all(data, backbone, settings, store, console=console)
         self.model_ = fitted.model(
-            backbone, data.classes, outputs=data.outputs, scale=scale_of(data), separator=data.separator
+            backbone,
+            data.classes,
+            outputs=data.outputs,
+            scale=scale_of(data),
+            separator=data.separator,
+            is_ordered=data.is_ordered,
         )
         self.modality_ = backbone.modality
         self.keep_, self.freeze_ = fitted.graft.keep, fitted.graft.freeze

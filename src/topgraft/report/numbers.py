@@ -19,6 +19,7 @@ from topgraft.health import HEALTHY
 from topgraft.label_scores import HALF, RANKING, average_precision, label_table
 from topgraft.mistakes import UNTOUCHED
 from topgraft.number_scores import R2
+from topgraft.rank_scores import AGREEMENT
 from topgraft.show import constant_answer
 
 RESULT, EVIDENCE = "result.json", "evidence.json"
@@ -104,7 +105,7 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
         does = "knowing only" if score["metric"] == RANKING else "always answering"
         found.insert(0, f"This model can't be told from {does} {constant}.")
     if not result["advice"]["beats_chance"]:
-        known = constant if score["metric"] in (R2, RANKING) else "how frequent each class is"
+        known = constant if score["metric"] in (R2, RANKING, AGREEMENT) else "how frequent each class is"
         found.insert(0, f"No depth did measurably better than knowing {known}.")
     sick = [v for v in (result["health"] or {}).get("verdicts", []) if v["verdict"] != HEALTHY]
     if sick:
