@@ -108,30 +108,7 @@ def _must_run_here(on: str | None, *, dry_run: bool) -> None:
         raise TopgraftError(f"--dry-run measures this machine: leave --on {on} away.")
 
 
-@app.command()
-def layers(
-    backbone: Annotated[str, typer.Argument(help="timm/NAME, hf/NAME-or-folder, torchvision/NAME, …")],
-    weights: options.WeightsOption = "none",
-    keep: options.ShownKeep = None,
-    freeze: options.ShownFreeze = None,
-    svg: options.Svg = None,
-    *,
-    why: options.Why = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-) -> None:
-    """Show a network as a chain of blocks, and where keep and freeze fall.
-
-    Example: topgraft layers timm/tf_efficientnet_lite0
-    """
-    del debug
-    from topgraft.layers import run_layers
-
-    shown = _console(json=json, quiet=quiet or json)
-    document = run_layers(backbone, weights, keep=keep, freeze=freeze, svg=svg, why=why, console=shown)
-    if json:
-        say_json(document)
+app.command()(listing.layers)
 
 
 @app.command()

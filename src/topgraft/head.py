@@ -39,11 +39,13 @@ class Head(nn.Module):
         without.
     """
 
+    is_ordered = False
+
     def __init__(
         self, layout: str, width: int, classes: int, *, hidden: Sequence[int] = (), dropout: float = 0.0
     ) -> None:
         super().__init__()
-        self.layout, self.is_ordered = layout, False
+        self.layout = layout
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(width, classes)
         self.hidden: nn.Sequential | None = None

@@ -1,4 +1,4 @@
-"""The command that lists backbones."""
+"""The commands that list backbones, and the blocks of one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,31 @@ if TYPE_CHECKING:
     from topgraft.backbones.catalogue import Listed
 
 _HERE = {"packaged": "packaged", "cached": "cached", "download": "to download"}
+
+
+def layers(
+    backbone: Annotated[str, typer.Argument(help="timm/NAME, hf/NAME-or-folder, torchvision/NAME, …")],
+    weights: options.WeightsOption = "none",
+    keep: options.ShownKeep = None,
+    freeze: options.ShownFreeze = None,
+    svg: options.Svg = None,
+    *,
+    why: options.Why = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show a network as a chain of blocks, and where keep and freeze fall.
+
+    Example: topgraft layers timm/tf_efficientnet_lite0
+    """
+    del debug
+    from topgraft.layers import run_layers
+
+    shown = Console.for_command(json=json, quiet=quiet or json)
+    document = run_layers(backbone, weights, keep=keep, freeze=freeze, svg=svg, why=why, console=shown)
+    if json:
+        say_json(document)
 
 
 def backbones(
