@@ -93,6 +93,12 @@ Mixup = Annotated[
     float | None,
     typer.Option(help="Train on mixtures of two examples: alpha, 0 for none; by default 1 for pictures."),
 ]
+Cutmix = Annotated[
+    float,
+    typer.Option(
+        help="Pictures: train with a box of another one pasted in: alpha, 0 for none; alone, no mixup."
+    ),
+]
 LabelSmoothing = Annotated[
     float, typer.Option(help="Share of each label that is spread over the classes in training.")
 ]

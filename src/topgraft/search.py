@@ -18,6 +18,7 @@ from topgraft.backbones.types import Backbone
 from topgraft.calibration import cooled_losses
 from topgraft.chain import Block, Chain
 from topgraft.chain.proof import GRADIENTS
+from topgraft.cutmix import alphas
 from topgraft.data.types import Data
 from topgraft.errors import RunningError
 from topgraft.evidence import Evidence, Features, paired_gain
@@ -29,7 +30,6 @@ from topgraft.features.views import standard_augmentation
 from topgraft.graft import Graft
 from topgraft.head import Head
 from topgraft.history import Epoch, History, Recipe
-from topgraft.mixup import alpha_for
 from topgraft.objective import are_labels, are_numbers, are_steps
 from topgraft.ordered import ranks_of
 from topgraft.pooling import width
@@ -242,6 +242,7 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
     weights = None if drawn else class_weights(material, rows)
     layouts = material.backbone.chain.blocks[max(0, keep // 2 - 1)].layout.split("+")
     rate = settings.rate or min(RATES[layout] for layout in layouts)
+    mixup, cutmix = alphas(settings, material.data.modality)
     return Recipe(
         epochs=epochs,
         batch_size=settings.batch_size,
@@ -250,7 +251,8 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
         warmup=settings.warmup,
         seed=settings.seed,
         class_weights=() if weights is None else tuple(weights.tolist()),
-        mixup=alpha_for(settings.mixup, material.data.modality),
+        mixup=mixup,
+        cutmix=cutmix,
         smoothing=settings.label_smoothing,
         balanced=drawn,
     )

@@ -19,6 +19,7 @@ REPEATED = (
     *("backbone", "weights", "allow_missing", "folds", "held_out", "hidden", "dropout", "augment"),
     *(
         "mixup",
+        "cutmix",
         "label_smoothing",
         "class_weights",
         "sampling",
@@ -64,6 +65,10 @@ class Settings:
         each picture are stored at the cut, as many as there is time for.
     mixup
         ``alpha`` of the mixtures of two examples that are trained on, 0 for none; not given, 1 for pictures.
+    cutmix
+        ``alpha`` of the share of its area that a picture keeps where a box of another is pasted in, 0 for
+        none.
+        Without ``mixup`` it takes its place; with it each step does one of the two.
     label_smoothing
         Share of each label that is spread evenly over the classes in training, 0 for none; validation and
         scores know nothing of it.
@@ -125,6 +130,7 @@ class Settings:
     dropout: float = 0.0
     augment: str = "auto"
     mixup: float | None = None
+    cutmix: float = 0.0
     label_smoothing: float = 0.0
     resize: str = "auto"
     taps: str = "auto"
@@ -173,6 +179,7 @@ class Settings:
             _between("rate", self.rate, 1e-8, 10)
         if self.mixup is not None:
             _between("mixup", self.mixup, 0, 100)
+        _between("cutmix", self.cutmix, 0, 100)
         if self.soup is not None:
             _between("soup", self.soup, 1, 100)
         if self.epochs is not None:

@@ -20,6 +20,7 @@ from topgraft.backbones.types import Backbone
 from topgraft.chain import Chain
 from topgraft.choices import AUTO
 from topgraft.console import Console
+from topgraft.cutmix import must_be_pasted
 from topgraft.data import assign_folds, hold_out, read_test
 from topgraft.data.columns import Rows
 from topgraft.data.splits import strata
@@ -186,6 +187,7 @@ def prepare(
     """Split what is untouched from what choices are made on, and give the latter its folds."""
     alpha_for(settings.mixup, data.modality)  # refused before anything is measured
     settings, asked = whole_if_random(settings, backbone)
+    must_be_pasted(settings, backbone)
     if data.targets is None:
         raise TopgraftError(
             f"{data.origin} has no labels. Name their column (--label), or one folder a class."

@@ -64,7 +64,7 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
         nothing but the head trains, or where ``epochs`` is given and the budget is enough for them.
     hidden, dropout
         Widths of hidden layers of the head, and its dropout.
-    augment, mixup, taps
+    augment, mixup, cutmix, taps
         See :class:`topgraft.settings.Settings`.
     resize
         How pictures are brought to the network's size: ``pretrained``, ``crop``, ``squash`` or ``border``,
@@ -133,6 +133,7 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
         dropout: float = 0.0,
         augment: str = "auto",
         mixup: float | None = None,
+        cutmix: float = 0.0,
         resize: str = "pretrained",
         taps: str | Sequence[int] = "auto",
         class_weights: str = "none",
@@ -158,6 +159,7 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
             dropout=dropout,
             augment=augment,
             mixup=mixup,
+            cutmix=cutmix,
             resize=resize,
             taps=taps,
             engine=engine,

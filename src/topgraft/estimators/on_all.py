@@ -24,6 +24,7 @@ from topgraft.backbones.types import Backbone, Modality
 from topgraft.calibration import NOT_CALIBRATED, Calibration
 from topgraft.choices import resolve_freeze, resolve_keep
 from topgraft.console import Console
+from topgraft.cutmix import must_be_pasted
 from topgraft.data import assign_folds
 from topgraft.data.splits import strata
 from topgraft.data.types import Data
@@ -198,6 +199,7 @@ def fit_on_all(
     """
     began, console = time.monotonic(), console or Console()
     settings, asked = whole_if_random(settings, backbone)
+    must_be_pasted(settings, backbone)
     chain, source = backbone.chain, backbone.source
     keep = resolve_keep(settings.keep, chain, source)
     freeze = resolve_freeze(settings.freeze, chain, source, keep or len(chain))

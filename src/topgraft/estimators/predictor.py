@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TOLD = (
     *("keep", "freeze", "weights", "prefer", "folds", "budget", "epochs", "hidden", "dropout"),
-    *("augment", "mixup", "resize", "taps", "engine", "precision"),
+    *("augment", "mixup", "cutmix", "resize", "taps", "engine", "precision"),
 )
 """Parameters that a fit is told."""
 
@@ -59,6 +59,7 @@ class TransferPredictor(Transfer):
         dropout: float = 0.0,
         augment: str = "auto",
         mixup: float | None = None,
+        cutmix: float = 0.0,
         resize: str = "pretrained",
         taps: str | Sequence[int] = "auto",
         engine: str = "torch",
@@ -79,6 +80,7 @@ class TransferPredictor(Transfer):
         self.dropout = dropout
         self.augment = augment
         self.mixup = mixup
+        self.cutmix = cutmix
         self.resize = resize
         self.taps = taps
         self.engine = engine
