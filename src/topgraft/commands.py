@@ -30,6 +30,7 @@ from topgraft.run import RunFolder
 from topgraft.saved import Model, open_model
 from topgraft.score import class_scores, majority_score, score_predictions
 from topgraft.show import class_table, data_lines, score_json, score_lines, scorer_line
+from topgraft.tta import in_words, must_view
 
 FORMS = ("csv", "jsonl", "json")
 
@@ -44,6 +45,7 @@ def run_predict(
     batch_size: int,
     trust_code: bool,
     console: Console,
+    tta: int = 1,
 ) -> None:
     """Write a row for each input to standard output, as soon as it is known.
 
@@ -57,6 +59,12 @@ def run_predict(
     if batch_size < 1:
         raise TopgraftError(f"--batch-size {batch_size} is out of range: give 1 or more.")
     model = open_model(folder, trust_code=trust_code)
+    _tell_views(model, tta, console)
+    if coverage is not None and tta > 1:
+        raise TopgraftError(
+            f"--coverage {coverage:g} rests on predictions without --tta, so that sets with it would "
+            "hold the right class another share of times. Give one of the two."
+        )
     threshold = None if coverage is None else _threshold(model, coverage)
     given: Iterable[Row] = rows(inputs, modality=_modality(model), column=column or _column(model))
     if "-" in inputs:  # read as it comes
@@ -68,8 +76,15 @@ def run_predict(
             console.line("Columns", note)
     shown = Console() if sys.stdout.isatty() else console  # on a terminal the rows themselves are progress
     with shown.progress("Predicting", total, "inputs") as advance:
-        predictions = Predictor(model).predict(given, batch_size=batch_size)
+        predictions = Predictor(model, tta=tta).predict(given, batch_size=batch_size)
         _write(_counted(predictions, advance), model, form, threshold)
+
+
+def _tell_views(model: Model, tta: int, console: Console) -> None:
+    """Refuse views that there are not, and say what is averaged."""
+    must_view(tta, model.modality)
+    if tta > 1:
+        console.line("Views", f"answers are the mean over {tta}: {in_words(tta)} (--tta)")
 
 
 def _counted(predictions: Iterable[Prediction], advance: Callable[[int], None]) -> Iterator[Prediction]:
@@ -161,9 +176,11 @@ def run_evaluate(
     trust_code: bool,
     console: Console,
     scorers: Sequence[str] = (),
+    tta: int = 1,
 ) -> dict[str, Any]:
     """Score a saved model on labelled data: the fixed form of ``evaluate --json``."""
     model = open_model(folder, trust_code=trust_code)
+    _tell_views(model, tta, console)
     if scorers:
         from topgraft.scorers import must_be_scorers
 
@@ -193,7 +210,7 @@ def run_evaluate(
             console.line("Columns", note)
     with console.progress("Predicting", len(data)) as advance:
         predictions = []
-        for p in Predictor(model).predict(rows_of(data)):
+        for p in Predictor(model, tta=tta).predict(rows_of(data)):
             predictions.append(p)
             advance(1)
     if model.outputs:
@@ -204,7 +221,11 @@ def run_evaluate(
         document = _score_ranks(model, data, predictions, console)
     else:
         document = _score_classes(model, data, predictions, console)
-    more = {"scorers": _as_asked(scorers, model, data, predictions, console)} if scorers else {}
+    more: dict[str, Any] = (
+        {"scorers": _as_asked(scorers, model, data, predictions, console)} if scorers else {}
+    )
+    if tta > 1:
+        more["tta"] = tta
     return {"model": str(folder), **document, **more}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from topgraft import search
 from topgraft.advise import DepthAdvice
+from topgraft.augmented import sheet
 from topgraft.card import model_card
 from topgraft.console import Console, duration, size
 from topgraft.data.types import Data
@@ -22,7 +23,7 @@ from topgraft.files import write_json, write_whole
 from topgraft.graft import Graft
 from topgraft.history import History
 from topgraft.label_scores import frequency_score, score_labels
-from topgraft.mistakes import UNTOUCHED, untouched_json
+from topgraft.mistakes import SHEET, UNTOUCHED, untouched_json
 from topgraft.number_scores import r2, score_numbers
 from topgraft.objective import encoded
 from topgraft.ordered import middle_class
@@ -174,6 +175,8 @@ def finish(
     )
     write_json(run.path / "labels.json", list(ready.data.classes or ready.data.outputs))
     write_json(run.path / UNTOUCHED, untouched_json(ready.untouched, judged.said))
+    if history is not None:
+        keep_sheet(at, material, freeze)
     picture = svg(chain.blocks, keep, freeze, title=ready.backbone.source)
     write_whole(run.path / "chain.svg", picture.encode())
     write_json(run.path / "result.json", result)
@@ -186,6 +189,16 @@ def finish(
     console.line("Time", f"{duration(seconds)} {bound}{left_out}")
     console.line("Saved", f"{run.path} ({size(total)}); for new ones: topgraft predict {run.path} …")
     return result
+
+
+def keep_sheet(at: Underway, material: search.Material, freeze: int) -> None:
+    """Write down a few pictures as training saw them, where it changed any."""
+    at_cut = [n.removeprefix("views_at_") for n, d in at.plan.decisions.items() if n.startswith("views_at_")]
+    stored = [int(at.plan.decisions[f"views_at_{cut}"]["value"]) for cut in at_cut]
+    views = max(stored, default=0)
+    if views or search.augments(material, freeze):
+        document = sheet(at.ready.development, at.settings, views=views)
+        write_json(at.run.path / SHEET, document)
 
 
 def score_untouched(at: Underway) -> Judged:

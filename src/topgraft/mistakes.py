@@ -18,6 +18,8 @@ UNTOUCHED = "untouched.json"
 SHOWN = 12
 SIDE = 112
 """Pixels of the longer side of a picture that is shown."""
+SHEET = "augmented.json"
+"""Pictures as training saw them, in the folder of a run that changed any; see :mod:`topgraft.augmented`."""
 LETTERS = 280
 """Of a text that is shown."""
 

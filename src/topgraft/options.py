@@ -87,7 +87,11 @@ PlanOption = Annotated[Path | None, typer.Option(help="plan.json of a run to rep
 Hidden = Annotated[list[int] | None, typer.Option(help="Width of a hidden layer; may be repeated.")]
 Dropout = Annotated[float, typer.Option(help="In the head.")]
 Augment = Annotated[
-    str, typer.Option(help="Pictures: auto (a few stored views where a part is frozen), none or standard.")
+    str,
+    typer.Option(
+        help="Pictures: auto (a few stored views where a part is frozen), none, light, standard, strong, or "
+        "package.module:function with --trust-code."
+    ),
 ]
 Mixup = Annotated[
     float | None,
@@ -138,5 +142,9 @@ Coverage = Annotated[
     float | None,
     typer.Option(help="Also give the set of classes that holds the right one this often (0.9: conformal)."),
 ]
+Tta = Annotated[
+    int,
+    typer.Option(help="Pictures: views (as it is, mirrored, shifted) whose answers are averaged: 1 to 10."),
+]
 ModelArgument = Annotated[Path, typer.Argument(help="What fit saved.")]
-Trust = Annotated[bool, typer.Option(help="Run the function that makes one's own network.")]
+Trust = Annotated[bool, typer.Option(help="Run a function of one's own that was named.")]

@@ -22,11 +22,11 @@ from topgraft.cutmix import alphas
 from topgraft.data.types import Data
 from topgraft.errors import RunningError
 from topgraft.evidence import Evidence, Features, paired_gain
+from topgraft.features.augmentation import augmentation_of
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import is_storable, mended, states
 from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSource, ViewSource
 from topgraft.features.store import Store
-from topgraft.features.views import standard_augmentation
 from topgraft.graft import Graft
 from topgraft.head import Head
 from topgraft.history import Epoch, History, Recipe
@@ -168,8 +168,9 @@ def augments(material: Material, freeze: int) -> bool:
 
 def changes_pictures(backbone: Backbone, settings: Settings, freeze: int) -> bool:
     """:func:`augments`, before there is anything to train on."""
-    asked = settings.augment
-    return backbone.modality == "picture" and (asked == "standard" or (asked == "auto" and freeze == 0))
+    if backbone.modality != "picture":
+        return False
+    return settings.changes_anew or (settings.augment == "auto" and freeze == 0)
 
 
 def reads_examples(backbone: Backbone, settings: Settings, freeze: int) -> bool:
@@ -201,10 +202,10 @@ def source_at(
     ``views`` says how many changed views of each picture are stored beside it.
     """
     settings, backbone = material.settings, material.backbone
-    if freeze == keep and settings.augment != "standard":
+    if freeze == keep and not settings.changes_anew:
         return FeatureSource(material.features.cuts[keep]), 0
     if reads_examples(backbone, settings, freeze):
-        change = standard_augmentation if augments(material, freeze) else None
+        change = augmentation_of(settings) if augments(material, freeze) else None
         engine = (
             engine_of(
                 backbone.chain[:freeze],

@@ -27,6 +27,7 @@ from topgraft.data.splits import strata
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError, warn_of_damage
 from topgraft.evidence import Evidence, Features
+from topgraft.features.augmentation import must_augment
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import one_pass
 from topgraft.features.reading import batch_of
@@ -188,6 +189,7 @@ def prepare(
     alpha_for(settings.mixup, data.modality)  # refused before anything is measured
     settings, asked = whole_if_random(settings, backbone)
     must_be_pasted(settings, backbone)
+    must_augment(settings, data)
     if data.targets is None:
         raise TopgraftError(
             f"{data.origin} has no labels. Name their column (--label), or one folder a class."

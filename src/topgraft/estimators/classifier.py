@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,7 +131,7 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
         epochs: int | None = None,
         hidden: Sequence[int] = (),
         dropout: float = 0.0,
-        augment: str = "auto",
+        augment: str | Callable[[Any], Any] = "auto",
         mixup: float | None = None,
         cutmix: float = 0.0,
         resize: str = "pretrained",

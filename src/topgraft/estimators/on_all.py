@@ -30,6 +30,7 @@ from topgraft.data.splits import strata
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError, TopgraftWarning
 from topgraft.evidence import Evidence, Features
+from topgraft.features.augmentation import must_augment
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import BATCH, batches, one_pass
 from topgraft.features.reading import batch_of
@@ -200,6 +201,7 @@ def fit_on_all(
     began, console = time.monotonic(), console or Console()
     settings, asked = whole_if_random(settings, backbone)
     must_be_pasted(settings, backbone)
+    must_augment(settings, data)
     chain, source = backbone.chain, backbone.source
     keep = resolve_keep(settings.keep, chain, source)
     freeze = resolve_freeze(settings.freeze, chain, source, keep or len(chain))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ class TransferPredictor(Transfer):
         epochs: int | None = None,
         hidden: Sequence[int] = (),
         dropout: float = 0.0,
-        augment: str = "auto",
+        augment: str | Callable[[Any], Any] = "auto",
         mixup: float | None = None,
         cutmix: float = 0.0,
         resize: str = "pretrained",

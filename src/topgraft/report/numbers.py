@@ -17,7 +17,7 @@ from topgraft.evidence import Evidence
 from topgraft.files import read_json
 from topgraft.health import HEALTHY
 from topgraft.label_scores import HALF, RANKING, average_precision, label_table
-from topgraft.mistakes import UNTOUCHED
+from topgraft.mistakes import SHEET, UNTOUCHED
 from topgraft.number_scores import R2
 from topgraft.rank_scores import AGREEMENT
 from topgraft.show import constant_answer
@@ -67,6 +67,7 @@ def gather(folder: Path) -> dict[str, Any]:
         "untouched": _untouched(read_json(folder / UNTOUCHED), result["scores"]),
         "calibration": result["calibration"],
         "intervals": result["intervals"],
+        "augmented": read_json(folder / SHEET) if (folder / SHEET).is_file() else None,
         "costs": _costs(result["forecast"]),
         "weights": read_json(folder / "graft.json")["backbone"]["weights"],
         "reasons": result["reasons"],
