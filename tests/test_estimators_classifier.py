@@ -83,6 +83,43 @@ def test_on_numbers_it_is_the_probes_head(class_weights):
     assert (model.keep_, model.freeze_, model.modality_) == (1, 1, "numbers")
 
 
+def test_balanced_sampling_weighs_what_is_fitted_in_closed_form():
+    X, codes = numbers()
+    sampled = TransferClassifier(sampling="balanced").fit(X[:40], codes[:40])
+    weighed = TransferClassifier(class_weights="balanced").fit(X[:40], codes[:40])
+    assert np.array_equal(sampled.predict_proba(X), weighed.predict_proba(X))
+    with pytest.raises(TopgraftError, match="together they would overdo it"):
+        TransferClassifier(sampling="balanced", class_weights="balanced").fit(X, codes)
+
+
+@pytest.mark.parametrize("on_network", [False, True])
+def test_an_order_makes_the_answer_the_median_class(on_network, backbone, tmp_path):
+    names = np.array(["small", "large", "medium"])
+    order = ["small", "medium", "large"]
+    if on_network:
+        X, labels = arrays()
+        y = names[np.unique(labels, return_inverse=True)[1] % 3]
+        model = TransferClassifier(backbone, order=order, freeze="all", keep=3, store=tmp_path / "store")
+    else:
+        X, codes = numbers()
+        y, model = names[codes], TransferClassifier(order=order)
+    known = model.fit(X, y)
+    assert known.classes_.tolist() == order
+    chances = known.predict_proba(X)
+    assert chances.sum(1) == pytest.approx(1)
+    assert known.predict(X).tolist() == [order[i] for i in (chances.cumsum(1)[:, :-1] < 0.5).sum(1)]
+    assert known.predict(X).tolist() == pickle.loads(pickle.dumps(known)).predict(X).tolist()
+    assert known.score(X, y) > 0.5
+    if on_network:
+        known.save(tmp_path / "saved")
+        model = tg.open_model(tmp_path / "saved", module=maps())
+        assert model.task == "ordinal"
+        said = [p.probabilities for p in tg.predict(model, list(X))]
+        assert np.array(said) == pytest.approx(chances, abs=1e-5)
+    with pytest.raises(FitError, match="Name each of them once"):
+        TransferClassifier(order=order[:2]).fit(X.reshape(len(X), -1), y)
+
+
 def test_a_head_on_numbers_is_pickled_but_has_no_network_to_save(tmp_path):
     X, codes = numbers()
     model = TransferClassifier().fit(X, codes)

@@ -44,7 +44,15 @@ MINUTES = {
         "it-got-worse.md",
         "many-machines.md",
     ),
-    *("pytorch.md", "rows.md", "scikit-learn.md", "serve.md", "several-labels.md", "sounds.md"),
+    *(
+        "ordered-classes.md",
+        "pytorch.md",
+        "rows.md",
+        "scikit-learn.md",
+        "serve.md",
+        "several-labels.md",
+        "sounds.md",
+    ),
 }
 """Guides to parts that have tests of their own; the README shows the first steps of each."""
 NOT_CODE = {"csv", "html", "json", "text", "toml", "yaml"}

@@ -13,7 +13,7 @@ import numpy as np
 from topgraft.confidence import Paired, any_better, confidence_set
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence
-from topgraft.objective import are_labels, are_numbers
+from topgraft.objective import are_labels, are_numbers, are_steps
 
 Prefer = Literal["small", "accuracy"]
 
@@ -216,7 +216,7 @@ def _constant(evidence: Evidence) -> str:
     share = 100 * float(np.mean(evidence.chance_marks))
     if are_labels(evidence.targets):
         return f"how frequent each label is ({share:.1f} %)"
-    return f"the most frequent class ({share:.1f} %)"
+    return f"the {'median' if are_steps(evidence.targets) else 'most frequent'} class ({share:.1f} %)"
 
 
 def _saved(cost: Mapping[int, float], keep: int, whole: float, saving: str) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 from topgraft.errors import TopgraftError
 from topgraft.evidence import CutEvidence
 from topgraft.label_scores import chances_of, log_loss, own_improbable
-from topgraft.objective import are_labels, are_numbers
+from topgraft.objective import are_binary, are_labels, are_numbers, are_steps
+from topgraft.ordered import chances_at, class_chances
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -97,8 +98,8 @@ class Calibration:
         """Of the probe at a cut, by the examples out of fold; targets as the evidence has them."""
         if are_numbers(targets):
             return cls.of_errors(cut.predictions, targets, "out of fold")
-        if are_labels(targets):
-            scores = np.sort(own_improbable(chances_of(cut.predictions), targets))
+        if are_binary(targets):
+            scores = np.sort(_improbable(cut.predictions, targets))
             return cls(1.0, tuple(scores.tolist()), f"{len(scores):,} examples out of fold")
         return cls.of_losses(cut.losses)
 
@@ -108,8 +109,8 @@ class Calibration:
         if are_numbers(targets):
             return cls.of_errors(outputs, targets, "of the validation part")
         temperature = fit_temperature(outputs, targets)
-        if are_labels(targets):
-            scores = np.sort(own_improbable(chances_of(outputs / temperature), targets))
+        if are_binary(targets):
+            scores = np.sort(_improbable(outputs / temperature, targets))
         else:
             scores = np.sort(-np.expm1(-cooled_losses(outputs, targets)))
         return cls(
@@ -118,9 +119,12 @@ class Calibration:
             f"{len(scores):,} examples of the validation part",
         )
 
-    def measured(self, probabilities: Array, targets: Array) -> dict[str, Any]:
+    def measured(self, probabilities: Array, targets: Array, *, is_ordered: bool = False) -> dict[str, Any]:
         """The error on untouched data, with the temperature and without: the fixed form of ``fit --json``."""
-        before = at_temperature(probabilities, 1 / self.temperature, several=are_labels(targets))
+        if is_ordered:
+            before = chances_at(probabilities, 1 / self.temperature)
+        else:
+            before = at_temperature(probabilities, 1 / self.temperature, several=are_labels(targets))
         bins = reliability(probabilities, targets)
         return {
             "error": calibration_error(probabilities, targets),
@@ -163,10 +167,19 @@ class Calibration:
 
 def cooled_losses(logits: Array, targets: Array) -> Array:
     """What each example loses, in nats, at the temperature that suits all of them best: ``(n,)`` float64."""
-    if are_labels(targets):
+    if are_binary(targets):
         return log_loss(np.asarray(logits, dtype=np.float64) / fit_temperature(logits, targets), targets)
     cooled = log_softmax(np.asarray(logits, dtype=np.float64) / fit_temperature(logits, targets))
     found: Array = -cooled[np.arange(len(targets)), targets]
+    return found
+
+
+def _improbable(logits: Array, targets: Array) -> Array:
+    """One less the probability of what each example is, of logits of labels or steps: ``(n,)``."""
+    if not are_steps(targets):
+        return own_improbable(chances_of(logits), targets)
+    own = targets.sum(1, dtype=np.int64)
+    found: Array = 1 - class_chances(logits)[np.arange(len(own)), own]
     return found
 
 
@@ -245,7 +258,7 @@ def fit_temperature(logits: Array, targets: Array) -> float:
     logits
         ``(n, classes)`` float, of examples that were not trained on.
     targets
-        ``(n,)`` class indices, or ``(n, labels)`` bool.
+        ``(n,)`` class indices, ``(n, labels)`` bool, or ``(n, steps)`` uint8.
 
     Returns
     -------
@@ -273,15 +286,15 @@ def fit_temperature(logits: Array, targets: Array) -> float:
     _check(logits, targets)
     n, classes = logits.shape
     wanted: Array
-    if are_labels(targets):
-        wanted = (targets * n + 0.5) / (n + 1)
+    if are_binary(targets):
+        wanted = (targets * float(n) + 0.5) / (n + 1)
     else:
         wanted = np.full((n, classes), 1 / (n + 2) / max(1, classes - 1))
         wanted[np.arange(n), targets] = (n + 1) / (n + 2)
 
     def loss(log_temperature: float) -> float:
         cooled = logits / math.exp(log_temperature)
-        if are_labels(targets):
+        if are_binary(targets):
             return float(log_loss(cooled, wanted).mean())
         return -float((wanted * log_softmax(cooled)).sum())
 
@@ -377,7 +390,7 @@ def _answers(probabilities: Array, targets: Array) -> tuple[Array, Array]:
 
 
 def _check(rows: Array, targets: Array) -> None:
-    fits = rows.shape if are_labels(targets) else rows.shape[:1]
+    fits = rows.shape if are_binary(targets) else rows.shape[:1]
     if rows.ndim != 2 or targets.shape != fits or not len(rows):
         raise TopgraftError(
             f"Probabilities must be (n, classes) and targets (n,), n at least 1; got {rows.shape} and "

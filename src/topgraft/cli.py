@@ -75,6 +75,7 @@ def _read(
     columns: str | None,
     categories: str | None,
     separator: str | None,
+    order: str | None,
 ) -> Data:
     from topgraft.backbones.loading import reads_rows
     from topgraft.data import read
@@ -91,6 +92,7 @@ def _read(
         columns=columns,
         categories=categories,
         separator=separator,
+        order=order,
     )
 
 
@@ -117,6 +119,7 @@ def probe(
     columns: options.Columns = None,
     categories: options.Categories = None,
     separator: options.SeparatorOption = None,
+    order: options.OrderOption = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -170,6 +173,7 @@ def probe(
                 max_unreadable=max_unreadable,
                 task=task,
                 separator=separator,
+                order=order,
                 backbones=backbone,
                 columns=columns,
                 categories=categories,
@@ -207,6 +211,7 @@ def fit(
     columns: options.Columns = None,
     categories: options.Categories = None,
     separator: options.SeparatorOption = None,
+    order: options.OrderOption = None,
     test: options.TestOption = None,
     folds: options.Folds = 5,
     held_out: options.HeldOut = 0.2,
@@ -220,6 +225,7 @@ def fit(
     dropout: options.Dropout = 0.0,
     augment: options.Augment = "auto",
     mixup: options.Mixup = None,
+    cutmix: options.Cutmix = 0.0,
     label_smoothing: options.LabelSmoothing = 0.0,
     size: options.Size = None,
     resize: options.Resize = "auto",
@@ -243,6 +249,7 @@ def fit(
     normalise: options.Normalise = False,
     refit: options.Refit = True,
     refit_all: options.RefitAll = False,
+    trust_code: options.Trust = False,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
@@ -269,6 +276,7 @@ def fit(
         "columns": columns,
         "categories": categories,
         "separator": separator,
+        "order": order,
         "plan": plan,
         "overwrite": overwrite,
         "console": _console(json=json, quiet=quiet),
@@ -288,7 +296,9 @@ def fit(
         "hidden": hidden,
         "dropout": dropout,
         "augment": augment,
+        "trust_code": trust_code,
         "mixup": mixup,
+        "cutmix": cutmix,
         "label_smoothing": label_smoothing,
         "size": size,
         "resize": resize,

@@ -26,10 +26,12 @@ from topgraft.errors import TopgraftError
 from topgraft.label_scores import HALF, frequency_score, label_set, label_table, score_labels
 from topgraft.number_scores import r2, score_numbers
 from topgraft.predict import Prediction, Predictor, number_columns, predicted_classes, rows_of
+from topgraft.rank_scores import median_score, score_ranks
 from topgraft.run import RunFolder
 from topgraft.saved import Model, open_model
 from topgraft.score import class_scores, majority_score, score_predictions
 from topgraft.show import class_table, data_lines, score_json, score_lines, scorer_line
+from topgraft.tta import in_words, must_view
 
 FORMS = ("csv", "jsonl", "json")
 
@@ -44,6 +46,7 @@ def run_predict(
     batch_size: int,
     trust_code: bool,
     console: Console,
+    tta: int = 1,
 ) -> None:
     """Write a row for each input to standard output, as soon as it is known.
 
@@ -57,6 +60,12 @@ def run_predict(
     if batch_size < 1:
         raise TopgraftError(f"--batch-size {batch_size} is out of range: give 1 or more.")
     model = open_model(folder, trust_code=trust_code)
+    _tell_views(model, tta, console)
+    if coverage is not None and tta > 1:
+        raise TopgraftError(
+            f"--coverage {coverage:g} rests on predictions without --tta, so that sets with it would "
+            "hold the right class another share of times. Give one of the two."
+        )
     threshold = None if coverage is None else _threshold(model, coverage)
     given: Iterable[Row] = rows(inputs, modality=_modality(model), column=column or _column(model))
     if "-" in inputs:  # read as it comes
@@ -68,8 +77,15 @@ def run_predict(
             console.line("Columns", note)
     shown = Console() if sys.stdout.isatty() else console  # on a terminal the rows themselves are progress
     with shown.progress("Predicting", total, "inputs") as advance:
-        predictions = Predictor(model).predict(given, batch_size=batch_size)
+        predictions = Predictor(model, tta=tta).predict(given, batch_size=batch_size)
         _write(_counted(predictions, advance), model, form, threshold)
+
+
+def _tell_views(model: Model, tta: int, console: Console) -> None:
+    """Refuse views that there are not, and say what is averaged."""
+    must_view(tta, model.modality)
+    if tta > 1:
+        console.line("Views", f"answers are the mean over {tta}: {in_words(tta)} (--tta)")
 
 
 def _counted(predictions: Iterable[Prediction], advance: Callable[[int], None]) -> Iterator[Prediction]:
@@ -161,9 +177,11 @@ def run_evaluate(
     trust_code: bool,
     console: Console,
     scorers: Sequence[str] = (),
+    tta: int = 1,
 ) -> dict[str, Any]:
     """Score a saved model on labelled data: the fixed form of ``evaluate --json``."""
     model = open_model(folder, trust_code=trust_code)
+    _tell_views(model, tta, console)
     if scorers:
         from topgraft.scorers import must_be_scorers
 
@@ -193,16 +211,22 @@ def run_evaluate(
             console.line("Columns", note)
     with console.progress("Predicting", len(data)) as advance:
         predictions = []
-        for p in Predictor(model).predict(rows_of(data)):
+        for p in Predictor(model, tta=tta).predict(rows_of(data)):
             predictions.append(p)
             advance(1)
     if model.outputs:
         document = _score_numbers(model, data, predictions, console)
     elif model.separator:
         document = _score_labels(model, data, predictions, console)
+    elif model.is_ordered:
+        document = _score_ranks(model, data, predictions, console)
     else:
         document = _score_classes(model, data, predictions, console)
-    more = {"scorers": _as_asked(scorers, model, data, predictions, console)} if scorers else {}
+    more: dict[str, Any] = (
+        {"scorers": _as_asked(scorers, model, data, predictions, console)} if scorers else {}
+    )
+    if tta > 1:
+        more["tta"] = tta
     return {"model": str(folder), **document, **more}
 
 
@@ -252,6 +276,40 @@ def _score_classes(
     }
 
 
+def _score_ranks(
+    model: Model, data: Data, predictions: Sequence[Prediction], console: Console
+) -> dict[str, Any]:
+    """Scores of ordered classes; examples that can't be read any more are not among them."""
+    known = _readable(data, predictions)
+    targets, classes = np.asarray(data.targets)[known], len(model.classes)
+    found = predicted_classes([predictions[i] for i in known], model.classes)
+    chances = np.array([predictions[i].probabilities for i in known])
+    scores = score_ranks(targets, found, classes, groups=data.groups[known])
+    constant, off = median_score(targets, classes), calibration_error(chances, targets)
+    each = class_scores(targets, found, classes)
+    score_lines(console, scores, constant, examples="examples")
+    console.line("", f"probabilities are off by {100 * off:.1f} points on average (calibration error)")
+    class_table(console, model.classes, each)
+    return {
+        "score": score_json(scores[0]),
+        "scores": [score_json(s) for s in scores],
+        "majority": constant,
+        "calibration_error": off,
+        "classes": [{"class": name, **asdict(one)} for name, one in zip(model.classes, each, strict=True)],
+        "errors": [p.input for p in predictions if p.error is not None],
+    }
+
+
+def _readable(data: Data, predictions: Sequence[Prediction]) -> list[int]:
+    """Which examples have a prediction; refused where none has."""
+    known = [i for i, p in enumerate(predictions) if p.error is None]
+    if not known:
+        raise TopgraftError(
+            f"None of the {number(len(data), 'example')} of {data.origin} can be read any more."
+        )
+    return known
+
+
 def _score_numbers(
     model: Model, data: Data, predictions: Sequence[Prediction], console: Console
 ) -> dict[str, Any]:
@@ -279,11 +337,7 @@ def _score_labels(
     model: Model, data: Data, predictions: Sequence[Prediction], console: Console
 ) -> dict[str, Any]:
     """Scores of several labels an example; examples that can't be read any more are not among them."""
-    known = [i for i, p in enumerate(predictions) if p.error is None]
-    if not known:
-        raise TopgraftError(
-            f"None of the {number(len(data), 'example')} of {data.origin} can be read any more."
-        )
+    known = _readable(data, predictions)
     targets = np.asarray(data.targets)[known]
     chances = np.array([predictions[i].probabilities for i in known])
     scores, constant = score_labels(targets, chances, groups=data.groups[known]), frequency_score(targets)

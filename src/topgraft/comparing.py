@@ -90,7 +90,9 @@ def compare(
     if found.task != "classification":
         from topgraft.errors import TopgraftError
 
-        what = "numbers to be predicted" if found.outputs else "several an example"
+        what = {"regression": "numbers to be predicted", "ordinal": "ordered classes"}.get(
+            found.task, "several an example"
+        )
         raise TopgraftError(
             f"compare is for classes so far; these labels are {what}. For their score on "
             "untouched data: topgraft fit."

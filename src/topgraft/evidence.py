@@ -64,11 +64,11 @@ class CutEvidence:
         ``(n,)``: what the score is the mean of, bool for classes (right or not), else float64; see
         :func:`topgraft.objective.marks`.
     predictions
-        ``(n,)`` int64: class predicted out of fold; or ``(n, outputs)`` float64: logits of labels, or
-        standardised numbers.
+        ``(n,)`` int64: class predicted out of fold; or ``(n, outputs)`` float64: logits of labels or
+        steps, or standardised numbers.
     score, low, high
-        Accuracy, label ranking average precision, or R² of numbers, and its 95 % interval: see
-        :mod:`topgraft.score`.
+        Accuracy, label ranking average precision, agreement of ordered classes, or R² of numbers, and its
+        95 % interval: see :mod:`topgraft.score`.
     penalties, temperatures
         Chosen inside each fold's training part.
     edges
@@ -103,10 +103,10 @@ class Evidence:
     fold_of
         ``(n,)`` int64: the fold in which each example was scored.
     targets
-        ``(n,)`` int64 class indices, ``(n, labels)`` booleans, or ``(n, outputs)`` float64
-        standardised numbers.
+        ``(n,)`` int64 class indices, ``(n, labels)`` booleans, ``(n, steps)`` uint8 of ordered classes, or
+        ``(n, outputs)`` float64 standardised numbers.
     classes
-        Number of classes or labels; 0 for numbers.
+        Number of classes, labels or steps; 0 for numbers.
     groups
         ``(n,)`` int64: examples with the same number belong together and are resampled together.
     chance_losses
@@ -132,15 +132,13 @@ class Evidence:
         """``(n,)``: as the marks of a cut, of knowing nothing of the inputs."""
         if self.targets.dtype.kind == "f":
             return 1 - self.chance_losses
-        if self.targets.dtype.kind != "b":
+        if self.targets.dtype.kind not in "bu":
             return np.asarray(self.chance_predictions == self.targets)
         import torch
 
-        from topgraft.objective import ranking_precision
+        from topgraft.objective import marks
 
-        return ranking_precision(
-            torch.from_numpy(self.chance_predictions), torch.from_numpy(self.targets)
-        ).numpy()
+        return marks(torch.from_numpy(self.chance_predictions), torch.from_numpy(self.targets)).numpy()
 
     @property
     def best(self) -> CutEvidence:
@@ -241,7 +239,7 @@ def _cut(part: Mapping[str, Any]) -> CutEvidence:
     )
 
 
-_KINDS = ("<f8", "<i8", "|b1")
+_KINDS = ("<f8", "<i8", "|b1", "|u1")
 
 
 def _pack(array: Array) -> dict[str, Any]:

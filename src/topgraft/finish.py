@@ -13,6 +13,7 @@ import numpy as np
 from topgraft import search
 from topgraft.advise import DepthAdvice
 from topgraft.answers import answers, own_module
+from topgraft.augmented import sheet
 from topgraft.card import model_card
 from topgraft.console import Console, duration, size
 from topgraft.data.types import Data, together
@@ -22,10 +23,12 @@ from topgraft.files import write_json, write_whole
 from topgraft.graft import Graft
 from topgraft.history import History
 from topgraft.label_scores import frequency_score, score_labels
-from topgraft.mistakes import UNTOUCHED, untouched_json
+from topgraft.mistakes import SHEET, UNTOUCHED, untouched_json
 from topgraft.number_scores import r2, score_numbers
 from topgraft.objective import encoded
+from topgraft.ordered import middle_class
 from topgraft.predict import Predictor, predicted_classes, rows_of
+from topgraft.rank_scores import median_score, score_ranks
 from topgraft.rungs import shorts
 from topgraft.saved import describe, open_model, save
 from topgraft.score import Score, judged_on, majority_score, optimism, score_predictions
@@ -110,6 +113,7 @@ def finish(
         classes=ready.data.classes,
         outputs=ready.data.outputs,
         separator=ready.data.separator,
+        is_ordered=ready.data.is_ordered,
         scale=ready.scale,
         columns=ready.data.columns,
         engine=at.settings.engine_or_torch,
@@ -117,7 +121,7 @@ def finish(
         seed=at.settings.seed,
         calibration=calibration.to_json(),
     )
-    graft.head.cool(calibration.temperature).in_units(ready.scale)
+    graft.head.finished(calibration.temperature, ready.scale, is_ordered=ready.data.is_ordered)
     save(run.path, graft, ready.backbone.preprocess, description)
     judged = score_untouched(at)
     if at.settings.refit_all:
@@ -177,6 +181,8 @@ def finish(
     )
     write_json(run.path / "labels.json", list(ready.data.classes or ready.data.outputs))
     write_json(run.path / UNTOUCHED, untouched_json(ready.untouched, judged.said))
+    if history is not None:
+        keep_sheet(at, material, freeze)
     picture = svg(chain.blocks, keep, freeze, title=ready.backbone.source)
     write_whole(run.path / "chain.svg", picture.encode())
     write_json(run.path / "result.json", result)
@@ -189,6 +195,16 @@ def finish(
     console.line("Time", f"{duration(seconds)} {bound}{left_out}")
     console.line("Saved", f"{run.path} ({size(total)}); for new ones: topgraft predict {run.path} …")
     return result
+
+
+def keep_sheet(at: Underway, material: search.Material, freeze: int) -> None:
+    """Write down a few pictures as training saw them, where it changed any."""
+    at_cut = [n.removeprefix("views_at_") for n, d in at.plan.decisions.items() if n.startswith("views_at_")]
+    stored = [int(at.plan.decisions[f"views_at_{cut}"]["value"]) for cut in at_cut]
+    views = max(stored, default=0)
+    if views or search.augments(material, freeze):
+        document = sheet(at.ready.development, at.settings, views=views)
+        write_json(at.run.path / SHEET, document)
 
 
 def score_untouched(at: Underway) -> Judged:
@@ -222,6 +238,10 @@ def score_untouched(at: Underway) -> Judged:
     if ready.data.separator:
         scores = score_labels(targets, chances, groups=groups)
         return Judged(scores, frequency_score(targets), chances, seconds)
+    if ready.data.is_ordered:
+        count = len(ready.data.classes)
+        ranks = score_ranks(targets, middle_class(chances), count, groups=groups)
+        return Judged(ranks, median_score(targets, count), chances, seconds)
     accuracies = score_predictions(targets, predicted_classes(predictions, ready.data.classes), groups=groups)
     return Judged(accuracies, majority_score(targets), chances, seconds)
 
@@ -263,7 +283,7 @@ def trust(at: Underway, said: Array) -> dict[str, Any]:
     """
     targets, calibration = np.asarray(at.ready.untouched.targets), at.calibration
     if at.ready.scale is None:
-        measured = calibration.measured(said, targets)
+        measured = calibration.measured(said, targets, is_ordered=at.ready.data.is_ordered)
         calibration_line(at.console, measured)
         return {"calibration": measured, "intervals": None}
     found = calibration.intervals(said, targets, at.ready.scale.spread)
@@ -303,7 +323,7 @@ def refit_on_all(
         source, _ = search.source_at(everything, graft.keep, graft.freeze, views=views)
         members = int(at.plan.decisions.get("soup", {}).get("value", 1))
         last, _ = refit(everything, trial, source, members=members, checkpoint=None, advance=None)
-    last.head.cool(at.calibration.temperature).in_units(ready.scale)
+    last.head.finished(at.calibration.temperature, ready.scale, is_ordered=ready.data.is_ordered)
     save(at.run.path, last, ready.backbone.preprocess, description)
     at.console.line(
         "Refit",

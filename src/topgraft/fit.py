@@ -114,6 +114,7 @@ def fit(
     columns: str | Sequence[str] | None = None,
     categories: str | Sequence[str] | None = None,
     separator: str | None = None,
+    order: str | Sequence[str] | None = None,
     plan: str | Path | None = None,
     overwrite: bool = False,
     store: Store | None = None,
@@ -138,7 +139,7 @@ def fit(
         all depths are measured on the same folds, and one is chosen: see :mod:`topgraft.rivals`.
     test, allow_overlap
         A separate test set, see :func:`topgraft.data.read_test`.
-    text, label, path, group, targets, max_unreadable, task, columns, categories, separator
+    text, label, path, group, targets, max_unreadable, task, columns, categories, separator, order
         As for :func:`topgraft.read`.
     plan
         ``plan.json`` of an earlier run, whose decisions are taken; bounded by its epochs instead of by time.
@@ -188,6 +189,7 @@ def fit(
         columns=columns,
         categories=categories,
         separator=separator,
+        order=order,
         plan=plan,
         console=console,
         **options,
@@ -271,6 +273,7 @@ def begin(
     columns: str | Sequence[str] | None = None,
     categories: str | Sequence[str] | None = None,
     separator: str | None = None,
+    order: str | Sequence[str] | None = None,
     plan: str | Path | None = None,
     console: Console,
     **options: Any,
@@ -300,6 +303,7 @@ def begin(
             columns=columns,
             categories=categories,
             separator=separator,
+            order=order,
         )
     must_be_nestable(
         data, settings.nested, test=test, backbones=len(several), plan=plan, refit_all=settings.refit_all

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from topgraft.chain import State
 from topgraft.objective import Scale
+from topgraft.ordered import class_logits
 from topgraft.pooling import pool
 from topgraft.probe import Fit
 
@@ -30,7 +31,15 @@ class Head(nn.Module):
         that a head with hidden layers starts from the same solution as one without.
     dropout
         Share of pooled features set to zero in training.
+
+    Attributes
+    ----------
+    is_ordered
+        Whether it gives a logit for each of ordered classes, one more than its linear layer does. It learns
+        without.
     """
+
+    is_ordered = False
 
     def __init__(
         self, layout: str, width: int, classes: int, *, hidden: Sequence[int] = (), dropout: float = 0.0
@@ -97,7 +106,9 @@ class Head(nn.Module):
         pooled = self.dropout(pooled)
         read = pooled if self.mean is None or self.spread is None else (pooled - self.mean) / self.spread
         logits: Tensor = self.linear(read)
-        return logits if self.hidden is None else logits + self.hidden(pooled)
+        if self.hidden is not None:
+            logits = logits + self.hidden(pooled)
+        return class_logits(logits) if self.is_ordered else logits
 
     def cool(self, temperature: float) -> Head:
         """Divide all logits by a temperature, in the weights of the last layers; folds first."""
@@ -118,6 +129,12 @@ class Head(nn.Module):
                 layer.weight.mul_(spread[:, None])
                 layer.bias.mul_(spread)
             self.linear.bias.add_(self.linear.bias.new_tensor(scale.mean))
+        return self
+
+    def finished(self, temperature: float, scale: Scale | None, *, is_ordered: bool = False) -> Head:
+        """What a model is saved with: :meth:`cool`, :meth:`in_units`, and logits of ordered classes."""
+        self.cool(temperature).in_units(scale)
+        self.is_ordered = is_ordered
         return self
 
     @property

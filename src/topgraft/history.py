@@ -43,6 +43,8 @@ class Recipe:
         ``no`` or ``bf16``: mixed precision of the trainable part.
     mixup
         ``alpha`` of the mixtures that are trained on, see :func:`topgraft.mixup.mixed`; 0 for none.
+    cutmix
+        ``alpha`` of boxes that are pasted, see :func:`topgraft.cutmix.mixture`; 0 for none.
     smoothing
         Of the labels that are trained on, see :func:`topgraft.objective.mean_loss`; 0 for none.
     balanced
@@ -61,6 +63,7 @@ class Recipe:
     class_weights: tuple[float, ...] = ()
     precision: str = "no"
     mixup: float = 0.0
+    cutmix: float = 0.0
     smoothing: float = 0.0
     balanced: bool = False
 

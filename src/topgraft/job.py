@@ -15,6 +15,7 @@ from topgraft.calibration import Calibration
 from topgraft.choices import named, resolve_freeze, resolve_keep, share_in_words
 from topgraft.console import counted, duration, percent, size
 from topgraft.cost import Candidate, forecast
+from topgraft.cutmix import alphas, mixtures_in_words
 from topgraft.evidence import Evidence
 from topgraft.features.passes import pooled_shelf, states_shelf
 from topgraft.features.shelf import Shelf
@@ -23,7 +24,6 @@ from topgraft.features.trial import Choice
 from topgraft.finish import finish
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History
-from topgraft.mixup import alpha_for
 from topgraft.objective import marks
 from topgraft.rehearsal import candidate, candidates, is_live
 from topgraft.resizing import settle_resize, take_up_resize
@@ -338,8 +338,7 @@ class Job(Underway):
         changed = "; pictures are changed at random (--augment)" if search.augments(material, freeze) else ""
         if views:
             changed = f": each picture and {counted(views, 'changed view')} of it (--augment)"
-        if alpha_for(self.settings.mixup, material.data.modality):
-            changed += "; steps mix them in pairs (--mixup)"
+        changed += mixtures_in_words(*alphas(self.settings, material.data.modality))
         bytes_stored = search.bytes_of_states(material, freeze) * (1 + views) if 0 < freeze < keep else 0
         stored = f" and {size(bytes_stored)} stored" if bytes_stored else ""
         blocks = f"block {keep}" if freeze + 1 == keep else f"blocks {freeze + 1} to {keep}"

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from topgraft.errors import TopgraftError
-from topgraft.objective import are_labels, are_numbers
+from topgraft.objective import are_binary, are_labels, are_numbers, are_steps
+from topgraft.ordered import ranks_of
 from topgraft.ridge import Moments, Rows, choose, pose
 from topgraft.side_by_side import single_threaded
 from topgraft.softmax import refine, shrinkage
@@ -22,7 +23,8 @@ Kind = Literal["blend", "ridge", "logistic"]
 class Fit:
     """A linear head: ``softmax(x @ weight.T + bias)`` are calibrated probabilities of raw features ``x``.
 
-    Of labels it is the sigmoid. Where targets are numbers, ``x @ weight.T + bias`` are the predictions.
+    Of labels, and of steps of ordered classes, it is the sigmoid. Where targets are numbers,
+    ``x @ weight.T + bias`` are the predictions.
 
     Parameters
     ----------
@@ -77,9 +79,10 @@ def fit_head(
         ``(n, width)`` raw features, or a function that gives them in ``(rows, width)`` chunks, always
         from the first to the last. Chunks are read several times and not kept.
     targets
-        ``(n,)`` int64 class indices, ``(n, labels)`` booleans, or ``(n, outputs)`` float numbers.
+        ``(n,)`` int64 class indices, ``(n, labels)`` booleans, ``(n, steps)`` uint8 of ordered classes, or
+        ``(n, outputs)`` float numbers.
     classes
-        Number of classes or labels; 0 for numbers.
+        Number of classes, labels or steps; 0 for numbers.
     kind
         Which linear head.
     penalties
@@ -117,16 +120,15 @@ def fit_head(
     check_rows(rows, len(targets))
     if class_weights is not None and are_numbers(targets):
         raise TopgraftError("class_weights are for classes; these targets are numbers.")
+    known = classes + 1 if are_steps(targets) else classes
     if class_weights is not None and (
-        class_weights.shape != (classes,) or not bool(((class_weights > 0) & class_weights.isfinite()).all())
+        class_weights.shape != (known,) or not bool(((class_weights > 0) & class_weights.isfinite()).all())
     ):
-        raise TopgraftError(
-            f"class_weights must be {classes} positive numbers; got {class_weights.tolist()}."
-        )
+        raise TopgraftError(f"class_weights must be {known} positive numbers; got {class_weights.tolist()}.")
     if class_weights is None or are_labels(targets):
         weights = torch.ones(len(targets), dtype=torch.float64)
     else:
-        weights = class_weights.double()[targets]
+        weights = class_weights.double()[ranks_of(targets) if are_steps(targets) else targets]
         weights = weights * (len(targets) / weights.sum())
     with single_threaded():
         fit = fit_rows(rows, targets, classes, weights, kind=kind, penalties=penalties, emphasis=emphasis)
@@ -171,11 +173,12 @@ def fit_rows(
 
 
 def check_targets(targets: Tensor, classes: int) -> None:
-    """Refuse targets that are neither indices of so many classes nor labels nor numbers ``(n, outputs)``."""
-    if are_labels(targets):
+    """Refuse targets that are neither indices of classes nor labels, steps or numbers ``(n, outputs)``."""
+    if are_binary(targets):
         if targets.dim() != 2 or len(targets) < 2 or targets.shape[1] != classes:
             raise TopgraftError(
-                f"Labels must be booleans (n, {classes}), n at least 2; got {tuple(targets.shape)}."
+                f"{'Labels must be booleans' if are_labels(targets) else 'Steps must be bytes'} "
+                f"(n, {classes}), n at least 2; got {tuple(targets.shape)}."
             )
         return
     if are_numbers(targets) and not classes:

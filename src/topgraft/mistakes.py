@@ -12,11 +12,14 @@ from topgraft.data.labels import said_of_labels
 from topgraft.data.targets import said_of_numbers
 from topgraft.data.types import Data
 from topgraft.label_scores import HALF
+from topgraft.ordered import middle_class
 
 UNTOUCHED = "untouched.json"
 SHOWN = 12
 SIDE = 112
 """Pixels of the longer side of a picture that is shown."""
+SHEET = "augmented.json"
+"""Pictures as training saw them, in the folder of a run that changed any; see :mod:`topgraft.augmented`."""
 LETTERS = 280
 """Of a text that is shown."""
 
@@ -81,8 +84,9 @@ def _of_labels(data: Data, chances: Array) -> dict[str, Any]:
 
 
 def _of_classes(data: Data, probabilities: Array) -> dict[str, Any]:
-    targets, predictions = np.asarray(data.targets), probabilities.argmax(1)
-    confidence = probabilities.max(1)
+    targets = np.asarray(data.targets)
+    predictions = middle_class(probabilities) if data.is_ordered else probabilities.argmax(1)
+    confidence = probabilities[np.arange(len(targets)), predictions]
     wrong = np.flatnonzero(predictions != targets)
     order = wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN]
     return {

@@ -18,6 +18,7 @@ def predict(
     path: options.PathOption = None,
     form: Annotated[str, typer.Option("--format", help="csv or jsonl.")] = "csv",
     coverage: options.Coverage = None,
+    tta: options.Tta = 1,
     batch_size: options.BatchSize = 32,
     *,
     trust_code: options.Trust = False,
@@ -38,6 +39,7 @@ def predict(
         column=text or path,
         form="json" if json else form,
         coverage=coverage,
+        tta=tta,
         batch_size=batch_size,
         trust_code=trust_code,
         console=Console.for_command(json=True, quiet=quiet),
@@ -53,6 +55,7 @@ def evaluate(
     group: options.GroupOption = None,
     max_unreadable: options.Unreadable = 0.05,
     score: options.Scorers = None,
+    tta: options.Tta = 1,
     *,
     trust_code: options.Trust = False,
     json: options.Json = False,
@@ -75,6 +78,7 @@ def evaluate(
         trust_code=trust_code,
         console=Console.for_command(json=json, quiet=quiet),
         scorers=score or (),
+        tta=tta,
     )
     if json:
         say_json(result)

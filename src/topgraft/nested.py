@@ -92,6 +92,7 @@ def must_be_nestable(
         "--plan: its decisions were made on other examples": plan is not None,
         "--refit-all: the saved model learns from all examples anyway": refit_all,
         "several labels an example": bool(data.separator),
+        "--task ordinal": data.is_ordered,
     }
     for reason, is_so in reasons.items():
         if is_so:

@@ -2,8 +2,10 @@
 
 The dtype of targets tells which. Whole numbers ``(n,)`` are indices of classes, and outputs ``(n, classes)``
 are logits. Booleans ``(n, labels)`` say which labels each example has, and outputs of that shape are logits,
-each for itself. Floats ``(n, outputs)`` are standardised numbers (:class:`Scale`), and outputs of that shape
-are predictions. Everything between reading the data and saving the model goes by these functions.
+each for itself. Bytes (uint8) ``(n, classes - 1)`` are steps of ordered classes (:mod:`topgraft.ordered`),
+and outputs of that shape are logits, too. Floats ``(n, outputs)`` are standardised numbers (:class:`Scale`),
+and outputs of that shape are predictions. Everything between reading the data and saving the model goes by
+these functions.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from topgraft.errors import TopgraftError
+from topgraft.ordered import agreement, ranks_of, smoothed, steps_of
 
 if TYPE_CHECKING:
     from topgraft.data.types import Data
@@ -50,11 +53,35 @@ def are_labels(targets: Tensor | Array) -> bool:
     return bool(targets.dtype.kind == "b")
 
 
+def are_steps(targets: Tensor | Array) -> bool:
+    """Whether targets are steps of ordered classes: uint8 ``(n, classes - 1)``, see :mod:`topgraft.ordered`.
+
+    Examples
+    --------
+    >>> are_steps(torch.tensor([0, 1])), are_steps(np.array([[1, 0]], dtype=np.uint8))
+    (False, True)
+    """
+    if isinstance(targets, Tensor):
+        return targets.dtype == torch.uint8
+    return targets.dtype == np.uint8
+
+
+def are_binary(targets: Tensor | Array) -> bool:
+    """Whether each output is a logit for itself: of labels, or of steps of ordered classes.
+
+    Examples
+    --------
+    >>> are_binary(torch.tensor([0, 1])), are_binary(torch.tensor([[True]]))
+    (False, True)
+    """
+    return are_labels(targets) or are_steps(targets)
+
+
 def losses(outputs: Tensor, targets: Tensor) -> Tensor:
     """Loss of every example, ``(n,)``: cross-entropy in nats, or the squared error, mean over the outputs.
 
     Of standardised numbers always guessing the mean loses 1 on average. Of labels it is the binary
-    cross-entropy, mean over the labels.
+    cross-entropy, mean over the labels; of ordered classes over their steps.
 
     Examples
     --------
@@ -65,7 +92,7 @@ def losses(outputs: Tensor, targets: Tensor) -> Tensor:
     >>> losses(torch.zeros(1, 3), torch.tensor([[True, False, False]])).round(decimals=4)
     tensor([0.6931])
     """
-    if are_labels(targets):
+    if are_binary(targets):
         wanted = targets.to(outputs.dtype)
         return nn.functional.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(1)
     if are_numbers(targets):
@@ -80,7 +107,7 @@ def mean_loss(
 
     ``smoothing`` is the share of each label that is spread evenly over the classes (Szegedy et al. 2016), or
     of each of several labels over having it and not. Of several labels ``weight`` says how many times those
-    that an example has count.
+    that an example has count; of ordered classes it has a number for each class.
 
     Examples
     --------
@@ -94,6 +121,13 @@ def mean_loss(
         wanted = targets.to(outputs.dtype) * (1 - smoothing) + smoothing / 2
         times = None if weight is None else weight.to(outputs.dtype)
         return nn.functional.binary_cross_entropy_with_logits(outputs, wanted, pos_weight=times)
+    if are_steps(targets):
+        wanted = smoothed(targets, smoothing).to(outputs.dtype)
+        each = nn.functional.binary_cross_entropy_with_logits(outputs, wanted, reduction="none").mean(1)
+        if weight is None:
+            return each.mean()
+        own = weight.to(outputs.dtype)[ranks_of(targets)]
+        return (own * each).sum() / own.sum()
     if are_numbers(targets):
         return losses(outputs, targets).mean()
     return nn.functional.cross_entropy(outputs, targets, weight=weight, label_smoothing=smoothing)
@@ -104,7 +138,8 @@ def marks(outputs: Tensor, targets: Tensor) -> Tensor:
 
     The mean of the first is the accuracy; of the second, over standardised numbers, the coefficient of
     determination (R², the share of the variance that is explained). Of several labels it is their average
-    precision in the example: see :func:`ranking_precision`.
+    precision in the example: see :func:`ranking_precision`. Of ordered classes it is
+    :func:`topgraft.ordered.agreement`.
 
     Examples
     --------
@@ -115,6 +150,8 @@ def marks(outputs: Tensor, targets: Tensor) -> Tensor:
     """
     if are_labels(targets):
         return ranking_precision(outputs, targets)
+    if are_steps(targets):
+        return agreement(outputs, targets)
     if are_numbers(targets):
         return 1 - losses(outputs, targets)
     return outputs.argmax(1) == targets
@@ -150,9 +187,9 @@ def ranking_precision(outputs: Tensor, targets: Tensor) -> Tensor:
 def loss_of_guessing(outputs: int, targets: Tensor) -> float:
     """What knowing nothing loses: the logarithm of the number of classes, or the variance of numbers, 1.
 
-    Of several labels each may be there or not, so that it is the logarithm of 2.
+    Of several labels each may be there or not, so that it is the logarithm of 2; so with steps.
     """
-    if are_labels(targets):
+    if are_binary(targets):
         return math.log(2)
     return 1.0 if are_numbers(targets) else math.log(max(2, outputs))
 
@@ -206,6 +243,8 @@ def scale_of(data: Data) -> Scale | None:
 
 
 def encoded(data: Data, scale: Scale | None) -> Tensor:
-    """Targets as training and probes take them: indices, labels, or standardised numbers in float64."""
+    """Targets as probes and training take them: indices, labels, steps, or standardised numbers."""
     targets = np.asarray(data.targets)
+    if data.is_ordered:
+        return steps_of(torch.as_tensor(targets), len(data.classes))
     return torch.as_tensor(targets) if scale is None else scale.standardised(targets)

@@ -31,8 +31,13 @@ LabelOption = Annotated[
 TaskOption = Annotated[
     str | None,
     typer.Option(
-        help="classification; multilabel: several labels an example; regression: numbers to be predicted."
+        help="classification; multilabel: several labels an example; ordinal: classes with an order; "
+        "regression: numbers to be predicted."
     ),
+]
+OrderOption = Annotated[
+    str | None,
+    typer.Option("--order", help="Ordered classes from the first to the last, as in low,middle,high."),
 ]
 SeparatorOption = Annotated[
     str | None, typer.Option(help="Between several labels in one cell; with --task multilabel it is |.")
@@ -88,11 +93,21 @@ PlanOption = Annotated[Path | None, typer.Option(help="plan.json of a run to rep
 Hidden = Annotated[list[int] | None, typer.Option(help="Width of a hidden layer; may be repeated.")]
 Dropout = Annotated[float, typer.Option(help="In the head.")]
 Augment = Annotated[
-    str, typer.Option(help="Pictures: auto (a few stored views where a part is frozen), none or standard.")
+    str,
+    typer.Option(
+        help="Pictures: auto (a few stored views where a part is frozen), none, light, standard, strong, or "
+        "package.module:function with --trust-code."
+    ),
 ]
 Mixup = Annotated[
     float | None,
     typer.Option(help="Train on mixtures of two examples: alpha, 0 for none; by default 1 for pictures."),
+]
+Cutmix = Annotated[
+    float,
+    typer.Option(
+        help="Pictures: train with a box of another one pasted in: alpha, 0 for none; alone, no mixup."
+    ),
 ]
 LabelSmoothing = Annotated[
     float, typer.Option(help="Share of each label that is spread over the classes in training.")
@@ -144,5 +159,9 @@ Coverage = Annotated[
     float | None,
     typer.Option(help="Also give the set of classes that holds the right one this often (0.9: conformal)."),
 ]
+Tta = Annotated[
+    int,
+    typer.Option(help="Pictures: views (as it is, mirrored, shifted) whose answers are averaged: 1 to 10."),
+]
 ModelArgument = Annotated[Path, typer.Argument(help="What fit saved.")]
-Trust = Annotated[bool, typer.Option(help="Run the function that makes one's own network.")]
+Trust = Annotated[bool, typer.Option(help="Run a function of one's own that was named.")]

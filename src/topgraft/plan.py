@@ -22,7 +22,7 @@ KINDS = {
     ),
     "a whole number from 0 on, or null": ("size",),
     "a number of threads from 1 to 1024": ("threads",),
-    "a number": ("held_out", "dropout", "clip", "warmup", "seconds_an_example"),
+    "a number": ("held_out", "dropout", "clip", "warmup", "seconds_an_example", "cutmix"),
     "a number or null": ("rate", "mixup"),
     "a text": ("weights", "augment", "class_weights", "sampling", "prefer", "engine", "precision", "resize"),
     "a text or null": ("backbone",),

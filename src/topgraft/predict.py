@@ -24,8 +24,10 @@ from topgraft.features.reading import at_least
 from topgraft.features.store import Store
 from topgraft.halving import Halving, part_of
 from topgraft.label_scores import HALF
+from topgraft.ordered import median_of
 from topgraft.saved import Model
 from topgraft.side_by_side import in_order, single_threaded
+from topgraft.tta import must_view, view
 
 BATCH = 16
 
@@ -39,8 +41,9 @@ class Prediction:
     input
         The path as given (folder + relative path), or the row number.
     label
-        The most probable class; where an example may have several labels those of a probability above a half,
-        with the model's separator between them. ``None`` at an error, and where numbers are predicted.
+        The most probable class, of ordered ones the median; where an example may have several labels those of
+        a probability above a half, with the model's separator between them. ``None`` at an error, and where
+        numbers are predicted.
     confidence
         Its probability, 0 to 1. Of several labels that of the least certain one to be right, there or not.
     probabilities
@@ -101,10 +104,20 @@ class Predictor:
         Where it runs.
     store
         Where a converted network is kept; the default one where none is given.
+    tta
+        Views of each picture whose answers are averaged, see :mod:`topgraft.tta`; 1 for the picture alone.
+
+    Raises
+    ------
+    TopgraftError
+        If the model reads no pictures and there is more than one view.
     """
 
-    def __init__(self, model: Model, *, device: str = "cpu", store: Store | None = None) -> None:
-        self.model = model
+    def __init__(
+        self, model: Model, *, device: str = "cpu", store: Store | None = None, tta: int = 1
+    ) -> None:
+        must_view(tta, model.modality)
+        self.model, self.tta = model, tta
         self.device = device
         self._halving = Halving()
         graft = model.graft
@@ -150,15 +163,23 @@ class Predictor:
 
     def batch(self, chunk: list[Row]) -> list[Prediction]:
         """Predictions of a few rows, run as one batch by the calling thread; several threads may call it."""
-        return list(self._said(*self._read(chunk)))
+        return list(self._said(chunk, *self._read(chunk)))
 
-    def _said(
-        self, chunk: list[Row], errors: list[str | None], inputs: dict[str, Tensor] | None
-    ) -> Iterator[Prediction]:
-        numbers = bool(self.model.outputs)
-        said = self.logits(inputs).double() if inputs else torch.zeros(0, 1)
-        separator = self.model.separator
-        found = iter((said if numbers else _chances(said, several=bool(separator))).tolist())
+    def _answers(self, decoded: list[Any]) -> Tensor:
+        """Probabilities or numbers ``(batch, outputs)`` float64, the mean over the views."""
+        separator, numbers = self.model.separator, bool(self.model.outputs)
+        total: Tensor | None = None
+        for number in range(self.tta):
+            shown = decoded if number == 0 else [view(one, number) for one in decoded]
+            said = self.logits(self.model.preprocess.batch(shown)).double()
+            answers = said if numbers else _chances(said, several=bool(separator))
+            total = answers if total is None else total + answers
+        assert total is not None
+        return total if self.tta == 1 else total / self.tta
+
+    def _said(self, chunk: list[Row], errors: list[str | None], decoded: list[Any]) -> Iterator[Prediction]:
+        numbers, separator, is_ordered = bool(self.model.outputs), self.model.separator, self.model.is_ordered
+        found = iter(self._answers(decoded).tolist() if decoded else [])
         for row, error in zip(chunk, errors, strict=True):
             if error is not None:
                 yield Prediction(row.name, None, None, (), error)
@@ -172,10 +193,11 @@ class Predictor:
                 sure = min(max(share, 1 - share) for share in p)
                 yield Prediction(row.name, separator.join(given), sure, tuple(p))
                 continue
-            best = max(range(len(p)), key=p.__getitem__)
+            best = median_of(p) if is_ordered else max(range(len(p)), key=p.__getitem__)
             yield Prediction(row.name, self.model.classes[best], p[best], tuple(p))
 
-    def _read(self, chunk: list[Row]) -> tuple[list[Row], list[str | None], dict[str, Tensor] | None]:
+    def _read(self, chunk: list[Row]) -> tuple[list[str | None], list[Any]]:
+        """Why each row can't be read, if so, and what the others hold."""
         errors: list[str | None] = []
         decoded = []
         for row in chunk:
@@ -188,7 +210,7 @@ class Predictor:
             errors.append(error)
             if error is None:
                 decoded.append(value)
-        return chunk, errors, self.model.preprocess.batch(decoded) if decoded else None
+        return errors, decoded
 
     def _decode(self, value: Any, digest: str | None) -> Any:
         if digest is not None and is_file(value) and self.model.modality != "text":
@@ -235,7 +257,9 @@ def predicted_classes(predictions: Iterable[Prediction], classes: tuple[str, ...
     return np.array([-1 if p.label is None else index[p.label] for p in predictions], dtype=np.int64)
 
 
-def predict(model: Model | str | Path, inputs: Any, *, column: str | None = None) -> list[Prediction]:
+def predict(
+    model: Model | str | Path, inputs: Any, *, column: str | None = None, tta: int = 1
+) -> list[Prediction]:
     """Predict from Python.
 
     Parameters
@@ -249,6 +273,8 @@ def predict(model: Model | str | Path, inputs: Any, *, column: str | None = None
         one of rows also a data frame, or a list of mappings from the name of a column to its cell.
     column
         Of a table.
+    tta
+        Views of each picture whose answers are averaged, see :mod:`topgraft.tta`.
 
     Returns
     -------
@@ -274,4 +300,4 @@ def predict(model: Model | str | Path, inputs: Any, *, column: str | None = None
         given = rows([str(i) for i in items], modality=cast("Modality", opened.modality), column=column)
     else:
         given = (Row(str(i), item, None) for i, item in enumerate(items))
-    return list(Predictor(opened).predict(given))
+    return list(Predictor(opened, tta=tta).predict(given))

@@ -14,7 +14,7 @@ from topgraft.errors import TopgraftError
 from topgraft.evidence import CutEvidence, Evidence, Features
 from topgraft.linear import Fit, Kind, check_rows, check_targets, fit_head, fit_rows
 from topgraft.number_scores import cross_validated_r2_interval
-from topgraft.objective import Scale, are_labels, are_numbers, losses, marks
+from topgraft.objective import Scale, are_binary, are_numbers, losses, marks
 from topgraft.ridge import Moments, Rows, moments
 from topgraft.score import cross_validated_interval
 from topgraft.side_by_side import in_order, single_threaded
@@ -47,13 +47,13 @@ def probe(
     features
         Activations of ``n`` examples, one ``(n, width)`` float array per cut.
     targets
-        ``(n,)`` class indices, ``(n, labels)`` booleans, or ``(n, outputs)`` numbers, which are standardised
-        here: that changes no prediction, and makes one less the mean loss the R² of the predictions out of
-        fold.
+        ``(n,)`` class indices, ``(n, labels)`` booleans, ``(n, steps)`` uint8 of ordered classes, or
+        ``(n, outputs)`` numbers, which are standardised here: that changes no prediction, and makes one
+        less the mean loss the R² of the predictions out of fold.
     fold_of
         ``(n,)`` fold number of each example, the same for every cut, so that cuts are compared pairwise.
     classes
-        Number of classes or labels; 0 for numbers.
+        Number of classes, labels or steps; 0 for numbers.
     kind, penalties
         As in :func:`fit_head`.
     emphasis
@@ -195,9 +195,9 @@ def parts_of(fold_of: Array) -> list[tuple[Tensor, Tensor]]:
 
 
 def _own(targets: Tensor | Array) -> Tensor:
-    """A copy: int64, booleans, or float64 with one column an output."""
+    """A copy: int64, booleans, steps, or float64 with one column an output."""
     y = torch.as_tensor(targets).clone()
-    if are_labels(y):
+    if are_binary(y):
         return y
     if not y.is_floating_point():
         return y.to(torch.int64)
@@ -214,7 +214,7 @@ def _chance(y: Tensor, classes: int, parts: Sequence[tuple[Tensor, Tensor]]) -> 
     chances, said = np.zeros(len(y)), _room(y)
     for train, test in parts:
         where = test.numpy()
-        if are_labels(y):
+        if are_binary(y):
             held = y[train].double().sum(0)
             odds = ((held + 0.5) / (len(train) - held + 0.5)).log().expand(len(test), -1)
             chances[where], said[where] = losses(odds, y[test]).numpy(), odds.numpy()
@@ -280,7 +280,7 @@ def _evidence(
     parts: Sequence[tuple[Tensor, Tensor]],
     fits: Sequence[Fit],
 ) -> CutEvidence:
-    several = are_numbers(y) or are_labels(y)
+    several = are_numbers(y) or are_binary(y)
     lost, predictions = np.zeros(len(y)), _room(y)
     found: Array = np.zeros(len(y), dtype=np.float64 if several else np.bool_)
     for (_, test), fit in zip(parts, fits, strict=True):
@@ -289,7 +289,7 @@ def _evidence(
         lost[where] = losses(logits, y[test]).numpy()
         found[where] = marks(logits, y[test]).numpy()
         predictions[where] = logits.numpy() if several else logits.argmax(1).numpy()
-    if are_labels(y):
+    if are_binary(y):
         low, high = cross_validated_r2_interval(1 - found, np.ones(len(y)), fold_of, groups)
         low = max(0.0, low)
     elif are_numbers(y):

@@ -359,6 +359,6 @@ def candidate(
 
 def is_live(ready: Prepared, keep: int, freeze: int) -> bool:
     """Whether training this choice decodes each example in each epoch."""
-    if freeze == keep and ready.settings.augment != "standard":
+    if freeze == keep and not ready.settings.changes_anew:
         return False
     return reads_examples(ready.backbone, ready.settings, freeze)

@@ -179,7 +179,7 @@ def _advise(
             Features({last: features.cuts[last]}, features.key),
             targets,
             fold_of,
-            len(data.classes),
+            data.logits,
             groups=data.groups,
         )
         scored.append(found.cuts[0])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from topgraft.errors import TopgraftError
-from topgraft.objective import are_labels, are_numbers
+from topgraft.objective import are_binary, are_numbers
 from topgraft.temperature import fit_temperature
 
 CHUNK = 4096
@@ -229,7 +229,7 @@ class Problem:
         The log-odds of a linear discriminant are the regression on 0 and 1 over the variance of the label
         (Fisher 1936): the rarer a label, the smaller are scores that mean the same.
         """
-        if not are_labels(self.targets):
+        if not are_binary(self.targets):
             return 1.0
         share = (self.count * self.mean + 0.5) / (self.count + 1)
         return 1 / (share * (1 - share))
@@ -239,13 +239,13 @@ class Problem:
 
         Of several labels the log of the odds of each.
         """
-        if are_labels(self.targets):
+        if are_binary(self.targets):
             return _log_odds(self.count * self.mean, self.count)
         return ((self.count * self.mean + 0.5) / (self.count + 0.5 * self.classes)).log()
 
     def priors_left_out(self) -> Tensor:
         """:meth:`priors` as they would be without each scored example, ``(rows, classes)``."""
-        if are_labels(self.targets):
+        if are_binary(self.targets):
             held = self.targets.double() * self.weights[:, None]
             return _log_odds(self.count * self.mean - held, self.count - self.weights[:, None])
         held = _one_hot(self.targets, self.classes) * self.weights[:, None]
@@ -275,7 +275,7 @@ class Problem:
 
 def _values(targets: Tensor, outputs: int) -> Tensor:
     """What the ridge is fitted to, ``(n, outputs)`` float64."""
-    if are_numbers(targets) or are_labels(targets):
+    if are_numbers(targets) or are_binary(targets):
         return targets.double()
     return _one_hot(targets, outputs)
 

@@ -222,7 +222,7 @@ def _beaten(
         features, _ = measure(backbone, some, store, settings, console)
         known = {keep: tensor[torch.as_tensor(rows)] for keep, tensor in champion.features.cuts.items()}
         both = [
-            probe(f, ready.targets[rows], fold_of, len(data.classes), groups=some.groups)
+            probe(f, ready.targets[rows], fold_of, data.logits, groups=some.groups)
             for f in (Features(known, champion.features.key), features)
         ]
         if not any(number == 1 for number, _ in _in_set(both, seed=seed)):

@@ -15,6 +15,7 @@ from topgraft.advise import UNSTABLE, near_best
 from topgraft.confidence import Paired, confidence_set
 from topgraft.console import Console, counted, duration, percent
 from topgraft.cost import Candidate
+from topgraft.cutmix import has_maps
 from topgraft.errors import RunningError
 from topgraft.files import DamagedFile, read_json, write_json
 from topgraft.history import Epoch
@@ -121,7 +122,8 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
     began, allowed = time.monotonic(), SPENT * at.left
     known = shorts(at.plan.decisions)
     at.note_reuse("search", len(known), sum(one["seconds"] for one in known))
-    costs = [candidate(at.costs, at.ready, at.store, keep, freeze) for freeze in choices(keep)]
+    possible = [f for f in choices(keep) if not at.settings.cutmix or has_maps(material.backbone.chain, f)]
+    costs = [candidate(at.costs, at.ready, at.store, keep, freeze) for freeze in possible]
     field = worth_trying(costs, usual, at.left)
     left_out = [one.freeze for one in costs if one not in field]
     if field and left_out:

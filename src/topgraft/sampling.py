@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from topgraft.ordered import ranks_of
+
 SAMPLINGS = ("shuffled", "balanced")
 
 
@@ -14,7 +16,8 @@ def order_of(targets: Tensor, *, balanced: bool) -> list[int]:
     Parameters
     ----------
     targets
-        ``(n,)`` indices of classes where ``balanced``; else only their number matters.
+        ``(n,)`` indices of classes, or ``(n, steps)`` of ordered ones, where ``balanced``; else only their
+        number matters.
     balanced
         Whether ``n`` examples are drawn with replacement, each class being as likely as the others; else each
         comes once.
@@ -32,6 +35,7 @@ def order_of(targets: Tensor, *, balanced: bool) -> list[int]:
     if not balanced:
         shuffled: list[int] = torch.randperm(len(targets)).tolist()
         return shuffled
-    counts = torch.bincount(targets).double()
-    drawn: list[int] = torch.multinomial(1 / counts[targets], len(targets), replacement=True).tolist()
+    own = targets if targets.dim() == 1 else ranks_of(targets)
+    counts = torch.bincount(own).double()
+    drawn: list[int] = torch.multinomial(1 / counts[own], len(targets), replacement=True).tolist()
     return drawn

@@ -68,15 +68,22 @@ class Model:
 
     @property
     def task(self) -> Task:
-        """``classification``, ``multilabel`` or ``regression``."""
+        """``classification``, ``multilabel``, ``ordinal`` or ``regression``."""
         if self.separator:
             return "multilabel"
+        if self.is_ordered:
+            return "ordinal"
         return "regression" if self.outputs else "classification"
 
     @property
     def separator(self) -> str:
         """Where an example may have several labels, what stands between them; else empty."""
         return str(self.description.get("separator", ""))
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the classes are ordered, from the first to the last."""
+        return bool(self.description.get("ordered", False))
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -121,6 +128,7 @@ def describe(
     outputs: Sequence[str] = (),
     scale: Scale | None = None,
     separator: str = "",
+    is_ordered: bool = False,
     **more: Any,
 ) -> dict[str, Any]:
     """The description that is saved as ``graft.json``."""
@@ -165,6 +173,7 @@ def describe(
         "classes": list(classes),
         "outputs": list(outputs),
         "separator": separator,
+        "ordered": is_ordered,
         "scale": None if scale is None else asdict(scale),
         "columns": dict(columns),
         "engine": engine,
@@ -281,13 +290,15 @@ def _empty(document: Mapping[str, Any], freeze: int, *, module: nn.Module | None
     shape, block = document["head"], chain.blocks[int(document["keep"]) - 1]
     if (shape["layout"], shape["width"]) != (block.layout, width(block)):
         raise ValueError(f"the head does not fit what comes out of {block.name}")
+    is_ordered = bool(document.get("ordered", False))
     head = Head(
         shape["layout"],
         int(shape["width"]),
-        len(document["classes"]) or len(document["outputs"]),
+        len(document["classes"]) - is_ordered or len(document["outputs"]),
         hidden=shape["hidden"],
         dropout=shape["dropout"],
     )
+    head.is_ordered = is_ordered
     return Graft(chain, int(document["keep"]), freeze, head)
 
 

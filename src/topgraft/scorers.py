@@ -14,6 +14,7 @@ from sklearn.metrics import get_scorer, get_scorer_names
 from topgraft.data.types import Task
 from topgraft.errors import TopgraftError, did_you_mean
 from topgraft.label_scores import HALF
+from topgraft.ordered import middle_class
 from topgraft.score import Score
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -63,14 +64,22 @@ class _Labels(_Classes):
         return found
 
 
+class _Ranks(_Classes):
+    def predict(self, X: Array) -> Array:
+        return middle_class(self._rows(X))
+
+
 class _Numbers(RegressorMixin, _Said):
     def predict(self, X: Array) -> Array:
         return self._rows(X)
 
 
+ONE_CLASS: tuple[Task, ...] = ("classification", "ordinal")
+"""Tasks in which an example has one class; numbers of ordered ones may be scored as numbers, too."""
 _KINDS: dict[Task, type[_Said]] = {
     "classification": _Classes,
     "multilabel": _Labels,
+    "ordinal": _Ranks,
     "regression": _Numbers,
 }
 
@@ -106,9 +115,9 @@ def must_be_scorers(
         if ".cluster" in home:
             raise TopgraftError(f"--score {name} compares clusterings; the task is {task}.")
         of_numbers = home.endswith("_regression")
-        if of_numbers and task != "regression":
+        if of_numbers and task not in ("regression", "ordinal"):
             raise TopgraftError(f"--score {name} scores predicted numbers; the task is {task}.")
-        tried = [np.repeat(np.arange(classes), 2)] if classes and task == "classification" else []
+        tried = [np.repeat(np.arange(classes), 2)] if classes and task in ONE_CLASS else []
         for some in tried if targets is None else [*tried, targets]:
             _must_score(name, task, some)
 
@@ -144,7 +153,7 @@ def _scoring(name: str, task: Task, targets: Array, said: Array) -> Callable[[Ar
 
 def _as_predicted(task: Task, targets: Array) -> Array:
     """Targets as what would be said by a model that knows them."""
-    if task == "classification":
+    if task in ONE_CLASS:
         return np.eye(int(targets.max()) + 1)[targets]
     return targets.astype(float)
 

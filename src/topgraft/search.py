@@ -18,19 +18,20 @@ from topgraft.backbones.types import Backbone
 from topgraft.calibration import cooled_losses
 from topgraft.chain import Block, Chain
 from topgraft.chain.proof import GRADIENTS
+from topgraft.cutmix import alphas
 from topgraft.data.types import Data
 from topgraft.errors import RunningError
 from topgraft.evidence import Evidence, Features, paired_gain
+from topgraft.features.augmentation import augmentation_of
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import is_storable, mended, states
 from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSource, ViewSource
 from topgraft.features.store import Store
-from topgraft.features.views import standard_augmentation
 from topgraft.graft import Graft
 from topgraft.head import Head
 from topgraft.history import Epoch, History, Recipe
-from topgraft.mixup import alpha_for
-from topgraft.objective import are_labels, are_numbers
+from topgraft.objective import are_labels, are_numbers, are_steps
+from topgraft.ordered import ranks_of
 from topgraft.pooling import width
 from topgraft.probe import fit_head
 from topgraft.settings import Settings
@@ -117,7 +118,7 @@ def new_graft(
     fitted = fit_head(
         material.features.cuts[keep][list(rows)],
         material.targets[list(rows)],
-        len(material.data.classes),
+        material.data.logits,
         class_weights=class_weights,
         emphasis=emphasis(material.backbone.chain, keep),
     )
@@ -146,6 +147,7 @@ def balanced(targets: Tensor, classes: int) -> Tensor:
     """``(classes,)`` float64 weights, inversely to the number of examples of each class.
 
     Of labels: how many times those that an example has must count to be as many as those that it lacks.
+    Steps of ordered classes are counted by their classes.
 
     Examples
     --------
@@ -155,7 +157,7 @@ def balanced(targets: Tensor, classes: int) -> Tensor:
     if are_labels(targets):
         held = targets.double().sum(0)
         return (len(targets) - held).clamp(min=1) / held.clamp(min=1)
-    counts = torch.bincount(targets, minlength=classes).double()
+    counts = torch.bincount(ranks_of(targets) if are_steps(targets) else targets, minlength=classes).double()
     return len(targets) / (classes * counts.clamp(min=1))
 
 
@@ -166,8 +168,9 @@ def augments(material: Material, freeze: int) -> bool:
 
 def changes_pictures(backbone: Backbone, settings: Settings, freeze: int) -> bool:
     """:func:`augments`, before there is anything to train on."""
-    asked = settings.augment
-    return backbone.modality == "picture" and (asked == "standard" or (asked == "auto" and freeze == 0))
+    if backbone.modality != "picture":
+        return False
+    return settings.changes_anew or (settings.augment == "auto" and freeze == 0)
 
 
 def reads_examples(backbone: Backbone, settings: Settings, freeze: int) -> bool:
@@ -199,10 +202,10 @@ def source_at(
     ``views`` says how many changed views of each picture are stored beside it.
     """
     settings, backbone = material.settings, material.backbone
-    if freeze == keep and settings.augment != "standard":
+    if freeze == keep and not settings.changes_anew:
         return FeatureSource(material.features.cuts[keep]), 0
     if reads_examples(backbone, settings, freeze):
-        change = standard_augmentation if augments(material, freeze) else None
+        change = augmentation_of(settings) if augments(material, freeze) else None
         engine = (
             engine_of(
                 backbone.chain[:freeze],
@@ -240,6 +243,7 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
     weights = None if drawn else class_weights(material, rows)
     layouts = material.backbone.chain.blocks[max(0, keep // 2 - 1)].layout.split("+")
     rate = settings.rate or min(RATES[layout] for layout in layouts)
+    mixup, cutmix = alphas(settings, material.data.modality)
     return Recipe(
         epochs=epochs,
         batch_size=settings.batch_size,
@@ -248,7 +252,8 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
         warmup=settings.warmup,
         seed=settings.seed,
         class_weights=() if weights is None else tuple(weights.tolist()),
-        mixup=alpha_for(settings.mixup, material.data.modality),
+        mixup=mixup,
+        cutmix=cutmix,
         smoothing=settings.label_smoothing,
         balanced=drawn,
     )

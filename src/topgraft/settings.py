@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from topgraft.errors import TopgraftError, did_you_mean
 from topgraft.sampling import SAMPLINGS
 
-AUGMENTATIONS = ("auto", "none", "standard")
+AUGMENTATIONS = ("auto", "none", "light", "standard", "strong")
 RESIZE_CHOICES = ("auto", "pretrained", "crop", "squash", "border")
 CLASS_WEIGHTS = ("none", "balanced")
 PREFERENCES = ("small", "fast", "accuracy")
@@ -19,6 +20,7 @@ REPEATED = (
     *("backbone", "weights", "allow_missing", "size", "folds", "held_out", "hidden", "dropout", "augment"),
     *(
         "mixup",
+        "cutmix",
         "label_smoothing",
         "class_weights",
         "sampling",
@@ -62,11 +64,19 @@ class Settings:
     dropout
         In the head.
     augment
-        Pictures: ``none``; ``standard``, each changed at random whenever it is read, for which the frozen
-        part runs again; ``auto``: so where nothing is frozen, and where a part is, a few changed views of
-        each picture are stored at the cut, as many as there is time for.
+        Pictures: ``none``; ``light``, ``standard`` or ``strong``, each changed at random whenever it is read,
+        for which the frozen part runs again; ``auto``: as ``standard`` where nothing is frozen, and where a
+        part is, a few changed views of each picture are stored at the cut, as many as there is time for. Also
+        one's own: ``package.module:function``, or in Python anything that takes a Pillow picture and gives
+        one. Only what it draws from torch goes by the seed. See :mod:`topgraft.features.augmentation`.
+    trust_code
+        Whether a function that ``augment`` names may be run.
     mixup
         ``alpha`` of the mixtures of two examples that are trained on, 0 for none; not given, 1 for pictures.
+    cutmix
+        ``alpha`` of the share of its area that a picture keeps where a box of another is pasted in, 0 for
+        none.
+        Without ``mixup`` it takes its place; with it each step does one of the two.
     label_smoothing
         Share of each label that is spread evenly over the classes in training, 0 for none; validation and
         scores know nothing of it.
@@ -129,8 +139,10 @@ class Settings:
     budget: float = 600.0
     hidden: tuple[int, ...] = ()
     dropout: float = 0.0
-    augment: str = "auto"
+    augment: str | Callable[[Any], Any] = "auto"
+    trust_code: bool = False
     mixup: float | None = None
+    cutmix: float = 0.0
     label_smoothing: float = 0.0
     size: int | None = None
     resize: str = "auto"
@@ -155,7 +167,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
-        _one_of("augment", self.augment, AUGMENTATIONS)
+        if isinstance(self.augment, str) and ":" not in self.augment:
+            _one_of("augment", self.augment, AUGMENTATIONS)
         _one_of("resize", self.resize, RESIZE_CHOICES)
         _one_of("class-weights", self.class_weights, CLASS_WEIGHTS)
         _one_of("sampling", self.sampling, SAMPLINGS)
@@ -184,6 +197,7 @@ class Settings:
             _between("size", self.size, 1, 8192)
         if self.mixup is not None:
             _between("mixup", self.mixup, 0, 100)
+        _between("cutmix", self.cutmix, 0, 100)
         if self.soup is not None:
             _between("soup", self.soup, 1, 100)
         if self.epochs is not None:
@@ -202,8 +216,14 @@ class Settings:
         return "fp32" if self.precision == "auto" else self.precision
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {n: list(v) if isinstance(v, tuple) else v for n, v in asdict(self).items()}
+        """As plain JSON; a function by its name."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {n: list(v) if isinstance(v, tuple) else named_or_same(v) for n, v in plain.items()}
+
+    @property
+    def changes_anew(self) -> bool:
+        """Whether pictures are changed anew in each epoch wherever training begins."""
+        return self.augment not in ("auto", "none")
 
     def repeating(self, decisions: Mapping[str, Mapping[str, Any]]) -> Settings:
         """These with what a plan says of the rest.
@@ -218,12 +238,10 @@ class Settings:
             if name in decisions:
                 value = decisions[name]["value"]
                 planned = tuple(value) if isinstance(value, list) else value
-                agree(
-                    name,
-                    None if getattr(self, name) == getattr(Settings, name) else getattr(self, name),
-                    planned,
-                )
-                taken[name] = planned
+                given = getattr(self, name)
+                told = named_or_same(given)
+                agree(name, None if given == getattr(Settings, name) else told, planned)
+                taken[name] = given if told != given else planned
         return replace(self, **taken)
 
     @classmethod
@@ -251,6 +269,20 @@ class Settings:
             several = clean["taps"] if isinstance(clean["taps"], tuple) else (clean["taps"],)
             clean["taps"] = ",".join(map(str, several)) or "none"
         return replace(cls(), **clean)
+
+
+def named_or_same(value: Any) -> Any:
+    """A function or transform by its name, as JSON has no other word for it; all else as it is.
+
+    Examples
+    --------
+    >>> named_or_same(len), named_or_same(0.5)
+    ('builtins:len', 0.5)
+    """
+    if not callable(value):
+        return value
+    name = getattr(value, "__qualname__", None)
+    return f"{value.__module__}:{name}" if name else " ".join(re.sub(r" at 0x\w+", "", repr(value)).split())
 
 
 def agree(name: str, asked: Any, planned: Any) -> None:

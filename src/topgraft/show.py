@@ -19,6 +19,7 @@ from topgraft.evidence import Evidence
 from topgraft.label_scores import RANKING
 from topgraft.number_scores import MAE, R2, RMSE
 from topgraft.objective import are_numbers
+from topgraft.rank_scores import AGREEMENT, KAPPA
 from topgraft.score import ClassScore, Score
 from topgraft.transferability import Secondary
 
@@ -46,13 +47,21 @@ def data_lines(console: Console, data: Data, *, untouched: str = "") -> None:
     else:
         counts = list(data.counts.values())
         each = f"{min(counts)} to {max(counts)} each" if min(counts) != max(counts) else f"{counts[0]} each"
-        first += f" with {len(data.classes)} labels" if data.separator else f" in {len(data.classes)} classes"
+        first += f" with {len(data.classes)} labels" if data.separator else f" in {_classes(data)}"
         first += f" ({each})"
     console.line("Data", first + (f"; {untouched}" if untouched else ""), *data.notes)
     for left in data.left_out[:SHOWN]:
         console.text(f"            {left.name}    {left.reason}")
     if len(data.left_out) > SHOWN:
         console.text(f"            … and {len(data.left_out) - SHOWN} more")
+
+
+def _classes(data: Data) -> str:
+    """How many classes, and which way ordered ones rise."""
+    if not data.is_ordered:
+        return f"{len(data.classes)} classes"
+    names = data.classes if len(data.classes) <= SHOWN else (*data.classes[:2], "…", data.classes[-1])
+    return f"{len(data.classes)} ordered classes, {' < '.join(names)}"
 
 
 def chain_rows(chain: Chain) -> list[dict[str, Any]]:
@@ -237,13 +246,14 @@ def scorer_line(console: Console, score: Score) -> None:
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric is a share, told in percent, and not an error in the target's unit."""
-    return not metric.startswith((MAE, RMSE))
+    """Whether a metric is a share, told in percent, and not an error in the target's unit or a kappa."""
+    return not metric.startswith((MAE, RMSE, KAPPA))
 
 
 def constant_answer(metric: str) -> str:
     """What somebody who knows nothing of the inputs answers."""
-    return {R2: "the mean", RANKING: "how frequent each label is"}.get(metric, "the most frequent class")
+    known = {R2: "the mean", RANKING: "how frequent each label is", AGREEMENT: "the median class"}
+    return known.get(metric, "the most frequent class")
 
 
 def in_unit(value: float) -> str:

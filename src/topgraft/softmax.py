@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from topgraft.objective import are_labels
+from topgraft.objective import are_binary
 from topgraft.ridge import Choice, Problem, Rows
 
 MEMORY = 8
@@ -94,8 +94,8 @@ def refine(
             here = slice(begin, begin + len(part))
             begin += len(part)
             logits, w, wanted = part @ turned + shift, weights[here, None], targets[here]
-            if are_labels(wanted):
-                both = torch.nn.functional.logsigmoid(torch.where(wanted, logits, -logits))
+            if are_binary(wanted):
+                both = torch.nn.functional.logsigmoid(torch.where(wanted.bool(), logits, -logits))
                 value -= float((w * both).sum())
                 excess = w * (torch.sigmoid(logits) - wanted.double())
             else:
@@ -109,7 +109,7 @@ def refine(
         value += 0.5 * penalty * float((beta**2).sum())
         return value, torch.cat([slope + penalty * beta, tilt[None]])
 
-    steep = 4 if are_labels(targets) else classes  # a sigmoid is steepest at a half
+    steep = 4 if are_binary(targets) else classes  # a sigmoid is steepest at a half
     curvature = torch.cat([problem.spectrum.values / steep + penalty, start.new_full((1,), n / steep)])
     point = minimise(objective, torch.cat([start, offset[None]]), curvature[:, None])
     return point[:-1], point[-1]
@@ -117,12 +117,12 @@ def refine(
 
 def _wanted(targets: Tensor, classes: int) -> Tensor:
     """0 and 1, ``(n, classes)``."""
-    return targets.double() if are_labels(targets) else torch.nn.functional.one_hot(targets, classes)
+    return targets.double() if are_binary(targets) else torch.nn.functional.one_hot(targets, classes)
 
 
 def _shares(logits: Tensor, targets: Tensor) -> Tensor:
     """Probabilities ``(n, classes)``; of labels each for itself."""
-    return torch.sigmoid(logits) if are_labels(targets) else torch.softmax(logits, 1)
+    return torch.sigmoid(logits) if are_binary(targets) else torch.softmax(logits, 1)
 
 
 def minimise(objective: Objective, point: Tensor, curvature: Tensor) -> Tensor:

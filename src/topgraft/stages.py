@@ -20,12 +20,14 @@ from topgraft.backbones.types import Backbone
 from topgraft.chain import Chain
 from topgraft.choices import AUTO
 from topgraft.console import Console
+from topgraft.cutmix import must_be_pasted
 from topgraft.data import assign_folds, hold_out, read_test
 from topgraft.data.columns import Rows
 from topgraft.data.splits import strata
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError, warn_of_damage
 from topgraft.evidence import Evidence, Features
+from topgraft.features.augmentation import must_augment
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import one_pass
 from topgraft.features.reading import batch_of
@@ -191,6 +193,8 @@ def prepare(
     """Split what is untouched from what choices are made on, and give the latter its folds."""
     alpha_for(settings.mixup, data.modality)  # refused before anything is measured
     settings, asked = whole_if_random(settings, backbone)
+    must_be_pasted(settings, backbone)
+    must_augment(settings, data)
     if data.targets is None:
         raise TopgraftError(
             f"{data.origin} has no labels. Name their column (--label), or one folder a class."
@@ -329,7 +333,7 @@ def probe_all(
         features,
         encoded(development, scale_of(development)),
         fold_of,
-        len(development.classes),
+        development.logits,
         groups=development.groups,
         done=advance,
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from topgraft.objective import are_labels, losses
+from topgraft.objective import are_binary, losses
 
 COLDEST, HOTTEST = 1e-5, 1e3
 """Bounds of the temperature."""
@@ -37,7 +37,7 @@ def fit_temperature(scores: Tensor, offsets: Tensor, targets: Tensor, weights: T
     """
     n = len(scores)
     share = weights / weights.sum()
-    if are_labels(targets):
+    if are_binary(targets):
         return _label_temperature(scores, offsets, targets, share)
     held = scores.gather(1, targets[:, None])[:, 0]
     wanted = float((share * (held * n + scores.mean(1)) / (n + 1)).sum())
@@ -59,7 +59,7 @@ def _label_temperature(
 ) -> tuple[float, float]:
     """:func:`fit_temperature` of labels, each for itself; one pseudo-example has every label by half."""
     n, each = len(scores), share[:, None] / targets.shape[1]
-    wanted = (each * scores * (targets * n + 0.5) / (n + 1)).sum()
+    wanted = (each * scores * (targets.double() * n + 0.5) / (n + 1)).sum()
 
     def slopes(inverse: float) -> tuple[float, float]:
         p = torch.sigmoid(inverse * scores + offsets)

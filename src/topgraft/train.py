@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from topgraft.checkpoint import Amid, put, restore, save, weights_of
+from topgraft.cutmix import mixture
 from topgraft.errors import RunningError
 from topgraft.features.sources import Source
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History, Recipe, ran_away
-from topgraft.mixup import mixed, mixed_loss
+from topgraft.mixup import mixed_loss
 from topgraft.objective import loss_of_guessing, marks, mean_loss
 from topgraft.sampling import order_of
 from topgraft.stopping import finishing
@@ -246,6 +247,7 @@ class _Loop:
         AcceleratorState._reset_state()  # the process shares it, with an earlier training's precision
         self.graft, self.source, self.targets, self.recipe = graft, source, targets, recipe
         self.checkpoint = checkpoint
+        self.layout = graft.bare.blocks[graft.freeze - 1].layout if graft.freeze else "map"
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=recipe.precision)
         optimizer = torch.optim.AdamW(parameter_groups(graft, recipe))
         self.peaks = [group["lr"] for group in optimizer.param_groups]
@@ -304,7 +306,7 @@ class _Loop:
             start = (step - first) * recipe.batch_size
             chosen = order[start : start + recipe.batch_size]
             batch = _to(self.source.batch(chosen, training=True), device)
-            batch, partner, own = mixed(batch, recipe.mixup)
+            batch, partner, own = mixture(batch, recipe, self.layout)
             wanted = self.targets[chosen].to(device)
             read = self.watch.wants(step)
             with self.accelerator.autocast(), self.watch.listen() if read else contextlib.nullcontext():

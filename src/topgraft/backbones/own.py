@@ -107,13 +107,13 @@ def rebuild_own(recipe: Mapping[str, Any], *, module: nn.Module | None, trust_co
     return call_target(str(target))[0]
 
 
-def call_target(target: str) -> tuple[nn.Module, Preprocess | None]:
-    """What ``package.module:function`` makes; modules beside where we run are found too.
+def function_of(target: str) -> Any:
+    """The function ``package.module:function``; modules beside where we run are found too.
 
     Raises
     ------
     TopgraftError
-        If the module or the function is not found, fails, or makes something else.
+        If the module or the function is not found.
     """
     module_name, _, function_name = target.partition(":")
     with _beside():
@@ -130,9 +130,20 @@ def call_target(target: str) -> tuple[nn.Module, Preprocess | None]:
                 raise TopgraftError(f"{module_name} has no {function_name!r}.{did_you_mean(part, choices)}")
             function = found
         if not callable(function):
-            raise TopgraftError(
-                f"{target} is a {type(function).__name__}; expected a function that makes a network."
-            )
+            raise TopgraftError(f"{target} is a {type(function).__name__}; expected a function.")
+    return function
+
+
+def call_target(target: str) -> tuple[nn.Module, Preprocess | None]:
+    """What ``package.module:function`` makes; modules beside where we run are found too.
+
+    Raises
+    ------
+    TopgraftError
+        If the module or the function is not found, fails, or makes something else.
+    """
+    function = function_of(target)
+    with _beside():
         try:
             made = function()
         except Exception as error:

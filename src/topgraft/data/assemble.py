@@ -20,7 +20,14 @@ from topgraft.data.lazily import is_file
 from topgraft.data.notes import duplicate_notes, left_out_notes, listed, number, sound_notes
 from topgraft.data.pictures import PictureError, as_rgb, open_picture, read_bytes, thumbnail
 from topgraft.data.sounds import MAX_BYTES, Sound, SoundError, reader, sound_of
-from topgraft.data.targets import hint, is_regression, numbers_of, output_names, said_of_numbers
+from topgraft.data.targets import (
+    hint,
+    in_ordered_classes,
+    is_regression,
+    numbers_of,
+    output_names,
+    said_of_numbers,
+)
 from topgraft.data.types import Data, Found, Inputs, LeftOut, Task, differ, taken
 from topgraft.errors import TopgraftError, did_you_mean
 
@@ -41,6 +48,7 @@ def assemble(
     max_pixels: int,
     near_duplicates: bool,
     task: Task | None = None,
+    order: Sequence[str] | None = None,
 ) -> Data:
     """Check what a reader found, and make data of what can be used.
 
@@ -69,16 +77,24 @@ def assemble(
     notes = [*found.notes]
     notes.extend(left_out_notes(found, left_out, total, max_unreadable))
     labels = None if found.labels is None else [str(found.labels[i]) for i in kept]
+    is_ordered = task == "ordinal" or order is not None
     outputs: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     targets: NDArray[Any] | None
     columns = [[str(cells[i]) for i in kept] for cells in several]
     if found.separator and labels is not None:
         named, targets = labels_of(found, columns, kept, classes, notes)
-    elif labels is not None and is_regression(found, labels, classes, task, notes):
+    elif labels is not None and not is_ordered and is_regression(found, labels, classes, task, notes):
         outputs, targets = output_names(found), numbers_of(found, columns, kept)
+    elif is_ordered and labels is not None:
+        named, targets = _ordered_classes(found, labels, order, classes, notes)
     else:
         named, targets = _classes(found, labels, classes, notes)
+        if found.is_ordered and task is None and classes is None:
+            notes.append(
+                "The labels are an ordered categorical, taken as classes without an order "
+                "(--task ordinal for ordered ones)."
+            )
     names = tuple(found.names[i] for i in kept)
     inputs = _pick(found.inputs, kept)
     looks = np.stack([thumbnails[i] for i in kept]) if thumbnails else None
@@ -111,6 +127,7 @@ def assemble(
         seconds=lengths,
         outputs=outputs,
         separator=found.separator,
+        is_ordered=is_ordered and targets is not None,
     )
 
 
@@ -275,6 +292,25 @@ def _classes(
             notes.append(f"Nothing is left of {listed(lost)}: no example of it could be used.")
     place = {name: i for i, name in enumerate(classes)}
     return classes, np.array([place[label] for label in labels], dtype=np.int64)
+
+
+def _ordered_classes(
+    found: Found,
+    labels: list[str],
+    order: Sequence[str] | None,
+    given: Sequence[str] | None,
+    notes: list[str],
+) -> tuple[tuple[str, ...], NDArray[np.int64] | None]:
+    """:func:`_classes` of classes with an order; those given are in theirs."""
+    if found.numbers:
+        raise TopgraftError(
+            f"{found.origin}: {len(found.numbers) + 1} columns of labels; ordered classes stand in one."
+        )
+    if given is None:
+        if order is None:
+            _classes(found, labels, None, [])  # refused: one class only, or too many
+        given = in_ordered_classes(found, labels, order, notes)
+    return _classes(found, labels, given, notes)
 
 
 def _in_order(present: set[str], order: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from topgraft.data.notes import number
 from topgraft.data.row_tables import row_notes
 from topgraft.data.sounds import Sound
 from topgraft.data.tables import Table, cell_text
+from topgraft.data.targets import order_of
 from topgraft.data.types import MODALITIES, Found, Modality
 from topgraft.errors import TopgraftError
 
@@ -41,10 +42,12 @@ def read_object(
     if _is_frame(source, targets):
         _no_targets(targets, "a data frame: name its column of labels")
         cells = dict[str, Sequence[Any]](frame_cells(source))
-        return Table("the data frame", cells, Path(), {}, [])
+        orders = {n: order for n in cells if (order := order_of(source[n])) is not None}
+        return Table("the data frame", cells, Path(), {}, [], orders=orders)
     if isinstance(source, Rows):
         found = Found("row", "the rows", _names(len(source)), source, notes=row_notes(source))
         found.labels = _labels(targets, len(source))
+        _take_order(found, targets)
         return found
     if _is_hugging_face(source):
         _no_targets(targets, "a Hugging Face data set: name its column of labels")
@@ -68,8 +71,15 @@ def read_object(
             return found
     first, *more = _label_columns(targets)
     found.labels = _labels(first, len(found.names))
+    _take_order(found, first)
     found.numbers = [labels for column in more if (labels := _labels(column, len(found.names))) is not None]
     return found
+
+
+def _take_order(found: Found, targets: Any) -> None:
+    order = order_of(targets)
+    if order is not None:
+        found.order, found.is_ordered = order, True
 
 
 def frame_cells(frame: Any) -> dict[str, list[Any]]:

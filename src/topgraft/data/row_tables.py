@@ -59,7 +59,8 @@ def found_rows(
         groups=table.cells(chosen["group"]) if "group" in chosen else None,
         columns=chosen,
         notes=table.notes,
-        order=table.classes.get(chosen["label"]),
+        order=table.orders.get(chosen["label"], table.classes.get(chosen["label"])),
+        is_ordered=chosen["label"] in table.orders,
     )
 
 

@@ -23,7 +23,7 @@ from topgraft.data.remote import here, is_address
 from topgraft.data.row_tables import found_rows
 from topgraft.data.shards import choose_fields
 from topgraft.data.tables import ENDINGS, Table, choose_columns
-from topgraft.data.targets import refuse_task
+from topgraft.data.targets import order_given, refuse_task
 from topgraft.data.types import Data, Found, Modality, Task
 from topgraft.errors import TopgraftError
 
@@ -45,6 +45,7 @@ def read(
     columns: str | Sequence[str] | Mapping[str, ColumnKind] | None = None,
     categories: str | Sequence[str] | None = None,
     separator: str | None = None,
+    order: str | Sequence[str] | None = None,
 ) -> Data:
     """Read labelled examples, decode each once to know that it can be used, and find duplicates.
 
@@ -78,10 +79,14 @@ def read(
     near_duplicates
         Whether to look for near duplicates too, beside exact ones.
     task
-        ``"classification"``; ``"multilabel"``: an example may have several labels, or none; or
-        ``"regression"`` for labels that are numbers to be predicted. Where not given, labels are classes,
-        unless they are more than 20 different numbers of which some have a fraction, which a note says; and
-        several columns are numbers, also where all are 0 and 1.
+        ``"classification"``; ``"multilabel"``: an example may have several labels, or none; ``"ordinal"``:
+        classes with an order; or ``"regression"`` for labels that are numbers to be predicted. Where not
+        given, labels are classes, unless they are more than 20 different numbers of which some have a
+        fraction, which a note says; and several columns are numbers, also where all are 0 and 1.
+    order
+        Names of ordered classes from the first to the last, also with commas between them; with it the task
+        is ``"ordinal"``. Where that is asked for without, classes that are numbers are ordered by their size,
+        and an ordered categorical (pandas, polars' ``Enum``) has its own order.
     separator
         What stands between several labels in one cell, ``|`` where ``task`` is ``"multilabel"`` and nothing
         else is given; with it the task is that.
@@ -118,7 +123,7 @@ def read(
     """
     refuse_modality(modality)
     refuse_task(task)
-    separator = separator_for(task, separator)
+    order, separator = order_given(task, order, separator, classes), separator_for(task, separator)
     found: Found | Table
     if isinstance(source, (str, os.PathLike)):
         if targets is not None:
@@ -166,6 +171,7 @@ def read(
         max_pixels=max_pixels,
         near_duplicates=near_duplicates,
         task=task,
+        order=order,
     )
 
 
@@ -332,7 +338,8 @@ def _of_table(
         groups=table.cells(columns["group"]) if "group" in columns else None,
         columns=columns if table.names is None else named,  # others are usual in shards, whatever is in them
         notes=table.notes,
-        order=table.classes.get(columns["label"]),
+        order=table.orders.get(columns["label"], table.classes.get(columns["label"])),
+        is_ordered=columns["label"] in table.orders,
     )
 
 

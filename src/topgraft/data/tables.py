@@ -51,6 +51,8 @@ class Table:
         Of shards: what the examples are called whose inputs stand in a column.
     here
         Where it was fetched to, if it comes from elsewhere.
+    orders
+        Names of a column that is an ordered categorical, from the first to the last.
     """
 
     origin: str
@@ -62,6 +64,7 @@ class Table:
     stays_inside: bool = False
     names: Callable[[Sequence[Any]], list[str]] | None = None
     here: Here | None = None
+    orders: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of rows."""

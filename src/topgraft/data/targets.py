@@ -26,6 +26,103 @@ def refuse_task(task: str | None) -> None:
         )
 
 
+def order_given(
+    task: Task | None,
+    order: str | Sequence[str] | None,
+    separator: str | None = None,
+    classes: Sequence[str] | None = None,
+) -> tuple[str, ...] | None:
+    """The names of ordered classes, from the first to the last; ``None`` where none were given.
+
+    Raises
+    ------
+    TopgraftError
+        If another task is asked for, there are fewer than two names, one is given twice, or a separator or
+        classes are given too.
+
+    Examples
+    --------
+    >>> order_given(None, "low, middle,high"), order_given("ordinal", None)
+    (('low', 'middle', 'high'), None)
+    """
+    if order is None:
+        return None
+    if separator is not None:
+        raise TopgraftError("--order is for one class an example, --separator for several labels. Give one.")
+    if classes is not None:
+        raise TopgraftError("classes are given in their order. Leave order out, or classes.")
+    parts = order.split(",") if isinstance(order, str) else list(order)
+    names = tuple(str(name).strip() for name in parts)
+    if task not in (None, "ordinal"):
+        raise TopgraftError(
+            f"--order {','.join(names)} is for ordered classes (--task ordinal), not for --task {task}. "
+            "Leave one of the two out."
+        )
+    if len(names) < 2 or not all(names):
+        raise TopgraftError(
+            f'--order "{",".join(names)}": give two names of classes or more, from the first to the last, '
+            "such as low,middle,high."
+        )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise TopgraftError(f'--order names "{twice[0]}" more than once. Give each class once.')
+    return names
+
+
+def order_of(column: Any) -> tuple[str, ...] | None:
+    """Names of an ordered categorical (pandas; polars' ``Enum``), from the first to the last; else ``None``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> order_of(pd.Categorical(["b", "a"], ["b", "a"], ordered=True)), order_of(["b", "a"])
+    (('b', 'a'), None)
+    """
+    kind = getattr(column, "dtype", None)
+    names = getattr(kind, "categories", None)
+    if names is None or not (getattr(kind, "ordered", False) or type(kind).__name__ == "Enum"):
+        return None
+    return tuple(str(name) for name in names)
+
+
+def in_ordered_classes(
+    found: Found, labels: Sequence[str], order: Sequence[str] | None, notes: list[str]
+) -> tuple[str, ...]:
+    """The classes in their order: as given, as an ordered categorical has them, or numbers by their size.
+
+    Raises
+    ------
+    TopgraftError
+        If nothing says the order, or what was given names a class that no example has.
+    """
+    present = set(labels)
+    if order is not None:
+        if strange := [name for name in order if name not in present]:
+            raise TopgraftError(
+                f'{found.origin}: --order names "{strange[0]}", which no example has.'
+                f"{did_you_mean(strange[0], present)} The labels: {listed(sorted(present), limit=20)}."
+            )
+        return tuple(order)
+    if found.is_ordered and found.order is not None and present <= set(found.order):
+        classes = tuple(name for name in found.order if name in present)
+        notes.append(f"The classes have the order of the categorical: {' < '.join(classes[:20])}.")
+        return classes
+    values = {name: _number(name) for name in present}
+    if odd := sorted(name for name, value in values.items() if value is None):
+        raise TopgraftError(
+            f'{found.origin}: nothing says the order of its classes; "{odd[0]}" is no number. Give them from '
+            f"the first to the last: --order {','.join(sorted(present)[:5])}"
+            f"{',…' if len(present) > 5 else ''} in the right order (or an ordered categorical in Python)."
+        )
+    known = {name: value for name, value in values.items() if value is not None}
+    if len(set(known.values())) < len(known):
+        same = next(a for a in sorted(known) for b in sorted(known) if a != b and known[a] == known[b])
+        raise TopgraftError(
+            f'{found.origin}: the number of "{same}" is written in several ways, which are several classes. '
+            "Write it in one way."
+        )
+    return tuple(sorted(present, key=known.__getitem__))
+
+
 def is_regression(
     found: Found, labels: Sequence[str], classes: Sequence[str] | None, task: Task | None, notes: list[str]
 ) -> bool:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from topgraft.data.sounds import Sound
 
 Modality = Literal["picture", "text", "sound", "array", "row"]
-Task = Literal["classification", "multilabel", "regression"]
-TASKS: tuple[Task, ...] = ("classification", "multilabel", "regression")
+Task = Literal["classification", "multilabel", "ordinal", "regression"]
+TASKS: tuple[Task, ...] = ("classification", "multilabel", "ordinal", "regression")
 
 
 @runtime_checkable
@@ -97,6 +97,8 @@ class Data:
         Names of the numbers to be predicted; empty where targets are classes.
     separator
         Where an example may have several labels, what stands between them; else empty.
+    is_ordered
+        Whether the classes are ordered, from the first to the last.
     """
 
     modality: Modality
@@ -117,6 +119,7 @@ class Data:
     seconds: NDArray[np.float64] | None = field(default=None, repr=False)
     outputs: tuple[str, ...] = ()
     separator: str = ""
+    is_ordered: bool = False
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -127,6 +130,8 @@ class Data:
         labels = f"{len(self.classes)} classes" if self.targets is not None else "unlabelled"
         if self.outputs:
             labels = f"numbers of {', '.join(self.outputs)}"
+        elif self.is_ordered:
+            labels = f"{len(self.classes)} ordered classes"
         elif self.separator:
             labels = f"{len(self.classes)} labels, several an example"
         return f"Data({len(self)} examples, {self.modality}, {labels}, from {self.origin!r})"
@@ -139,15 +144,22 @@ class Data:
 
     @property
     def task(self) -> Task:
-        """``classification``, ``multilabel``, or ``regression`` where the targets are numbers."""
+        """``classification``, ``multilabel``, ``ordinal``, or ``regression`` of numbers."""
         if self.separator:
             return "multilabel"
+        if self.is_ordered:
+            return "ordinal"
         return "regression" if self.outputs else "classification"
 
     @property
     def width(self) -> int:
-        """Number of outputs of a model: classes, labels, or numbers."""
-        return len(self.outputs) or len(self.classes)
+        """Number of outputs of a model: classes, labels, numbers, or one less than the ordered classes."""
+        return len(self.outputs) or self.logits
+
+    @property
+    def logits(self) -> int:
+        """Number of logits of a model; 0 where numbers are predicted."""
+        return len(self.classes) - self.is_ordered
 
     @property
     def counts(self) -> dict[str, int]:
@@ -166,6 +178,8 @@ class Data:
             whole.update(digest.encode())
         kind = "<f8" if self.outputs else "<i8"
         whole.update(b"unlabelled" if self.targets is None else self.targets.astype(kind).tobytes())
+        if self.is_ordered:
+            whole.update(b"ordered")
         for name in (*self.classes, *self.outputs):
             whole.update(f"{len(name)}:{name}".encode("utf-8", "surrogatepass"))
         return whole.hexdigest()
@@ -217,6 +231,7 @@ class Data:
             seconds=None if self.seconds is None else self.seconds[chosen],
             outputs=self.outputs,
             separator=self.separator,
+            is_ordered=self.is_ordered,
         )
 
     def decode(
@@ -310,3 +325,4 @@ class Found:
     columns: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     order: tuple[str, ...] | None = None  # classes in the order that the source itself gives
+    is_ordered: bool = False  # whether that order means something: an ordered categorical

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from topgraft.estimators.given import names_of
 from topgraft.estimators.predictor import TransferPredictor
 from topgraft.head import Head
 from topgraft.linear import fit_head
+from topgraft.ordered import middle_class, steps_of
 from topgraft.search import balanced
 from topgraft.settings import Settings
 
@@ -62,15 +64,21 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
         nothing but the head trains, or where ``epochs`` is given and the budget is enough for them.
     hidden, dropout
         Widths of hidden layers of the head, and its dropout.
-    augment, mixup, size, taps
+    augment, mixup, cutmix, size, taps
         See :class:`topgraft.settings.Settings`.
     resize
         How pictures are brought to the network's size: ``pretrained``, ``crop``, ``squash`` or ``border``,
         see :meth:`topgraft.Backbone.resized`.
     class_weights
         ``none`` or ``balanced``.
+    sampling
+        ``shuffled`` or ``balanced``; with class weights these are the same where nothing is drawn.
     label_smoothing
         See :class:`topgraft.settings.Settings`.
+    order
+        Labels that have an order, from the first to the last, see :mod:`topgraft.ordered`; ``classes_`` and
+        the columns of probabilities are then in this order, and the prediction is the median class. With
+        ``None`` labels have none, those of an ordered categorical neither.
     engine, precision
         Of the frozen part, see :class:`topgraft.settings.Settings`. ``auto`` may choose otherwise in another
         fold, which then shares no activations with the first.
@@ -86,7 +94,7 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
     Attributes
     ----------
     classes_
-        Labels as they were given, sorted.
+        Labels as they were given, sorted; or as ``order`` has them.
     keep_, freeze_
         Blocks that were kept, and how many of them did not change.
     evidence_, advice_
@@ -123,13 +131,16 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
         epochs: int | None = None,
         hidden: Sequence[int] = (),
         dropout: float = 0.0,
-        augment: str = "auto",
+        augment: str | Callable[[Any], Any] = "auto",
         mixup: float | None = None,
+        cutmix: float = 0.0,
         size: int | None = None,
         resize: str = "pretrained",
         taps: str | Sequence[int] = "auto",
         class_weights: str = "none",
+        sampling: str = "shuffled",
         label_smoothing: float = 0.0,
+        order: Sequence[Any] | None = None,
         engine: str = "torch",
         precision: str = "fp32",
         store: str | Path | bool | None = None,
@@ -149,6 +160,7 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
             dropout=dropout,
             augment=augment,
             mixup=mixup,
+            cutmix=cutmix,
             size=size,
             resize=resize,
             taps=taps,
@@ -159,7 +171,9 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
             verbose=verbose,
         )
         self.class_weights = class_weights
+        self.sampling = sampling
         self.label_smoothing = label_smoothing
+        self.order = order
 
     def fit(self, X: Any, y: Any) -> TransferClassifier:
         """Choose depth, train, and fit the head, on all examples.
@@ -174,7 +188,7 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
         Raises
         ------
         FitError
-            If there is one class only.
+            If there is one class only, or ``order`` does not name just the labels.
         TopgraftError
             If an example can't be used, or a parameter is out of range.
 
@@ -189,27 +203,31 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
         taken, labels = self._taken(X, y)
         assert labels is not None
         check_classification_targets(labels)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
+        self.classes_, codes = _coded(labels, self.order)
         if len(self.classes_) < 2:
             raise FitError(
                 f"y has 1 class, {self.classes_.tolist()[0]!r}. "
                 "Two or more are needed to learn to tell them apart."
             )
-        settings = self._told("class_weights", "label_smoothing")
+        settings = self._told("class_weights", "sampling", "label_smoothing")
         if self._is_on_numbers():
             self._fit_numbers(taken, codes, settings)
         else:
             data, backbone = self._examined(taken, settings, codes, classes=names_of(self.classes_))
-            self._fit_network(data, backbone, settings)
+            self._fit_network(replace(data, is_ordered=self.order is not None), backbone, settings)
         return self
 
     def _fit_numbers(self, X: Array, codes: Array, settings: Settings) -> None:
         """The identity chain's head, in float64."""
         self._refuse_network(settings)
         targets, classes = torch.from_numpy(codes), len(self.classes_)
-        weights = None if settings.class_weights == "none" else balanced(targets, classes)
+        told = (settings.class_weights, settings.sampling)
+        weights = balanced(targets, classes) if "balanced" in told else None
+        if self.order is not None:
+            targets, classes = steps_of(targets, classes), classes - 1
         fit = fit_head(torch.from_numpy(np.array(X)), targets, classes, class_weights=weights)
-        self._keep_head(Head("vector", X.shape[1], classes).double().start_from(fit))
+        head = Head("vector", X.shape[1], classes).double().start_from(fit)
+        self._keep_head(head.finished(1.0, None, is_ordered=self.order is not None))
 
     def decision_function(self, X: Any) -> Array:
         """Logits ``(n, classes)`` float64; of two classes the second's less the first's, ``(n,)``."""
@@ -226,7 +244,27 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
         return found
 
     def predict(self, X: Any) -> Array:
-        """The most probable class of each example, as the labels were given."""
-        best = self._given_out(X).argmax(1)
+        """The most probable class of each example, of ordered ones the median, as labels were given."""
+        given = self._given_out(X)
+        best = given.argmax(1) if self.order is None else middle_class(np.exp(log_softmax(given)))
         found: Array = self.classes_[best]
         return found
+
+
+def _coded(labels: Array, order: Sequence[Any] | None) -> tuple[Array, Array]:
+    """The classes, sorted or as given, and the place of each label among them.
+
+    Raises
+    ------
+    FitError
+        If a label is not in the order, or one in it is no label.
+    """
+    found, codes = np.unique(labels, return_inverse=True)
+    if order is None:
+        return found, codes
+    known, given = found.tolist(), list(order)
+    if sorted(map(str, known)) != sorted(map(str, given)) or not all(one in known for one in given):
+        raise FitError(f"order is {given}, and the labels are {known}. Name each of them once, in order.")
+    place = np.array([given.index(name) for name in known])
+    ranked: Array = found[np.argsort(place)]
+    return ranked, place[codes]

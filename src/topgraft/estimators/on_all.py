@@ -24,11 +24,13 @@ from topgraft.backbones.types import Backbone, Modality
 from topgraft.calibration import NOT_CALIBRATED, Calibration
 from topgraft.choices import resolve_freeze, resolve_keep
 from topgraft.console import Console
+from topgraft.cutmix import must_be_pasted
 from topgraft.data import assign_folds
 from topgraft.data.splits import strata
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError, TopgraftWarning
 from topgraft.evidence import Evidence, Features
+from topgraft.features.augmentation import must_augment
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import BATCH, batches, one_pass
 from topgraft.features.reading import batch_of
@@ -85,6 +87,7 @@ class FittedOnAll:
         *,
         outputs: Sequence[str] = (),
         separator: str = "",
+        is_ordered: bool = False,
         scale: Scale | None = None,
     ) -> Model:
         """The same as an opened model, which can be saved and predicts."""
@@ -94,6 +97,7 @@ class FittedOnAll:
             classes=classes,
             outputs=outputs,
             separator=separator,
+            is_ordered=is_ordered,
             scale=scale,
             columns={},
             engine=self.settings.engine_or_torch,
@@ -197,6 +201,8 @@ def fit_on_all(
     """
     began, console = time.monotonic(), console or Console()
     settings, asked = whole_if_random(settings, backbone)
+    must_be_pasted(settings, backbone)
+    must_augment(settings, data)
     chain, source = backbone.chain, backbone.source
     keep = resolve_keep(settings.keep, chain, source)
     freeze = resolve_freeze(settings.freeze, chain, source, keep or len(chain))
@@ -230,7 +236,7 @@ def fit_on_all(
         material, scored = settle_taps(job, material, kept, evidence, probing=probing)
         job.calibration = Calibration.of_probe(scored[kept], scored.targets)
         graft, _, _ = job.settle(material, kept, scored)
-    graft.head.cool(job.calibration.temperature).in_units(ready.scale)
+    graft.head.finished(job.calibration.temperature, ready.scale, is_ordered=data.is_ordered)
     reasons = {name: plan.reason(name) for name in plan.decisions}
     return FittedOnAll(graft.eval(), evidence, advice, job.calibration, settings, reasons)
 
@@ -264,7 +270,7 @@ def _frozen(
     cuts = resolve_taps(settings.taps, backbone.chain, backbone.source, keep) or ()
     nobody = replace(nobody, backbone=with_taps(backbone, cuts))
     graft = search.frozen_graft(_material(nobody, store, side_by_side(features, keep, cuts)), keep)
-    graft.head.in_units(nobody.scale)
+    graft.head.finished(1.0, nobody.scale, is_ordered=data.is_ordered)
     reasons = {"keep": reason, "freeze": f"{reason}, so that only the head is new"}
     return FittedOnAll(graft.eval(), None, None, NOT_CALIBRATED, settings, reasons)
 

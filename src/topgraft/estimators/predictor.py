@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TOLD = (
     *("keep", "freeze", "weights", "prefer", "folds", "budget", "epochs", "hidden", "dropout"),
-    *("augment", "mixup", "size", "resize", "taps", "engine", "precision"),
+    *("augment", "mixup", "cutmix", "size", "resize", "taps", "engine", "precision"),
 )
 """Parameters that a fit is told."""
 
@@ -57,8 +57,9 @@ class TransferPredictor(Transfer):
         epochs: int | None = None,
         hidden: Sequence[int] = (),
         dropout: float = 0.0,
-        augment: str = "auto",
+        augment: str | Callable[[Any], Any] = "auto",
         mixup: float | None = None,
+        cutmix: float = 0.0,
         size: int | None = None,
         resize: str = "pretrained",
         taps: str | Sequence[int] = "auto",
@@ -80,6 +81,7 @@ class TransferPredictor(Transfer):
         self.dropout = dropout
         self.augment = augment
         self.mixup = mixup
+        self.cutmix = cutmix
         self.size = size
         self.resize = resize
         self.taps = taps
@@ -125,7 +127,12 @@ class TransferPredictor(Transfer):
         with self._store_for_fit() as store:
             fitted = fit_on_all(data, backbone, settings, store, console=console)
         self.model_ = fitted.model(
-            backbone, data.classes, outputs=data.outputs, scale=scale_of(data), separator=data.separator
+            backbone,
+            data.classes,
+            outputs=data.outputs,
+            scale=scale_of(data),
+            separator=data.separator,
+            is_ordered=data.is_ordered,
         )
         self.modality_ = backbone.modality
         self.keep_, self.freeze_ = fitted.graft.keep, fitted.graft.freeze

@@ -26,7 +26,7 @@ class TransferRegressor(RegressorMixin, TransferPredictor):
     ----------
     backbone, keep, freeze, weights, prefer, folds, budget, epochs, hidden, dropout
         As for :class:`topgraft.TransferClassifier`.
-    augment, mixup, size, resize, taps, engine, precision, store, random_state, verbose
+    augment, mixup, cutmix, size, resize, taps, engine, precision, store, random_state, verbose
         As there.
 
     Attributes

@@ -123,6 +123,11 @@ def export(
             "export is for one class an example so far; this model gives several labels. Python opens it "
             "with topgraft.open_model."
         )
+    if opened.is_ordered:
+        raise TopgraftError(
+            "export is for classes without an order so far; those of this model are ordered. Python opens it "
+            "with topgraft.open_model."
+        )
     if opened.outputs:
         raise TopgraftError(
             f"export is for classes so far; this model predicts {', '.join(opened.outputs)}. Python opens it "

@@ -46,11 +46,11 @@ class Change:
         return v2.functional.horizontal_flip(cropped) if self.flipped else cropped
 
 
-def drawn_for(picture: Image) -> Change:
-    """A change at random, from torch's own stream of numbers."""
+def drawn_for(picture: Image, area: tuple[float, float] = AREA) -> Change:
+    """A change at random, from torch's own stream of numbers; ``area`` is the share that a crop has."""
     from torchvision.transforms import RandomResizedCrop
 
-    top, left, height, width = RandomResizedCrop.get_params(picture, list(AREA), list(RATIO))
+    top, left, height, width = RandomResizedCrop.get_params(picture, list(area), list(RATIO))
     return Change(top, left, height, width, bool(torch.rand(()) < 0.5))
 
 

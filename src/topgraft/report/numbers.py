@@ -17,8 +17,9 @@ from topgraft.evidence import Evidence
 from topgraft.files import read_json
 from topgraft.health import HEALTHY
 from topgraft.label_scores import HALF, RANKING, average_precision, label_table
-from topgraft.mistakes import UNTOUCHED
+from topgraft.mistakes import SHEET, UNTOUCHED
 from topgraft.number_scores import R2
+from topgraft.rank_scores import AGREEMENT
 from topgraft.score import judged_on
 from topgraft.show import constant_answer
 
@@ -67,6 +68,7 @@ def gather(folder: Path) -> dict[str, Any]:
         "untouched": _untouched(read_json(folder / UNTOUCHED), result["scores"]),
         "calibration": result["calibration"],
         "intervals": result["intervals"],
+        "augmented": read_json(folder / SHEET) if (folder / SHEET).is_file() else None,
         "costs": _costs(result["forecast"]),
         "weights": read_json(folder / "graft.json")["backbone"]["weights"],
         "reasons": result["reasons"],
@@ -106,7 +108,7 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
         does = "knowing only" if score["metric"] == RANKING else "always answering"
         found.insert(0, f"This model can't be told from {does} {constant}.")
     if not result["advice"]["beats_chance"]:
-        known = constant if score["metric"] in (R2, RANKING) else "how frequent each class is"
+        known = constant if score["metric"] in (R2, RANKING, AGREEMENT) else "how frequent each class is"
         found.insert(0, f"No depth did measurably better than knowing {known}.")
     sick = [v for v in (result["health"] or {}).get("verdicts", []) if v["verdict"] != HEALTHY]
     if sick:

@@ -74,9 +74,8 @@ def gather_runs(folders: Sequence[Path]) -> dict[str, Any]:
 def _other_than_classes(folder: Path) -> str:
     """What a run predicts, if it is something else than one class an example."""
     result = read_json(folder / RESULT) if (folder / RESULT).is_file() else {}
-    return {"regression": "numbers", "multilabel": "several labels an example"}.get(
-        result.get("task", ""), ""
-    )
+    other = {"regression": "numbers", "multilabel": "several labels an example", "ordinal": "ordered classes"}
+    return other.get(result.get("task", ""), "")
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
