@@ -15,11 +15,12 @@ class OneByOne:
     def __init__(self) -> None:
         self.items: list[Any] = []
 
-    def in_order(self, task: Task, items: Iterable[Item]) -> Iterator[Any]:
+    def in_order(self, task: Task, items: Iterable[Item], *, at_once: int = 1) -> Iterator[Any]:
+        del at_once
         work = pickle.loads(pickle.dumps(task)).start()
         for item in items:
             self.items.append(item)
-            yield pickle.loads(pickle.dumps(work(pickle.loads(pickle.dumps(item)))))
+            yield pickle.loads(pickle.dumps(work(pickle.loads(pickle.dumps(item.packed())))))
 
     def told(self) -> dict[str, Any]:
         return {"items": len(self.items)}

@@ -26,10 +26,10 @@ from topgraft.mistakes import UNTOUCHED, untouched_json
 from topgraft.number_scores import r2, score_numbers
 from topgraft.objective import encoded
 from topgraft.predict import Predictor, predicted_classes, rows_of
-from topgraft.rungs import shorts
 from topgraft.saved import describe, open_model, save
 from topgraft.score import Score, majority_score, optimism, score_predictions
 from topgraft.settings import REPEATED
+from topgraft.short_trainings import shorts
 from topgraft.show import (
     calibration_line,
     intervals_line,

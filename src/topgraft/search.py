@@ -132,6 +132,12 @@ def new_graft(
     return Graft(material.backbone.chain, keep, freeze, head, tune_norms=settings.tune_norms)
 
 
+def starting_graft(material: Material, keep: int, freeze: int) -> Graft:
+    """The graft with which a training on the training part starts."""
+    weights = class_weights(material, material.rows)
+    return new_graft(material, keep, freeze, material.rows, class_weights=weights)
+
+
 def class_weights(material: Material, rows: Sequence[int]) -> Tensor | None:
     """Per class how much an example counts, inversely to their number; ``None`` where not asked for.
 
@@ -303,8 +309,7 @@ def run_trial(
 ) -> tuple[Graft, Trial]:
     """Train on the training part and keep the weights that did best on the validation part."""
     began = time.monotonic()
-    weights = class_weights(material, material.rows)
-    graft = new_graft(material, keep, freeze, material.rows, class_weights=weights)
+    graft = starting_graft(material, keep, freeze)
     history = train(
         graft,
         source,

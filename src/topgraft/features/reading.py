@@ -86,7 +86,7 @@ class Batch(Item):
 
     def lacks(self) -> tuple[str, ...]:
         """Files of pictures and sounds that this process can't find."""
-        return tuple(path for path in self._paths() if not os.path.exists(path))
+        return tuple(path for path in self.paths() if not os.path.exists(path))
 
     def filled(self) -> Batch:
         """With the content of the files, which must be what it was when they were read.
@@ -98,14 +98,15 @@ class Batch(Item):
         """
         from topgraft.data.pictures import unchanged
 
-        paths = set(self._paths())
+        paths = set(self.paths())
         inputs = [
             unchanged(value, digest) if isinstance(value, str) and value in paths else value
             for value, digest in zip(self.data.inputs, self.data.digests, strict=True)
         ]
         return Batch(replace(self.data, inputs=inputs))
 
-    def _paths(self) -> list[str]:
+    def paths(self) -> list[str]:
+        """Files of pictures and sounds, as they are named."""
         if self.data.modality not in ("picture", "sound"):
             return []
         return [value for value in self.data.inputs if isinstance(value, str)]

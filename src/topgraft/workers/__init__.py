@@ -16,6 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 from topgraft.errors import TopgraftError
 
+AT_ONCE = 2
+"""Pieces that a worker has at once, so that it need not wait for the next."""
 CHOICES = "ray, ray://HOST:PORT or HOST:PORT"
 _ADDRESS = re.compile(r"(ray://)?(\[[0-9a-fA-F:]+\]|[^\s/:\[\]]+):(\d{1,5})")
 
@@ -31,6 +33,10 @@ class Item:
         """The same with the content of its files in it."""
         return self
 
+    def packed(self) -> Item:
+        """As it is sent: with what it only names while it waits, so that few are held at once."""
+        return self
+
 
 class Task(Protocol):
     """A kind of work; it is pickled, sent to each worker once, and started there once."""
@@ -42,8 +48,11 @@ class Task(Protocol):
 class Workers(Protocol):
     """Other processes that do pieces of the work."""
 
-    def in_order(self, task: Task, items: Iterable[Item]) -> Iterator[Any]:
-        """Results in the order of the items, which are taken only as there is room for them."""
+    def in_order(self, task: Task, items: Iterable[Item], *, at_once: int = AT_ONCE) -> Iterator[Any]:
+        """Results in the order of the items, which are taken only as there is room for them.
+
+        ``at_once`` says how many a worker has at the same time: one where they take long.
+        """
 
     def told(self) -> dict[str, Any]:
         """What ran where, as JSON: the form of ``on`` in ``--json``."""

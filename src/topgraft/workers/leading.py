@@ -18,11 +18,9 @@ from typing import Any
 
 from topgraft.console import counted
 from topgraft.errors import RunningError, TopgraftError, TopgraftWarning
-from topgraft.workers import Item, Task
+from topgraft.workers import AT_ONCE, Item, Task
 from topgraft.workers.serving import Done, Machine, Worker
 
-AT_ONCE = 2
-"""Pieces that a worker has at once, so that it need not wait for the next."""
 AHEAD = 4
 """Items a worker that are taken before the first of them must be done: what a slow one may hold up."""
 TRIES = 4
@@ -61,6 +59,7 @@ class _Work:
 
     key: str
     sent: Any
+    at_once: int = AT_ONCE
     order: deque[_Piece] = field(default_factory=deque)
     waiting: deque[_Piece] = field(default_factory=deque)
     busy: dict[Any, tuple[_Piece, _Hand]] = field(default_factory=dict)
@@ -125,8 +124,15 @@ class RayWorkers:
         self._hands.clear()
         self._starting.clear()
 
-    def in_order(self, task: Task, items: Iterable[Item]) -> Iterator[Any]:
+    def in_order(self, task: Task, items: Iterable[Item], *, at_once: int = AT_ONCE) -> Iterator[Any]:
         """Results in the order of the items, each taken once.
+
+        Parameters
+        ----------
+        task, items
+            What is done, and on what.
+        at_once
+            Items that a worker has at the same time.
 
         Raises
         ------
@@ -135,7 +141,7 @@ class RayWorkers:
         TopgraftError
             If the task can't be sent, or what an item's work raised.
         """
-        work = _Work(str(next(self._keys)), _sent(task))
+        work = _Work(str(next(self._keys)), _sent(task), at_once)
         source, is_over = iter(items), False
         self._seen = time.monotonic()
         self._look(force=True)
@@ -161,14 +167,17 @@ class RayWorkers:
                 hand.under_way -= 1
 
     def _hand_out(self, work: _Work) -> None:
-        """Give what waits to those that have least to do."""
+        """Give what waits to those that have least to do, on the machine that has least to do."""
         while work.waiting and self._hands:
-            hand = min(self._hands, key=lambda hand: hand.under_way)
-            if hand.under_way >= AT_ONCE:
+            busy = Counter[tuple[str, str]]()
+            for hand in self._hands:
+                busy[_place(hand)] += hand.under_way
+            hand = min(self._hands, key=lambda hand: (hand.under_way, busy[_place(hand)]))
+            if hand.under_way >= work.at_once:
                 return
             piece = work.waiting.popleft()
             # in a list the reference stays one: the worker fetches the task itself, once
-            work.busy[hand.actor.do.remote(work.key, [work.sent], piece.item)] = piece, hand
+            work.busy[hand.actor.do.remote(work.key, [work.sent], piece.item.packed())] = piece, hand
             hand.under_way += 1
 
     def _wait(self, work: _Work) -> None:
