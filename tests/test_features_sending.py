@@ -17,7 +17,7 @@ from topgraft.data.example import ExampleError
 from topgraft.features import sending, sources
 from topgraft.features.engine import Engine
 from topgraft.features.passes import states
-from topgraft.features.sending import NotSendable, lacking_files, sendable, with_files
+from topgraft.features.sending import NotSendable, named_files, sendable, with_files
 from topgraft.features.sources import FeatureSource, LiveSource, StateSource, ViewSource
 from topgraft.features.store import Store
 
@@ -70,7 +70,7 @@ def test_views_travel_together(of_maps):
 def test_features_are_sent_as_they_are():
     source = FeatureSource(torch.eye(3))
     assert sendable(source) is source
-    assert lacking_files(source) == ()
+    assert named_files(source) == ()
     assert with_files(source) is source
 
 
@@ -105,12 +105,13 @@ def test_pictures_are_sent_with_their_files_where_these_are_lacking(pictures):
     folder, source = pictures
     here = source.batch(ROWS, training=True)
     sent = sendable(source)
-    assert lacking_files(sent) == ()
+    assert all(Path(path).exists() for path in named_files(sent))
     whole = pickle.dumps(with_files(sent))
     shutil.rmtree(folder)
-    assert len(lacking_files(sent)) == 36
+    assert len(named_files(sent)) == 36
+    assert not any(Path(path).exists() for path in named_files(sent))
     again = pickle.loads(whole)
-    assert lacking_files(again) == ()
+    assert named_files(again) == ()
     there = again.batch(ROWS, training=True)
     assert {n: bits(t) for n, t in there.items()} == {n: bits(t) for n, t in here.items()}
 

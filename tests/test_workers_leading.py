@@ -24,9 +24,9 @@ from topgraft.features.shelf import Shelf
 from topgraft.features.store import Store
 from topgraft.features.stored import SHARD
 from topgraft.probe import probe
-from topgraft.workers import leading, led
+from topgraft.workers import WorkersWarning, leading, led
 from topgraft.workers.connecting import connected
-from topgraft.workers.leading import RayWorkers, WorkersWarning
+from topgraft.workers.leading import RayWorkers
 
 DATA = data_of_maps(36)
 SIZE = 3

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from topgraft import search
+from topgraft.evaluating import predict_logits
 from topgraft.history import History
 from topgraft.side_by_side import of_threads
-from topgraft.train import predict_logits, train
+from topgraft.train import train
 from topgraft.training_elsewhere import Training
 from topgraft.workers import Item
 

@@ -260,6 +260,7 @@ def fit(
     batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
     plan: options.PlanOption = None,
+    training_workers: options.TrainingWorkers = None,
     on: options.On = None,
     *,
     allow_overlap: options.Overlap = False,
@@ -325,6 +326,7 @@ def fit(
         "engine": engine,
         "precision": precision,
         "batch_size": batch_size,
+        "training_workers": training_workers,
         "seed": seed,
     }
     if dry_run:

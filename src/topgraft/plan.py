@@ -18,6 +18,7 @@ KINDS = {
         *("views_at_*", "seeds"),
     ),
     "a number of threads from 1 to 1024": ("threads",),
+    "a number of workers from 1 to 1024": ("training_workers",),
     "a number": ("held_out", "dropout", "clip", "warmup", "seconds_an_example"),
     "a number or null": ("rate", "mixup"),
     "a text": ("weights", "augment", "class_weights", "sampling", "prefer", "engine", "precision", "resize"),
@@ -39,9 +40,14 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _few(value: Any) -> bool:
+    return _whole(value) and 1 <= value <= 1024
+
+
 CHECKS: dict[str, Callable[[Any], bool]] = {
     "a whole number from 0 on": _whole,
-    "a number of threads from 1 to 1024": lambda value: _whole(value) and 1 <= value <= 1024,
+    "a number of threads from 1 to 1024": _few,
+    "a number of workers from 1 to 1024": _few,
     "a number": _number,
     "a number or null": lambda value: value is None or _number(value),
     "a text": lambda value: isinstance(value, str),

@@ -20,6 +20,7 @@ from topgraft.chain import Block, Chain
 from topgraft.chain.proof import GRADIENTS
 from topgraft.data.types import Data
 from topgraft.errors import RunningError
+from topgraft.evaluating import predict_logits
 from topgraft.evidence import Evidence, Features, paired_gain
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import is_storable, mended, states
@@ -35,7 +36,7 @@ from topgraft.pooling import width
 from topgraft.probe import fit_head
 from topgraft.settings import Settings
 from topgraft.taps import emphasis
-from topgraft.train import predict_logits, train
+from topgraft.training_elsewhere import train_by_parts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -257,6 +258,7 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
         mixup=alpha_for(settings.mixup, material.data.modality),
         smoothing=settings.label_smoothing,
         balanced=drawn,
+        parts=settings.training_workers or 1,
     )
 
 
@@ -310,7 +312,7 @@ def run_trial(
     """Train on the training part and keep the weights that did best on the validation part."""
     began = time.monotonic()
     graft = starting_graft(material, keep, freeze)
-    history = train(
+    history = train_by_parts(
         graft,
         source,
         material.targets,

@@ -130,7 +130,9 @@ def _of_worker(short: Short) -> tuple[dict[str, Any], str]:
 
 
 def _with_seed(material: search.Material, seed: int) -> search.Material:
-    return replace(material, settings=replace(material.settings, seed=material.settings.seed + seed))
+    """With the seed of a short training, which is one worker's, so that several run side by side."""
+    seeded = replace(material.settings, seed=material.settings.seed + seed, training_workers=1)
+    return replace(material, settings=seeded)
 
 
 def _train(at: Underway, material: search.Material, keep: int, freeze: int, epochs: int, seed: int) -> Short:

@@ -19,7 +19,7 @@ def sendable(source: Source) -> Source:
     """The source with all that another process needs for it, whatever is stored there.
 
     Stored numbers travel themselves: the store is the leading process's alone. Of examples it is what
-    decoding reads; files are looked for where they are named, see :func:`lacking_files`.
+    decoding reads; files are looked for where they are named, see :func:`named_files`.
 
     Raises
     ------
@@ -40,9 +40,9 @@ def sendable(source: Source) -> Source:
     return source
 
 
-def lacking_files(source: Source) -> tuple[str, ...]:
-    """Files of examples that this process can't find."""
-    return Batch(source.data).lacks() if isinstance(source, LiveSource) else ()
+def named_files(source: Source) -> tuple[str, ...]:
+    """Files of examples that it reads."""
+    return tuple(Batch(source.data).paths()) if isinstance(source, LiveSource) else ()
 
 
 def with_files(source: Source) -> Source:
