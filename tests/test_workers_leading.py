@@ -212,21 +212,51 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
 
 
-def test_a_fit_on_the_cluster_gives_the_same_model_and_says_what_ran_where(
-    cluster, workers, tmp_path, monkeypatch
-):
+@pytest.fixture
+def fits(cluster, workers, tmp_path, monkeypatch):
+    """Fits of one job, each with a store of its own, by one thread, as workers have."""
     workers.end()  # the command's own need the cores
-    job, documents = tiny_job(tmp_path / "job"), []
-    for name, more in (("here", ()), ("there", ("--on", cluster.address))):
+    job = tiny_job(tmp_path / "job")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def fit(name: str, *arguments: str | Path):
         monkeypatch.setenv("TOPGRAFT_CACHE", str(tmp_path / f"store {name}"))
-        outcome = job.fit(tmp_path / name, *DECIDED, *more, "--json")
+        outcome = job.fit(tmp_path / name, *arguments, "--json")
         assert outcome.status == 0, outcome.err
-        documents.append(outcome.json)
-    here, there = documents
+        return outcome
+
+    yield fit
+    torch.set_num_threads(before)
+
+
+def test_a_fit_on_the_cluster_gives_the_same_model_as_its_plan_here_and_says_what_ran_where(
+    cluster, fits, tmp_path
+):
+    away = fits("there", *DECIDED, "--on", cluster.address)
+    assert "Workers   training on 2 workers: one a machine of the cluster" in away.err
+    plan = tmp_path / "there" / "plan.json"
+    again, here = fits("again", *DECIDED, "--on", cluster.address), fits("here", "--plan", plan)
+    assert "training on 2 workers, all in this process" in here.err
     assert weights(tmp_path / "here")
-    assert weights(tmp_path / "here") == weights(tmp_path / "there")
-    assert there["score"] == here["score"]
-    on = there["on"]
-    assert here["on"] is None
+    assert weights(tmp_path / "here") == weights(tmp_path / "there") == weights(tmp_path / "again")
+    assert here.json["score"] == away.json["score"] == again.json["score"]
+    on = away.json["on"]
+    assert here.json["on"] is None
     assert (on["kind"], on["address"], on["workers_lost"], on["done_again"]) == ("ray", cluster.address, 0, 0)
     assert on["pieces"] == sum(machine["pieces"] for machine in on["machines"]) > 0
+    assert (
+        fits("alone", *DECIDED, "--on", cluster.address, "--training-workers", "1").json["on"]["pieces"] > 0
+    )
+    assert fits("plain", *DECIDED).status == 0
+    assert weights(tmp_path / "alone") == weights(tmp_path / "plain") != weights(tmp_path / "here")
+
+
+def test_a_search_on_the_cluster_finds_what_it_finds_here(cluster, fits):
+    deep = ("--keep", "3", "--epochs", "2", "--engine", "torch", "--precision", "fp32")
+    found = [fits(name, *deep, *on).json for name, on in (("a", ()), ("b", ("--on", cluster.address)))]
+    here, there = ([{**one, "seconds": 0} for one in each["search"]] for each in found)
+    assert here
+    assert there == here
+    assert found[1]["reasons"]["candidate"] == found[0]["reasons"]["candidate"]
+    assert found[1]["reasons"]["short_2_2"] == "a training of 2 epochs, on the cluster"

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from topgraft.checkpoint import put, weights_of
-from topgraft.console import counted
 from topgraft.data_parallel import ALONE, Gloo, Parted
 from topgraft.errors import RunningError, warn_of_damage
 from topgraft.features.sending import NotSendable, named_files, sendable, with_files
@@ -277,10 +276,14 @@ class _Leading:
                 until = step + (FIRST if not self.rate else max(1, int(SECONDS / self.rate)))
                 began = time.monotonic()
                 sent = self.place.read_bytes() if self.place.exists() else None
-                state = self.together.do(partial(Stretch, state=sent, until=until))
+                state = self.together.do(partial(Stretch, state=sent, until=until), self.after_loss(step))
                 if state is None:
                     lost += 1
-                    self.tell_loss(lost, step)
+                    if lost >= TRIES:
+                        raise RunningError(
+                            f"Workers died {lost} times over this training after step {step}. The same "
+                            "command goes on from its last checkpoint, and without --on in this process."
+                        )
                     continue
                 write_whole(self.place, state)
                 before, lost = step, 0
@@ -317,17 +320,7 @@ class _Leading:
             return history, int(json.loads(metadata["amid"])[0])
         return history, self.task.course.of_epoch(len(history.epochs))[0]
 
-    def tell_loss(self, lost: int, step: int) -> None:
-        """Say that it goes on from the checkpoint, if that helps."""
-        if lost >= TRIES:
-            raise RunningError(
-                f"Workers died {lost} times over the steps of this training from {step + 1} on. The same "
-                "command goes on from its last checkpoint; without --on, in this process."
-            )
-        where = f"step {step}" if step else "the start"
-        warnings.warn(
-            f"The training lost a worker and goes on from its last checkpoint, {where} of "
-            f"{counted(self.task.course.most, 'step')}.",
-            WorkersWarning,
-            stacklevel=2,
-        )
+    def after_loss(self, step: int) -> str:
+        """What follows where a worker is lost."""
+        where = f"step {step} of {self.task.course.most}" if step else "the start"
+        return f"the training goes on from its last checkpoint, {where}"

@@ -83,10 +83,11 @@ class Seat:
 class Together(Protocol):
     """Several workers that do pieces of one task together, one piece after the other."""
 
-    def do(self, make: Callable[[Seat], Item]) -> Any:
+    def do(self, make: Callable[[Seat], Item], then: str) -> Any:
         """What the first of them gives for a piece, of which ``make`` gives each of them its item.
 
-        ``None`` where one of them was lost, so that none of the piece is done.
+        ``None`` where one of them was lost, so that none of the piece is done; that is told, and ``then``
+        says what follows.
         """
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-from topgraft.workers import Item, Seat, Shared
+from topgraft.workers import Item, Seat, Shared, WorkersWarning
 from topgraft.workers.hands import Hand, Hands, lost, sent_once
 from topgraft.workers.serving import Done
 
@@ -14,7 +15,6 @@ GRACE = 10.0
 """Seconds in which the others must notice that one of them is gone."""
 STARTING = 20.0
 """Seconds that are waited for workers that are starting, so that all take part."""
-AGAIN = "what it did with others is done again"
 
 
 class RayTogether:
@@ -35,7 +35,7 @@ class RayTogether:
         self._key, self._sent = "", None
         self._asked: set[Hand] = set()
 
-    def do(self, make: Callable[[Seat], Item]) -> Any:
+    def do(self, make: Callable[[Seat], Item], then: str) -> Any:
         """As :meth:`topgraft.workers.Together.do`.
 
         Raises
@@ -53,19 +53,23 @@ class RayTogether:
             self._send(chosen)
             port = int(ray.get(chosen[0].actor.meet.remote()))
         except lost():
-            self._hands.lose_dead(chosen, AGAIN)
+            self._hands.lose_dead(chosen, then)
             return None
         waiting: dict[Any, Hand] = {}
         for rank, hand in enumerate(chosen):
             item = make(Seat(rank, len(chosen), hand.known.address, (first.address, port)))
             waiting[hand.actor.do.remote(self._key, [self._sent], item)] = hand
             hand.under_way += 1
-        every = self._all(waiting)
+        before = self._hands.told()["workers_lost"]
+        every = self._all(waiting, then)
         for done in every.values():
             if done.problem is not None:
                 done.taken()
         if len(every) < len(chosen) or any(done.result is None for done in every.values()):
             self._hands.count_again()
+            if self._hands.told()["workers_lost"] == before:
+                said = f"Workers lost their connections to one another: {then}."
+                warnings.warn(said, WorkersWarning, stacklevel=2)
             return None
         for hand in chosen:
             self._hands.count_piece(hand)
@@ -88,7 +92,7 @@ class RayTogether:
         if not self._key:
             self._key, self._sent = self._hands.key(), sent_once(self._task)
 
-    def _all(self, waiting: dict[Any, Hand]) -> dict[Hand, Done]:
+    def _all(self, waiting: dict[Any, Hand], then: str) -> dict[Hand, Done]:
         """What each of them gave; those that died, or went on waiting for one that did, are left out."""
         import ray
 
@@ -104,14 +108,14 @@ class RayTogether:
                     try:
                         every[hand] = ray.get(reference)
                     except lost():
-                        self._hands.lose(hand, AGAIN)
+                        self._hands.lose(hand, then)
                         parted = parted or time.monotonic()
                         continue
                     if every[hand].result is None:
                         parted = parted or time.monotonic()
                 if parted is not None and time.monotonic() - parted > GRACE:
                     for hand in waiting.values():
-                        self._hands.lose(hand, AGAIN)
+                        self._hands.lose(hand, then)
                     break
         finally:
             for hand in waiting.values():
