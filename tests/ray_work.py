@@ -14,8 +14,9 @@ from typing import Any
 import ray
 import torch
 
+from topgraft.data_parallel import Gloo
 from topgraft.errors import RunningError
-from topgraft.workers import Item
+from topgraft.workers import Item, Seat
 
 LIMIT = 120.0
 """Seconds that one waits for another at most."""
@@ -128,3 +129,35 @@ class Reading:
     def nodes(self) -> int:
         """On how many it was read."""
         return len(list(self.folder.glob("began *")))
+
+
+@dataclass(frozen=True)
+class Sitting(Item):
+    """An item for one of several that work together."""
+
+    seat: Seat
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """A task in which each tells the others its rank and where it is."""
+
+    lacking: tuple[str, ...] = ()
+
+    def files(self) -> tuple[str, ...]:
+        return self.lacking
+
+    def filled(self) -> Gathering:
+        return Gathering()
+
+    def start(self) -> Callable[[Sitting], Any]:
+        assert not self.lacking
+        return self._tell
+
+    def _tell(self, item: Sitting) -> list[tuple[int, int]]:
+        seat = item.seat
+        node = int(ray.get_runtime_context().get_node_id()[:12], 16)
+        team = Gloo(seat.rank, seat.size, seat.address, seat.meeting)
+        found = team.gathered(torch.tensor([seat.rank, node]))
+        team.close()
+        return [tuple(one.tolist()) for one in found]

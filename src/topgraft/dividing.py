@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+
 from topgraft.console import counted
 from topgraft.underway import Underway
 from topgraft.workers import elsewhere
@@ -26,6 +28,8 @@ def settle_workers(at: Underway) -> None:
             return settings.training_workers, "as asked (--training-workers)"
         if settings.tune_norms or workers is None:
             return 1, "batch norms renew their statistics from whole batches (--tune-norms)"
+        if torch.cuda.is_available():
+            return 1, "the GPU of this machine trains; workers compute by cores"
         return workers.machines(), "one a machine of the cluster (--training-workers)"
 
     count = plan.decide(DECISION, choose)

@@ -70,7 +70,7 @@ Choice = tuple[int, int, int]
 
 def try_all(at: Underway, material: search.Material, keep: int, tried: Sequence[Choice]) -> list[Short]:
     """Short trainings of several choices, side by side where others do pieces of the work."""
-    if elsewhere() is not None:
+    if elsewhere() is not None and not torch.cuda.is_available():  # workers compute by cores
         _try_elsewhere(at, material, keep, tried)
     found = (_try(at, material, keep, freeze, epochs, seed) for freeze, epochs, seed in tried)
     return [short for short in found if short]

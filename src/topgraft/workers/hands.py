@@ -32,6 +32,7 @@ class Hand:
     actor: Any
     machine: Machine | None = None
     under_way: int = 0
+    asked: float = field(default_factory=time.monotonic)
 
     @property
     def place(self) -> tuple[str, str]:
@@ -136,18 +137,17 @@ class Hands:
     def several(self, most: int, *, wait: float) -> list[Hand]:
         """Workers, at most so many, on as many machines as there are; one at least.
 
-        Seconds ``wait`` are waited for those that are starting.
+        Those that are starting are waited for, until ``wait`` seconds after they were asked for: a core may
+        be somebody else's.
 
         Raises
         ------
         RunningError
             If there is none for :data:`PATIENCE` seconds.
         """
-        began = self._seen = time.monotonic()
+        self._seen = time.monotonic()
         self.look(force=True)
-        while len(self._hands) < most and (self._starting or not self._hands):
-            if self._hands and time.monotonic() - began > wait:
-                break
+        while len(self._hands) < most and (self._is_starting(wait) or not self._hands):
             self._await_start()
             self.look()
         before = Counter[tuple[str, str]]()
@@ -156,6 +156,10 @@ class Hands:
             turns.append((before[hand.place], len(turns)))
             before[hand.place] += 1
         return [self._hands[number] for _, number in sorted(turns)[:most]]
+
+    def _is_starting(self, wait: float) -> bool:
+        """Whether a worker was asked for just now."""
+        return any(time.monotonic() - hand.asked < wait for hand in self._starting.values())
 
     def _await_start(self) -> None:
         """Wait up to a second for one that is starting."""
