@@ -100,9 +100,10 @@ class Bench:
 
         from topgraft import search
         from topgraft.checkpoint import put, weights_of
+        from topgraft.evaluating import evaluate
         from topgraft.soup import mean_of
         from topgraft.taps import side_by_side, usual_taps, with_taps
-        from topgraft.train import evaluate, train
+        from topgraft.train import train
 
         rows, away = self.halves(split)
         settings = replace(self.settings, seed=split)

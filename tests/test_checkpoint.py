@@ -13,7 +13,7 @@ from topgraft.errors import DamageWarning
 from topgraft.graft import Graft
 from topgraft.health import Reading
 from topgraft.history import Epoch, History, Recipe
-from topgraft.train import parameter_groups
+from topgraft.optimising import parameter_groups
 
 
 def stepped(seed: int) -> tuple[Graft, torch.optim.Optimizer]:

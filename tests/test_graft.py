@@ -16,8 +16,8 @@ from topgraft.chain import Chain, State
 from topgraft.errors import TopgraftError
 from topgraft.graft import Graft
 from topgraft.history import Recipe
+from topgraft.optimising import parameter_groups
 from topgraft.pooling import pool
-from topgraft.train import parameter_groups
 
 DEPTH = 3
 CUTS = DEPTH + 1

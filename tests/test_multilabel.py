@@ -22,11 +22,11 @@ from small_networks import backbone_of, example_maps, maps, material_of
 import topgraft as tg
 from topgraft.data import read
 from topgraft.data.types import Data
+from topgraft.evaluating import evaluate
 from topgraft.files import read_json
 from topgraft.linear import fit_head
 from topgraft.objective import losses
 from topgraft.search import class_weights, new_graft, recipe_for, source_at
-from topgraft.train import evaluate
 
 WORDS = {"good": "praise", "bad": "blame", "film": "cinema", "book": "print"}
 LABELS = sorted(WORDS.values())

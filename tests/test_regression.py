@@ -18,6 +18,7 @@ from small_networks import backbone_of, data_of_maps, example_maps, maps, materi
 
 import topgraft as tg
 from topgraft.data import read
+from topgraft.evaluating import evaluate
 from topgraft.evidence import Evidence
 from topgraft.files import read_json, read_tensors
 from topgraft.head import Head
@@ -25,7 +26,6 @@ from topgraft.linear import fit_head
 from topgraft.objective import Scale, losses
 from topgraft.search import new_graft, source_at
 from topgraft.show import in_unit
-from topgraft.train import evaluate
 
 WORTH = {"praise": 40.5, "blame": -20.25, "neither": 3.0}
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topgraft.cost import Candidate
-from topgraft.rungs import EPOCHS, LONGEST, SEEDS, choices, seeds_for, shorts, winner_of, worth_trying
+from topgraft.rungs import EPOCHS, LONGEST, SEEDS, choices, seeds_for, winner_of, worth_trying
+from topgraft.short_trainings import shorts
 
 pytestmark = pytest.mark.usefixtures("own_store_one_thread")
 DEEP = ("--keep", "3", "--epochs", "2")

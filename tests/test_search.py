@@ -27,6 +27,7 @@ from torch import nn
 from topgraft.backbones import load
 from topgraft.calibration import Calibration
 from topgraft.data import assign_folds, read
+from topgraft.evaluating import evaluate, predict_logits
 from topgraft.evidence import CutEvidence, Evidence
 from topgraft.features.shelf import StoreWarning
 from topgraft.features.sources import FeatureSource, LiveSource, StateSource, ViewSource
@@ -51,7 +52,6 @@ from topgraft.search import (
     trained_parameters,
 )
 from topgraft.settings import Settings
-from topgraft.train import evaluate, predict_logits
 
 
 def of_arrays(root: Path, **settings: Any) -> Material:

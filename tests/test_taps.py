@@ -27,6 +27,7 @@ import topgraft as tg
 from topgraft import search
 from topgraft.chain import Chain, State
 from topgraft.errors import TopgraftError
+from topgraft.evaluating import evaluate
 from topgraft.evidence import Features
 from topgraft.export import export
 from topgraft.features.converted import identity_of
@@ -45,7 +46,7 @@ from topgraft.taps import (
     usual_taps,
     with_taps,
 )
-from topgraft.train import evaluate, train
+from topgraft.train import train
 
 cuts_of = st.sets(st.integers(1, 3), min_size=1).map(sorted)
 

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Chain, Inputs, State
 from topgraft.errors import DamageWarning, RunningError
+from topgraft.evaluating import evaluate, predict_logits
 from topgraft.features.engine import Engine
 from topgraft.features.passes import one_pass, states
 from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSource
@@ -40,17 +41,11 @@ from topgraft.features.store import Store
 from topgraft.files import read_tensors, write_tensors
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History, Recipe
+from topgraft.optimising import parameter_groups, schedule
 from topgraft.pooling import pool
 from topgraft.stopping import STATUS, gently
-from topgraft.train import (
-    evaluate,
-    keeps_up,
-    parameter_groups,
-    predict_logits,
-    schedule,
-    seconds_an_example,
-    train,
-)
+from topgraft.train import seconds_an_example, train
+from topgraft.training_loop import keeps_up
 
 DEPTH = 3
 CUTS = DEPTH + 1
@@ -232,7 +227,7 @@ def test_a_training_that_is_to_stop_keeps_the_step_under_way_and_goes_on_to_the_
 
 def test_a_long_epoch_is_kept_in_its_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain, path = backbone(0.4).chain, tmp_path / "training.safetensors"
-    monkeypatch.setattr("topgraft.train.SECONDS", 0.0)
+    monkeypatch.setattr("topgraft.training_loop.SECONDS", 0.0)
     undisturbed = graft_of(chain, CUTS, 1)
     fitted(undisturbed, Held(chain, 1))
 

@@ -9,8 +9,8 @@ from topgraft.workers import Item, address_of, elsewhere, led, working_on
 class Nobody:
     """Workers that do nothing."""
 
-    def in_order(self, task, items):
-        del task
+    def in_order(self, task, items, *, at_once=1):
+        del task, at_once
         return iter(items)
 
     def told(self):
@@ -54,3 +54,4 @@ def test_an_item_needs_no_files_unless_it_says_so():
     item = Item()
     assert item.lacks() == ()
     assert item.filled() is item
+    assert item.packed() is item

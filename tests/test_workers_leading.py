@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from command_line import tiny_job
 from ray_cluster import TwoNodes, two_nodes
-from ray_work import Deed, Number, Task, until
+from ray_work import Deed, Gathering, Number, Sitting, Task, until
 from small_networks import backbone_of, bits, data_of_maps, example_maps, maps
 
 import topgraft
@@ -24,9 +26,9 @@ from topgraft.features.shelf import Shelf
 from topgraft.features.store import Store
 from topgraft.features.stored import SHARD
 from topgraft.probe import probe
-from topgraft.workers import leading, led
+from topgraft.workers import Seat, WorkersWarning, leading, led
 from topgraft.workers.connecting import connected
-from topgraft.workers.leading import RayWorkers, WorkersWarning
+from topgraft.workers.leading import RayWorkers
 
 DATA = data_of_maps(36)
 SIZE = 3
@@ -204,6 +206,44 @@ def test_machines_with_other_versions_are_refused(workers, monkeypatch):
         list(workers.in_order(Task(), [Number(1, 0, content=1)]))
 
 
+# several that do one thing together
+
+
+def rank_of(seat: Seat) -> Sitting:
+    return Sitting(seat)
+
+
+def test_those_that_work_together_are_on_different_machines_and_each_knows_the_others(workers):
+    told = Since(workers)
+    found = workers.together(Gathering(), most=2).do(rank_of, "")
+    assert [rank for rank, _ in found] == [0, 1]
+    assert len({node for _, node in found}) == 2
+    assert told["pieces"] == 2
+    assert [rank for rank, _ in workers.together(Gathering(), most=1).do(rank_of, "")] == [0]
+
+
+def test_files_that_workers_lack_are_sent_with_the_task_before_they_begin(workers, monkeypatch):
+    monkeypatch.setattr(workers, "fills", False)
+    together = workers.together(Gathering(lacking=("/there/1.png",)), most=2)
+    with pytest.warns(WorkersWarning, match=r"/there/1.png is not there for workers on .*content of files"):
+        assert len(together.do(rank_of, "")) == 2
+    assert workers.fills
+
+
+def test_a_core_of_somebody_else_is_not_waited_for_again_and_again(workers):
+    workers.end()
+    other = ray.remote(num_cpus=1)(Number).remote(1, 0)
+    ray.get(other.filled.remote())
+    try:
+        assert len(workers.several(2, wait=5.0)) == 1
+        began = time.monotonic()
+        assert len(workers.several(2, wait=5.0)) == 1
+        assert time.monotonic() - began < 4.0
+    finally:
+        ray.kill(other)
+    assert len(workers.several(2, wait=60.0 + time.monotonic())) == 2
+
+
 DECIDED = ("--keep", "2", "--freeze", "1", "--epochs", "2", "--engine", "torch", "--precision", "fp32")
 """A training, too; nothing depends on a clock."""
 
@@ -212,21 +252,52 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
 
 
-def test_a_fit_on_the_cluster_gives_the_same_model_and_says_what_ran_where(
-    cluster, workers, tmp_path, monkeypatch
-):
+@pytest.fixture
+def fits(workers, tmp_path, monkeypatch):
+    """Fits of one job, each with a store of its own, by one thread, as workers have."""
     workers.end()  # the command's own need the cores
-    job, documents = tiny_job(tmp_path / "job"), []
-    for name, more in (("here", ()), ("there", ("--on", cluster.address))):
+    job = tiny_job(tmp_path / "job")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def fit(name: str, *arguments: str | Path):
         monkeypatch.setenv("TOPGRAFT_CACHE", str(tmp_path / f"store {name}"))
-        outcome = job.fit(tmp_path / name, *DECIDED, *more, "--json")
+        outcome = job.fit(tmp_path / name, *arguments, "--json")
         assert outcome.status == 0, outcome.err
-        documents.append(outcome.json)
-    here, there = documents
+        return outcome
+
+    yield fit
+    torch.set_num_threads(before)
+
+
+def test_a_fit_on_the_cluster_gives_the_same_model_as_its_plan_here_and_says_what_ran_where(
+    cluster, fits, tmp_path
+):
+    away = fits("there", *DECIDED, "--on", cluster.address)
+    assert "Workers   training on 2 workers: one a machine of the cluster" in away.err
+    plan = tmp_path / "there" / "plan.json"
+    here = fits("here", "--plan", plan)
+    assert "training on 2 workers, all in this process" in here.err
     assert weights(tmp_path / "here")
     assert weights(tmp_path / "here") == weights(tmp_path / "there")
-    assert there["score"] == here["score"]
-    on = there["on"]
-    assert here["on"] is None
+    assert here.json["score"] == away.json["score"]
+    on = away.json["on"]
+    assert here.json["on"] is None
     assert (on["kind"], on["address"], on["workers_lost"], on["done_again"]) == ("ray", cluster.address, 0, 0)
     assert on["pieces"] == sum(machine["pieces"] for machine in on["machines"]) > 0
+
+
+@pytest.mark.slow
+def test_a_search_on_the_cluster_finds_what_it_finds_here_and_one_worker_trains_as_here(
+    cluster, fits, tmp_path
+):
+    deep = ("--keep", "3", "--epochs", "2", "--engine", "torch", "--precision", "fp32")
+    away = ("--on", cluster.address, "--training-workers", "1")
+    found = [fits(name, *deep, *on).json for name, on in (("here", ()), ("there", away))]
+    here, there = ([{**one, "seconds": 0} for one in each["search"]] for each in found)
+    assert here
+    assert there == here
+    assert found[1]["reasons"]["candidate"] == found[0]["reasons"]["candidate"]
+    assert found[1]["reasons"]["short_2_2"] == "a training of 2 epochs, on the cluster"
+    assert weights(tmp_path / "here")
+    assert weights(tmp_path / "here") == weights(tmp_path / "there")

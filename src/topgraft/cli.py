@@ -240,6 +240,7 @@ def fit(
     batch_size: options.BatchSize = 32,
     seed: options.Seed = 0,
     plan: options.PlanOption = None,
+    training_workers: options.TrainingWorkers = None,
     on: options.On = None,
     track: options.Track = None,
     track_to: options.TrackTo = None,
@@ -315,6 +316,7 @@ def fit(
         "engine": engine,
         "precision": precision,
         "batch_size": batch_size,
+        "training_workers": training_workers,
         "seed": seed,
     }
     if dry_run:

@@ -19,6 +19,7 @@ from topgraft.curves import BASELINE, MAJORITY, PRETRAINED, RANDOM, SCRATCH, Com
 from topgraft.data import assign_folds
 from topgraft.data.splits import deal
 from topgraft.errors import TopgraftError
+from topgraft.evaluating import predict_logits
 from topgraft.evidence import Features
 from topgraft.features.sources import LiveSource
 from topgraft.features.store import Store
@@ -31,7 +32,7 @@ from topgraft.pooling import width
 from topgraft.probe import fit_head, probe
 from topgraft.settings import Settings
 from topgraft.stages import Prepared, advise, load_for, measure
-from topgraft.train import predict_logits, seconds_an_example, train
+from topgraft.train import seconds_an_example, train
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
 SEEDS = 3

@@ -29,10 +29,10 @@ from topgraft.objective import encoded
 from topgraft.ordered import middle_class
 from topgraft.predict import Predictor, predicted_classes, rows_of
 from topgraft.rank_scores import median_score, score_ranks
-from topgraft.rungs import shorts
 from topgraft.saved import describe, open_model, save
 from topgraft.score import Score, judged_on, majority_score, optimism, score_predictions
 from topgraft.settings import REPEATED
+from topgraft.short_trainings import shorts
 from topgraft.show import (
     calibration_line,
     intervals_line,

@@ -150,7 +150,7 @@ def fit(
     console
         Where results and progress are written; nowhere by default.
     on
-        Where the pass and the probes run, see :func:`topgraft.workers.working_on`; here by default.
+        Where the work is done, see :func:`topgraft.workers.working_on`; here by default.
     told_by
         What of all this a configuration file said, for the records; no number depends on it.
     track, track_to
@@ -381,7 +381,6 @@ def _check_depth(settings: Settings, given: dict[str, Any], backbone: Backbone) 
     taps = resolve_taps(settings.taps, chain, source, keep or len(chain))
     if taps is not None and "taps" in given:
         agree("taps", list(taps), given["taps"]["value"])
-    if "soup" in given:
-        agree("soup", settings.soup, given["soup"]["value"])
-    if "epochs" in given:
-        agree("epochs", settings.epochs, given["epochs"]["value"])
+    for name in ("soup", "epochs", "training_workers"):
+        if name in given:
+            agree(name, getattr(settings, name), given[name]["value"])

@@ -18,9 +18,9 @@ from topgraft.graft import Graft
 from topgraft.head import Head, OwnHead
 from topgraft.history import Recipe
 from topgraft.lora import add_lora
+from topgraft.optimising import parameter_groups as groups_of
 from topgraft.pooling import width
 from topgraft.taps import resolve_taps, tapped
-from topgraft.train import parameter_groups as groups_of
 
 AnyHead = int | nn.Module | Callable[[int], nn.Module]
 

@@ -49,6 +49,9 @@ class Recipe:
         Of the labels that are trained on, see :func:`topgraft.objective.mean_loss`; 0 for none.
     balanced
         Whether each class is drawn as often as the others, see :func:`topgraft.sampling.order_of`.
+    parts
+        Parts of each step's batch, whose gradients are added in their order, see
+        :mod:`topgraft.data_parallel`.
     """
 
     epochs: int = 10
@@ -66,6 +69,7 @@ class Recipe:
     cutmix: float = 0.0
     smoothing: float = 0.0
     balanced: bool = False
+    parts: int = 1
 
 
 @dataclass

@@ -16,6 +16,7 @@ from topgraft.choices import named, resolve_freeze, resolve_keep, share_in_words
 from topgraft.console import counted, duration, percent, size
 from topgraft.cost import Candidate, forecast
 from topgraft.cutmix import alphas, mixtures_in_words
+from topgraft.dividing import settle_workers
 from topgraft.evidence import Evidence
 from topgraft.features.passes import pooled_shelf, states_shelf
 from topgraft.features.shelf import Shelf
@@ -65,6 +66,7 @@ class Job(Underway):
         limit = "as the plan says" if plan.is_repeat else duration(self.settings.budget)
         console.line("Budget", f"{limit} for the whole (--budget)")
         self._decide_engine()
+        settle_workers(self)
         take_up_resize(self)
         begun = settle_resize(self, self._foretell(self._pooled()))
         ready, shelf = self.ready, self._pooled()

@@ -58,7 +58,7 @@ On = Annotated[
     typer.Option(
         "--on",
         metavar="WHERE",
-        help="Where the pass and the probes run: ray, ray://HOST:PORT or HOST:PORT; here by default.",
+        help="Where the work is done: ray, ray://HOST:PORT or HOST:PORT; here by default.",
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Of every random choice.")]
@@ -127,6 +127,10 @@ Taps = Annotated[
 Soup = Annotated[
     int | None,
     typer.Option(help="Trainings whose weights are averaged at the end; by default up to 3, as time allows."),
+]
+TrainingWorkers = Annotated[
+    int | None,
+    typer.Option(help="Workers that share each step of a training; by default one a machine, with --on."),
 ]
 ClassWeights = Annotated[str, typer.Option(help="none or balanced.")]
 Sampling = Annotated[

@@ -22,6 +22,7 @@ KINDS = {
     ),
     "a whole number from 0 on, or null": ("size",),
     "a number of threads from 1 to 1024": ("threads",),
+    "a number of workers from 1 to 1024": ("training_workers",),
     "a number": ("held_out", "dropout", "clip", "warmup", "seconds_an_example", "cutmix"),
     "a number or null": ("rate", "mixup"),
     "a text": ("weights", "augment", "class_weights", "sampling", "prefer", "engine", "precision", "resize"),
@@ -43,10 +44,15 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _few(value: Any) -> bool:
+    return _whole(value) and 1 <= value <= 1024
+
+
 CHECKS: dict[str, Callable[[Any], bool]] = {
     "a whole number from 0 on": _whole,
     "a whole number from 0 on, or null": lambda value: value is None or _whole(value),
-    "a number of threads from 1 to 1024": lambda value: _whole(value) and 1 <= value <= 1024,
+    "a number of threads from 1 to 1024": _few,
+    "a number of workers from 1 to 1024": _few,
     "a number": _number,
     "a number or null": lambda value: value is None or _number(value),
     "a text": lambda value: isinstance(value, str),

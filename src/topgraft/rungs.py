@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,9 @@ from topgraft.confidence import Paired, confidence_set
 from topgraft.console import Console, counted, duration, percent
 from topgraft.cost import Candidate
 from topgraft.cutmix import has_maps
-from topgraft.errors import RunningError
-from topgraft.files import DamagedFile, read_json, write_json
-from topgraft.history import Epoch
-from topgraft.objective import are_numbers, marks
+from topgraft.objective import are_numbers
 from topgraft.rehearsal import candidate
+from topgraft.short_trainings import Short, outcome_of, shorts, try_all
 from topgraft.stages import MARGIN
 from topgraft.underway import Underway
 
@@ -38,48 +36,6 @@ LONGEST = 8
 """Epochs of a short training at most: the winner then trains for real."""
 SEEDS = 3
 """Trainings of each of the last choices at most, one a seed."""
-
-
-@dataclass(frozen=True)
-class Short:
-    """A short training on the training part, scored on the validation part.
-
-    Parameters
-    ----------
-    freeze
-        Blocks frozen.
-    epochs
-        For which it was laid out; its rate had ended at zero by then.
-    loss, score
-        Mean loss (nats) and share correct on the validation part, at its best epoch.
-    seconds
-        That it took, what it reads stored.
-    seed
-        How much more than that of the fit its seed was.
-    """
-
-    freeze: int
-    epochs: int
-    loss: float
-    score: float
-    seconds: float
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        """Of the decision that holds it, and of its files."""
-        return name_of(self.freeze, self.epochs, self.seed)
-
-
-def name_of(freeze: int, epochs: int, seed: int) -> str:
-    """Of a short training.
-
-    Examples
-    --------
-    >>> name_of(12, 4, 0), name_of(12, 4, 2)
-    ('short_12_4', 'short_12_4_2')
-    """
-    return f"short_{freeze}_{epochs}" + (f"_{seed}" if seed else "")
 
 
 def choices(keep: int) -> list[int]:
@@ -137,22 +93,21 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
     last: list[Short] = []
     epochs, remaining = EPOCHS, [one.freeze for one in field]
     while len(remaining) > 1 and epochs <= LONGEST:
-        rung = [short for freeze in remaining if (short := _try(at, material, keep, freeze, epochs))]
+        rung = try_all(at, material, keep, [(freeze, epochs, 0) for freeze in remaining])
         tried += rung
         best = sorted(rung, key=lambda short: (short.loss, -short.freeze))
         half = math.ceil(len(best) / 2)
         last, remaining = best[: max(2, half)], [short.freeze for short in best[:half]]
         epochs *= 2
-        again = sum(epochs * one.epoch for one in field if one.freeze in remaining)
-        if time.monotonic() - began + again > allowed:
+        next_rung = sum(epochs * one.epoch for one in field if one.freeze in remaining)
+        if time.monotonic() - began + next_rung > allowed:
             break
     if not last:
         return at.plan.decide("candidate", lambda: (usual, "no choice could be tried: see what was left out"))
     left = allowed - (time.monotonic() - began)
     seeds = at.plan.decide("seeds", lambda: seeds_for(sum(short.seconds for short in last), left))
-    for seed in range(1, seeds):
-        more = [_try(at, material, keep, short.freeze, short.epochs, seed) for short in last]
-        tried += [short for short in more if short]
+    again = [(short.freeze, short.epochs, seed) for seed in range(1, seeds) for short in last]
+    tried += try_all(at, material, keep, again)
     winner, told = _winner(at, material, keep, last, seeds)
     at.ledger.spend("search", seconds=time.monotonic() - began)
     _show(at.console, tried, winner, told)
@@ -267,7 +222,7 @@ def _winner(
 ) -> tuple[int, str]:
     """:func:`winner_of` the last choices, each by its mean over the seeds."""
     outcomes = [
-        [_outcome(at, material, keep, replace(short, seed=seed)) for seed in range(seeds)] for short in last
+        [outcome_of(at, material, keep, replace(short, seed=seed)) for seed in range(seeds)] for short in last
     ]
     losses, found = (
         np.column_stack([np.mean([one[what] for one in every], axis=0) for every in outcomes])
@@ -282,74 +237,6 @@ def _winner(
         seed=at.settings.seed,
     )
     return winner, f"{told}, {counted(seeds, 'seed')} each"
-
-
-def _try(
-    at: Underway, material: search.Material, keep: int, freeze: int, epochs: int, seed: int = 0
-) -> Short | None:
-    """A short training, or what an earlier process found; ``None`` where it would not be one of this M."""
-    if 0 < freeze < keep:
-        try:
-            search.must_train_alike(material.backbone.chain, freeze)
-        except RunningError as problem:
-            at.skipped.append(str(problem))
-            return None
-
-    def make() -> tuple[dict[str, Any], str]:
-        short = _train(at, material, keep, freeze, epochs, seed)
-        return asdict(short), f"a training of {epochs} epochs"
-
-    return Short(**at.plan.decide(name_of(freeze, epochs, seed), make))
-
-
-def _train(at: Underway, material: search.Material, keep: int, freeze: int, epochs: int, seed: int) -> Short:
-    """Train, and write down what each validation example lost."""
-    began = time.monotonic()
-    views = at.views(keep, freeze)
-    label, name = f"freeze {freeze}" + (f", seed {seed}" if seed else ""), name_of(freeze, epochs, seed)
-    own = replace(material, settings=replace(material.settings, seed=material.settings.seed + seed))
-
-    def advance(epoch: Epoch) -> None:
-        bar(1 if epoch.number else 0)
-        at.tracking.epoch(f"search/{name}", epoch)
-
-    with at.console.progress("Trying", epochs, label) as bar:
-        source, _ = search.source_at(own, keep, freeze, views=views)
-        _, trial = search.run_trial(
-            own,
-            keep,
-            freeze,
-            source,
-            epochs=epochs,
-            stop_after=None,
-            checkpoint=at.run.work / f"{name.replace('_', '-')}.safetensors",
-            deadline=time.monotonic() + at.left / 2,
-            from_start=False,
-            advance=advance,
-        )
-    at.tracking.history(f"search/{name}", trial.history)
-    assert trial.logits is not None
-    wanted = material.targets[list(material.validation)]
-    lost = search.losses_of(trial.logits.numpy(), wanted.numpy())
-    outcome = {"losses": lost.tolist(), "marks": marks(trial.logits, wanted).double().tolist()}
-    write_json(at.run.work / f"{name}.json", outcome)
-    best = min(trial.history.epochs[1:] or trial.history.epochs, key=lambda epoch: epoch.validation_loss)
-    loss = best.validation_loss if math.isfinite(best.validation_loss) else math.inf
-    return Short(freeze, epochs, min(loss, 1e9), best.validation_score, time.monotonic() - began, seed)
-
-
-def _outcome(at: Underway, material: search.Material, keep: int, short: Short) -> dict[str, Any]:
-    """``losses`` and ``marks`` of the validation examples; a lost file is made again from the checkpoint."""
-    place = at.run.work / f"{short.name}.json"
-    for _ in range(2):
-        try:
-            if place.is_file():
-                found: dict[str, Any] = read_json(place)
-                return found
-        except DamagedFile:
-            pass
-        _train(at, material, keep, short.freeze, short.epochs, short.seed)
-    raise RunningError(f"{place} can't be read although it was just written.")
 
 
 def _show(console: Console, tried: list[Short], winner: int, told: str) -> None:
@@ -369,9 +256,3 @@ def _show(console: Console, tried: list[Short], winner: int, told: str) -> None:
     console.table(["", "freeze", "epochs", "seed", "loss", "score", "in"], rows, left=(0,))
     console.text()
     console.line("Search", f"freeze {winner} is to train: {told}")
-
-
-def shorts(decisions: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The short trainings of a plan, by rung, seed and most frozen first, for ``fit --json``."""
-    found = [asdict(Short(**d["value"])) for name, d in decisions.items() if name.startswith("short_")]
-    return sorted(found, key=lambda one: (one["epochs"], one["seed"], -one["freeze"]))

@@ -21,6 +21,7 @@ from topgraft.chain.proof import GRADIENTS
 from topgraft.cutmix import alphas
 from topgraft.data.types import Data
 from topgraft.errors import RunningError
+from topgraft.evaluating import predict_logits
 from topgraft.evidence import Evidence, Features, paired_gain
 from topgraft.features.augmentation import augmentation_of
 from topgraft.features.engine import engine_of
@@ -36,7 +37,7 @@ from topgraft.pooling import width
 from topgraft.probe import fit_head
 from topgraft.settings import Settings
 from topgraft.taps import emphasis
-from topgraft.train import predict_logits, train
+from topgraft.training_elsewhere import train_by_parts
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -131,6 +132,12 @@ def new_graft(
     if settings.normalise and freeze < keep:
         head.standardise(material.features.cuts[keep][list(rows)])
     return Graft(material.backbone.chain, keep, freeze, head, tune_norms=settings.tune_norms)
+
+
+def starting_graft(material: Material, keep: int, freeze: int) -> Graft:
+    """The graft with which a training on the training part starts."""
+    weights = class_weights(material, material.rows)
+    return new_graft(material, keep, freeze, material.rows, class_weights=weights)
 
 
 def class_weights(material: Material, rows: Sequence[int]) -> Tensor | None:
@@ -256,6 +263,7 @@ def recipe_for(material: Material, keep: int, epochs: int, rows: Sequence[int]) 
         cutmix=cutmix,
         smoothing=settings.label_smoothing,
         balanced=drawn,
+        parts=settings.training_workers or 1,
     )
 
 
@@ -308,9 +316,8 @@ def run_trial(
 ) -> tuple[Graft, Trial]:
     """Train on the training part and keep the weights that did best on the validation part."""
     began = time.monotonic()
-    weights = class_weights(material, material.rows)
-    graft = new_graft(material, keep, freeze, material.rows, class_weights=weights)
-    history = train(
+    graft = starting_graft(material, keep, freeze)
+    history = train_by_parts(
         graft,
         source,
         material.targets,

@@ -119,6 +119,9 @@ class Settings:
         Share of the steps in which the rate rises from zero.
     batch_size
         Examples at once.
+    training_workers
+        Workers among which each step of the training is divided, see :mod:`topgraft.data_parallel`; not
+        given, one a machine of the cluster that the fit runs on, and 1 elsewhere.
     score
         Names of scikit-learn's scorers, told of untouched data beside our own; no choice is made by them. See
         :mod:`topgraft.scorers`.
@@ -160,6 +163,7 @@ class Settings:
     warmup: float = 0.1
     epochs: int | None = None
     batch_size: int = 32
+    training_workers: int | None = None
     score: tuple[str, ...] = ()
     engine: str = "auto"
     precision: str = "auto"
@@ -200,6 +204,13 @@ class Settings:
         _between("cutmix", self.cutmix, 0, 100)
         if self.soup is not None:
             _between("soup", self.soup, 1, 100)
+        if self.training_workers is not None:
+            _between("training-workers", self.training_workers, 1, 1024)
+            if self.tune_norms and self.training_workers > 1:
+                raise TopgraftError(
+                    f"--training-workers {self.training_workers} divides each batch, and --tune-norms renews "
+                    "the statistics of batch norms from whole batches. Give one of them."
+                )
         if self.epochs is not None:
             _between("epochs", self.epochs, 1, 10_000)
         for width in self.hidden:

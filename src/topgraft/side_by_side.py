@@ -15,6 +15,17 @@ Result = TypeVar("Result")
 
 
 @contextmanager
+def of_threads(count: int) -> Iterator[int]:
+    """So many threads for each operation of torch for a while; gives how many there were."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield before
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def single_threaded() -> Iterator[int]:
     """One thread for each operation of torch for a while; gives how many there were.
 
@@ -22,12 +33,8 @@ def single_threaded() -> Iterator[int]:
     same cores (ten times the processor time for the probes, three times the wall time for a pass). Whole
     batches side by side do not, and the bits do not depend on the number of threads.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with of_threads(1) as before:
         yield before
-    finally:
-        torch.set_num_threads(before)
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:

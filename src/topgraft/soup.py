@@ -16,7 +16,7 @@ from topgraft.features.sources import Source
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History
 from topgraft.search import Material, Trial, class_weights, new_graft, recipe_for
-from topgraft.train import train
+from topgraft.training_elsewhere import train_by_parts
 from topgraft.underway import Underway
 
 MOST = 3
@@ -95,7 +95,7 @@ def refit(
         place = checkpoint
         if checkpoint is not None and member:
             place = checkpoint.with_stem(f"{checkpoint.stem}-{member}")
-        history = train(
+        history = train_by_parts(
             graft,
             source,
             material.targets,

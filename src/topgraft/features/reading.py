@@ -87,7 +87,7 @@ class Batch(Item):
 
     def lacks(self) -> tuple[str, ...]:
         """Files of pictures and sounds that this process can't find."""
-        missing = [path for path in self._paths() if not os.path.exists(path)]
+        missing = [path for path in self.paths() if not os.path.exists(path)]
         shards = {value.shard for value in self.data.inputs if isinstance(value, Member)}
         return (*missing, *sorted(shard for shard in shards if not os.path.exists(shard)))
 
@@ -101,7 +101,7 @@ class Batch(Item):
         """
         from topgraft.data.pictures import unchanged
 
-        paths = set(self._paths())
+        paths = set(self.paths())
         inputs = [
             unchanged(value, digest)
             if isinstance(value, Member) or (isinstance(value, str) and value in paths)
@@ -110,7 +110,8 @@ class Batch(Item):
         ]
         return Batch(replace(self.data, inputs=inputs))
 
-    def _paths(self) -> list[str]:
+    def paths(self) -> list[str]:
+        """Files of pictures and sounds, as they are named."""
         if self.data.modality not in ("picture", "sound"):
             return []
         return [value for value in self.data.inputs if isinstance(value, str)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -52,18 +53,42 @@ class StateSource:
     """
 
     def __init__(self, shelf: Shelf, digests: Sequence[str], *, among: int = 1) -> None:
-        self.shelf, self.digests = shelf, list(digests)
+        self.shelf: Shelf | None = shelf
+        self.digests = list(digests)
         self._held: dict[str, Tensor | list[Tensor]] | None = None
         first = shelf.read(self.digests[:8])
         bytes_each = sum(_bytes(a) for a in first.values()) / max(1, min(8, len(self.digests)))
         if bytes_each * len(self.digests) <= IN_MEMORY // among:
             self._held = shelf.read(self.digests)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether all states are in memory."""
+        return self._held is not None
+
+    def by_itself(self) -> StateSource:
+        """The same states from memory, for a process that has not this store."""
+        alone = copy.copy(self)
+        alone.shelf = None
+        return alone
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Sequences as one array a name: as views, each would be pickled with all that it is a view of."""
+        held = None if self._held is None else {n: _packed(a) for n, a in self._held.items()}
+        return {**vars(self), "_held": held}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The same sequences again."""
+        held = state["_held"]
+        vars(self).update(state)
+        self._held = None if held is None else {n: _unpacked(*pair) for n, pair in held.items()}
+
     def batch(self, rows: Sequence[int], *, training: bool) -> State:  # noqa: ARG002 (the protocol's form)
         """A state of ``len(rows)`` examples in float32, sequences padded to the longest."""
         if self._held is not None:
             arrays = {n: _rows(a, rows) for n, a in self._held.items()}
         else:
+            assert self.shelf is not None
             arrays = self.shelf.read([self.digests[i] for i in rows])
         whole = {
             n: a if isinstance(a, Tensor) else pad_sequence(a, batch_first=True) for n, a in arrays.items()
@@ -113,6 +138,16 @@ class ViewSource:
 
 def _rows(array: Tensor | list[Tensor], rows: Sequence[int]) -> Tensor | list[Tensor]:
     return array[list(rows)] if isinstance(array, Tensor) else [array[i] for i in rows]
+
+
+def _packed(array: Tensor | list[Tensor]) -> tuple[Tensor, list[int] | None]:
+    if isinstance(array, Tensor):
+        return array.clone(), None
+    return torch.cat(array), [len(part) for part in array]
+
+
+def _unpacked(array: Tensor, lengths: list[int] | None) -> Tensor | list[Tensor]:
+    return array if lengths is None else list(array.split(lengths))
 
 
 def _bytes(array: Tensor | list[Tensor]) -> int:

@@ -12,12 +12,19 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from topgraft.errors import TopgraftError
+from topgraft.errors import TopgraftError, TopgraftWarning
 
+AT_ONCE = 2
+"""Pieces that a worker has at once, so that it need not wait for the next."""
 CHOICES = "ray, ray://HOST:PORT or HOST:PORT"
 _ADDRESS = re.compile(r"(ray://)?(\[[0-9a-fA-F:]+\]|[^\s/:\[\]]+):(\d{1,5})")
+
+
+class WorkersWarning(TopgraftWarning):
+    """Workers died, compute by other instructions, or lack files."""
 
 
 class Item:
@@ -31,6 +38,10 @@ class Item:
         """The same with the content of its files in it."""
         return self
 
+    def packed(self) -> Item:
+        """As it is sent: with what it only names while it waits, so that few are held at once."""
+        return self
+
 
 class Task(Protocol):
     """A kind of work; it is pickled, sent to each worker once, and started there once."""
@@ -39,11 +50,61 @@ class Task(Protocol):
         """What does one piece of it, an item given."""
 
 
+class Shared(Task, Protocol):
+    """A task that several workers do together; it holds what all of them need."""
+
+    def files(self) -> Sequence[str]:
+        """Files that it names."""
+
+    def filled(self) -> Shared:
+        """The same with the content of these files in it."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A worker's place among several that do one piece of work together.
+
+    Parameters
+    ----------
+    rank, size
+        Which one it is, from 0, of how many.
+    address
+        Its own, by which the others reach it.
+    meeting
+        Host and port where they find one another.
+    """
+
+    rank: int
+    size: int
+    address: str
+    meeting: tuple[str, int]
+
+
+class Together(Protocol):
+    """Several workers that do pieces of one task together, one piece after the other."""
+
+    def do(self, make: Callable[[Seat], Item], then: str) -> Any:
+        """What the first of them gives for a piece, of which ``make`` gives each of them its item.
+
+        ``None`` where one of them was lost, so that none of the piece is done; that is told, and ``then``
+        says what follows.
+        """
+
+
 class Workers(Protocol):
     """Other processes that do pieces of the work."""
 
-    def in_order(self, task: Task, items: Iterable[Item]) -> Iterator[Any]:
-        """Results in the order of the items, which are taken only as there is room for them."""
+    def in_order(self, task: Task, items: Iterable[Item], *, at_once: int = AT_ONCE) -> Iterator[Any]:
+        """Results in the order of the items, which are taken only as there is room for them.
+
+        ``at_once`` says how many a worker has at the same time: one where they take long.
+        """
+
+    def together(self, task: Shared, *, most: int) -> Together:
+        """Workers for a task that several do together, at most so many, on as many machines as there are."""
+
+    def machines(self) -> int:
+        """How many machines there are."""
 
     def told(self) -> dict[str, Any]:
         """What ran where, as JSON: the form of ``on`` in ``--json``."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import platform
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import topgraft
+from topgraft.data_parallel import opened
 from topgraft.errors import RunningError, TopgraftError, TopgraftWarning
 from topgraft.workers import Item, Task
 
+LOCAL = "127.0.0.1"
 STARTED = 2
 """Tasks that a worker holds at once, those used last: each may hold a network."""
 
@@ -72,19 +75,22 @@ class Machine:
         The instructions that it computes by: with others, last digits may be others.
     node
         The cluster's name for the machine.
+    address
+        By which others of the cluster reach it.
     """
 
     host: str
     versions: dict[str, str] = field(default_factory=dict)
     processor: str = ""
     node: str = ""
+    address: str = LOCAL
 
     @classmethod
-    def here(cls, node: str = "") -> Machine:
+    def here(cls, node: str = "", address: str = LOCAL) -> Machine:
         """Of this process."""
         versions = {"topgraft": topgraft.__version__, "torch": torch.__version__}
         said = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-        return cls(platform.node(), versions, said, node)
+        return cls(platform.node(), versions, said, node, address)
 
 
 class Worker:
@@ -94,18 +100,33 @@ class Worker:
     ----------
     fetch
         Gives the task of a reference that was sent in its stead.
-    node
-        Gives the cluster's name for where it is.
+    node, address
+        Give the cluster's name for where it is, and the address by which others reach it.
     """
 
-    def __init__(self, fetch: Callable[[Any], Task], node: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[Any], Task],
+        node: Callable[[], str],
+        address: Callable[[], str] = lambda: LOCAL,
+    ) -> None:
         torch.set_num_threads(1)
-        self._fetch, self._node = fetch, node
+        self._fetch, self._node, self._address = fetch, node, address
+        self._meeting: Any = None
         self._started: OrderedDict[str, Callable[[Any], Any]] = OrderedDict()
 
     def hello(self) -> Machine:
         """Who this is."""
-        return Machine.here(self._node())
+        return Machine.here(self._node(), self._address())
+
+    def meet(self) -> int:
+        """Open a place where several workers find one another, until the next is opened; gives its port."""
+        self._meeting = opened(self._address())
+        return int(self._meeting.port)
+
+    def missing(self, paths: Sequence[str]) -> tuple[str, ...]:
+        """Files of these that are not there."""
+        return tuple(path for path in paths if not Path(path).exists())
 
     def do(self, key: str, sent: Any, item: Item) -> Done:
         """Do one piece of the task with this key."""
