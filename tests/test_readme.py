@@ -36,6 +36,7 @@ MAY_BE_LEFT_OUT = re.compile(
 LANGUAGE = re.compile(r"^[ >]*(?:`{3,}|~{3,}) *([^\s`]+)", re.MULTILINE)
 MINUTES = {
     *(
+        "data.md",
         "export.md",
         "few-pictures.md",
         "how-many-layers.md",
