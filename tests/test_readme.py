@@ -37,6 +37,7 @@ LANGUAGE = re.compile(r"^[ >]*(?:`{3,}|~{3,}) *([^\s`]+)", re.MULTILINE)
 MINUTES = {
     *(
         "command-line.md",
+        "data.md",
         "export.md",
         "few-pictures.md",
         "how-many-layers.md",
