@@ -36,7 +36,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_file_gives_the_options_any_flag_overrides_it_and_the_run_records_it(job: Job, here: Path) -> None:
     (here / "topgraft.toml").write_text(
         f'backbone = "{job.backbone}"\nseed = 5\n[fit]\nfreeze = "all"\nout = "a.topgraft"\n'
-        "batch-size = 16\nrefit = false\nfolds = 4\n[probe]\nfolds = 3\n"
+        "batch-size = 16\nrefit = false\nfolds = 4\nscore = 'f1_macro'\n[probe]\nfolds = 3\n"
     )
     outcome = done("fit", job.table, "--folds", "3", "--json")
     assert outcome.json["model"] == "a.topgraft"
@@ -54,7 +54,9 @@ def test_a_file_gives_the_options_any_flag_overrides_it_and_the_run_records_it(j
         "out": "a.topgraft",
         "batch-size": 16,
         "refit": False,
+        "score": ["f1_macro"],
     }
+    assert [score["metric"] for score in outcome.json["scorers"]] == ["f1_macro"]
     assert recorded["overridden"] == ["folds"]
     plan = Plan.read(here / "a.topgraft" / "plan.json")
     assert plan["batch_size"] == {"value": 16, "reason": "as told by topgraft.toml"}
@@ -93,6 +95,15 @@ def test_a_mistake_in_the_file_ends_the_command_before_it_begins(job: Job, here:
     assert (both.status, "give one of them" in both.err) == (2, True)
     both = called("cache", "--no-config", "--config", "topgraft.toml")
     assert (both.status, "give one of them" in both.err) == (2, True)
+
+
+def test_paths_and_lists_reach_a_command_as_it_takes_them(job: Job, here: Path) -> None:
+    (here / "conf").mkdir()
+    (here / "conf" / "a.toml").write_text('[layers]\nkeep = 2\nsvg = "chain.svg"\n[fit]\nhidden = [8, 4]\n')
+    done("layers", job.backbone, "--config", "conf/a.toml")
+    assert "keep 2" in (here / "conf" / "chain.svg").read_text()
+    told = done("fit", job.table, "--backbone", job.backbone, "--config", "conf/a.toml", "--dry-run")
+    assert "hidden = [8, 4]" in told.err
 
 
 def test_quiet_and_json_count_in_a_file_and_in_a_group(here: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -159,7 +160,9 @@ def told_twice(tracker: str, folder: Path) -> Path:
     for epochs in (2, 4):
         with tracking(asked, work, parameters, Console()) as told:
             for epoch in range(epochs):
-                told.point("training", "epoch", epoch, {"loss": 1 / (1 + epoch), "rate": math.nan})
+                told.point(
+                    "training", "epoch", epoch, {"loss": 1 / (1 + epoch), "rate": math.nan, "no": None}
+                )
     return where
 
 
@@ -200,6 +203,28 @@ def test_a_point_is_kept_before_it_is_told_and_a_lost_journal_begins_another_run
         told.point("training", "epoch", 0, {"loss": 2.0})
     found = [len(in_tensorboard(folder)["training/loss"]) for folder in where.glob("run-????????")]
     assert sorted(found) == [1, 4]
+
+
+@pytest.mark.parametrize("name", ["pictures of #1 (50%) ä.topgraft", "…", "x" * 200])
+def test_a_run_has_a_name_that_every_tracker_takes(name: str) -> None:
+    from topgraft.tracking import _run_name
+
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,80}", _run_name(name))
+    assert _run_name(name) != _run_name(name)
+
+
+def test_mlflow_goes_where_its_own_variable_says_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'there' / 'mlflow.db'}")
+    with tracking(Asked.of(["mlflow"], None), tmp_path, {}, Console()) as told:
+        told.point("training", "epoch", 0, {"loss": 0.5})
+    assert in_mlflow(tmp_path / "there")[0] == {"training/loss": [(0, 0.5)]}
+    assert not (tmp_path / "runs").exists()
+    with tracking(Asked.of(["mlflow"], "here"), tmp_path, {}, Console()):
+        assert (tmp_path / "here" / "mlflow.db").is_file()
 
 
 def test_a_tracker_that_fails_is_told_no_more_and_the_others_are() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.calibration import calibration_error, prediction_set
+from topgraft.configuration import in_force
 from topgraft.console import Console
 from topgraft.data import read
 from topgraft.data.columns import Rows
@@ -362,7 +363,15 @@ def run_demo(out: Path, *, budget: float, seed: int, console: Console) -> dict[s
     from topgraft.fit import fit
 
     status = RunFolder.check(out, overwrite=True)
-    run = fit(pictures(), out, budget=budget, seed=seed, console=console, overwrite=status == "finished")
+    run = fit(
+        pictures(),
+        out,
+        budget=budget,
+        seed=seed,
+        console=console,
+        overwrite=status == "finished",
+        told_by=in_force(),
+    )
     console.text()
     console.text("That was the whole job. With your own pictures, one folder a class:")
     console.text("  topgraft fit photos/ -o photos.topgraft")

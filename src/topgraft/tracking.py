@@ -32,6 +32,8 @@ from topgraft.history import Epoch, History
 FOLDER = "runs"
 """Where trackers write when nobody says; TensorBoard's own usual place."""
 PROJECT = "topgraft"
+Opened = tuple[Any, str, str]
+"""Accelerate's tracker, where it writes in words, and what the run is known by there."""
 JOURNAL = "tracked.json"
 NEEDED: dict[str, Callable[[], tuple[Any, ...]]] = {
     "tensorboard": lambda: (import_module("tensorboard"),),
@@ -53,10 +55,18 @@ class Asked:
         ``tensorboard``, ``wandb``, ``mlflow``.
     place
         A folder, or the address of a tracking server (MLflow alone).
+    is_default
+        Whether nobody said where.
     """
 
     trackers: tuple[str, ...] = ()
     place: str = FOLDER
+    is_default: bool = True
+
+    def place_for(self, tracker: str) -> str:
+        """Where a tracker writes: MLflow's own variable names its server where nobody said."""
+        usual = os.environ.get("MLFLOW_TRACKING_URI") if tracker == "mlflow" and self.is_default else None
+        return usual or self.place
 
     @classmethod
     def of(cls, trackers: Sequence[str], place: str | Path | None) -> Asked:
@@ -97,7 +107,7 @@ class Asked:
             )
         if "://" not in where and Path(where).exists() and not Path(where).is_dir():
             raise TopgraftError(f"--track-to {where} is a file; give a folder, or the address of a server.")
-        return cls(tuple(dict.fromkeys(trackers)), where)
+        return cls(tuple(dict.fromkeys(trackers)), where, place is None)
 
 
 @dataclass
@@ -123,7 +133,7 @@ class Tracking:
         """Know what is in the journal."""
         self._known = {(point["series"], point["step"]) for point in self.journal}
 
-    def point(self, series: str, axis: str, step: int, values: Mapping[str, float]) -> None:
+    def point(self, series: str, axis: str, step: int, values: Mapping[str, float | None]) -> None:
         """Tell numbers at a step of a series; what was told before is not told again.
 
         Parameters
@@ -137,7 +147,7 @@ class Tracking:
         values
             Those that are no numbers (a loss before the first step) are left out.
         """
-        finite = {_name(n): float(v) for n, v in values.items() if math.isfinite(v)}
+        finite = {_name(n): float(v) for n, v in values.items() if v is not None and math.isfinite(v)}
         if not self.trackers or not finite or (series, step) in self._known:
             return
         self._known.add((series, step))
@@ -249,7 +259,7 @@ def tracking(asked: Asked, work: Path, parameters: Mapping[str, Any], console: C
         before = read_json(path) if path.is_file() else {}
     except DamagedFile:
         before = {}
-    run = before.get("run") or f"{work.resolve().parent.name.split('.')[0]}-{uuid.uuid4().hex[:8]}"
+    run = before.get("run") or _run_name(work.resolve().parent.name)
     ids: dict[str, str] = dict(before.get("ids", {}))
     document = {"run": run, "ids": ids}
     found = Tracking(journal=list(before.get("points", ())), path=path, document=document)
@@ -257,12 +267,14 @@ def tracking(asked: Asked, work: Path, parameters: Mapping[str, Any], console: C
     told = {n: v for n, v in plain.items() if v != "null"}
     _begin_accelerate()
     for name in asked.trackers:
+        place = asked.place_for(name)
         try:
-            found.trackers[name], where = OPEN[name](asked.place, run, ids)
+            there = f"{name} {place if '://' in place else Path(place).resolve()}"
+            found.trackers[name], where, ids[there] = OPEN[name](place, run, ids.get(there))
             found.trackers[name].store_init_configuration(told)
         except Exception as error:
             said = f"{str(error).strip() or type(error).__name__:.400}"
-            raise TopgraftError(f"--track {name} --track-to {asked.place}: {said}") from error
+            raise TopgraftError(f"--track {name} --track-to {place}: {said}") from error
         console.line("Tracking", where)
     write_json(path, {**document, "points": found.journal})
     for name, tracker in list(found.trackers.items()):
@@ -281,6 +293,12 @@ def tracking(asked: Asked, work: Path, parameters: Mapping[str, Any], console: C
                 found.trackers[name].finish()
 
 
+def _run_name(folder: str) -> str:
+    """A name that no other run has, of letters that every tracker takes."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.split(".", maxsplit=1)[0]).strip("-")[:64]
+    return f"{stem or 'run'}-{uuid.uuid4().hex[:8]}"
+
+
 def _begin_accelerate() -> None:
     """Where training will run, which accelerate wants to know before a tracker begins."""
     import torch
@@ -294,28 +312,26 @@ def _there(name: str, tracker: Any) -> int:
     return int(tracker.run.step) if name == "wandb" else 0
 
 
-def _tensorboard(place: str, run: str, ids: dict[str, str]) -> tuple[Any, str]:
+def _tensorboard(place: str, run: str, before: str | None) -> Opened:
     from accelerate.tracking import TensorBoardTracker
 
     folder = Path(place) / run
-    if ids.get("tensorboard") == run:  # of an earlier process of this run; the journal holds it all
+    if before == run:  # of an earlier process of this run; the journal holds it all
         shutil.rmtree(folder, ignore_errors=True)
-    ids["tensorboard"] = run
     tracker = TensorBoardTracker(run, logging_dir=place)
     tracker.start()
-    return tracker, f"tensorboard: {folder}, seen by: tensorboard --logdir {place}"
+    return tracker, f"tensorboard: {folder}, seen by: tensorboard --logdir {place}", run
 
 
-def _wandb(place: str, run: str, ids: dict[str, str]) -> tuple[Any, str]:
+def _wandb(place: str, run: str, before: str | None) -> Opened:
     from accelerate.tracking import WandBTracker
 
     offline = os.environ.get("WANDB_MODE") == "offline" or not (
         os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY") or _has_login()
     )
-    if ids.get("wandb") == run:  # what an earlier process kept here, and did not send
+    if before == run:  # what an earlier process kept here, and did not send
         for old in (Path(place) / "wandb").glob(f"offline-run-*-{run}"):
             shutil.rmtree(old, ignore_errors=True)
-    ids["wandb"] = run
     Path(place).mkdir(parents=True, exist_ok=True)
     quiet = import_module("wandb").Settings(console="off", silent=True)
     more = {"mode": "offline"} if offline else {"resume": "allow"}
@@ -323,8 +339,9 @@ def _wandb(place: str, run: str, ids: dict[str, str]) -> tuple[Any, str]:
     tracker.start()
     if offline:
         folder = Path(tracker.run.dir).parent
-        return tracker, f"wandb: offline, since no key is set: {folder}; to send it: wandb sync {folder}"
-    return tracker, f"wandb: {tracker.run.url or tracker.run.dir}"
+        said = f"wandb: offline, since no key is set: {folder}; to send it: wandb sync {folder}"
+        return tracker, said, run
+    return tracker, f"wandb: {tracker.run.url or tracker.run.dir}", run
 
 
 def _has_login() -> bool:
@@ -335,7 +352,7 @@ def _has_login() -> bool:
     return False
 
 
-def _mlflow(place: str, run: str, ids: dict[str, str]) -> tuple[Any, str]:
+def _mlflow(place: str, run: str, before: str | None) -> Opened:
     from accelerate.tracking import MLflowTracker
 
     mlflow = import_module("mlflow")
@@ -346,7 +363,7 @@ def _mlflow(place: str, run: str, ids: dict[str, str]) -> tuple[Any, str]:
         folder.mkdir(parents=True, exist_ok=True)
         address, artifacts = f"sqlite:///{folder / 'mlflow.db'}", (folder / "mlflow").as_uri()
     mlflow.set_tracking_uri(address)
-    tracker = MLflowTracker(PROJECT, logging_dir=artifacts, run_id=ids.get("mlflow"), run_name=run)
+    tracker = MLflowTracker(PROJECT, logging_dir=artifacts, run_id=before, run_name=run)
     logger = logging.getLogger("mlflow")
     level = logger.level
     logger.setLevel(logging.WARNING)  # it tells of each table that it makes
@@ -354,13 +371,12 @@ def _mlflow(place: str, run: str, ids: dict[str, str]) -> tuple[Any, str]:
         tracker.start()
     finally:
         logger.setLevel(level)
-    ids["mlflow"] = str(tracker.tracker.info.run_id)
-    return tracker, f"mlflow: {run} at {address}"
+    return tracker, f"mlflow: {run} at {address}", str(tracker.tracker.info.run_id)
 
 
-OPEN: dict[str, Callable[[str, str, dict[str, str]], tuple[Any, str]]] = {
+OPEN: dict[str, Callable[[str, str, str | None], Opened]] = {
     "tensorboard": _tensorboard,
     "wandb": _wandb,
     "mlflow": _mlflow,
 }
-"""How a tracker is opened: where, the run's name, and what identifies it there, which is kept."""
+"""How a tracker is opened: where, the run's name, and what an earlier process was known by there."""
