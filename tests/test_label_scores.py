@@ -90,3 +90,13 @@ def test_probabilities_of_labels_are_calibrated_by_one_temperature_and_sets_hold
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(TopgraftError, match="of one shape"):
         score_labels(np.zeros((3, 2), dtype=bool), np.zeros((3, 3)))
+
+
+def test_where_no_label_is_wrong_the_interval_has_a_width() -> None:
+    has = np.array([[True, False], [False, True], [True, True]] * 10)
+    for score in score_labels(has, np.where(has, 0.9, 0.1)):
+        assert score.value == score.high == 1
+        assert 0.85 < score.low < 0.95
+    groups = np.repeat(np.arange(5), 6)
+    grouped = score_labels(has, np.where(has, 0.9, 0.1), groups=groups)
+    assert all(score.low < 0.7 for score in grouped)

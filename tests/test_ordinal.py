@@ -132,6 +132,7 @@ def test_evaluate_on_new_rows_and_a_report(run: tuple[Path, dict], tmp_path: Pat
     done("report", out, "-o", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Weighted agreement" in page
+    assert "<tr><td>neg_mean_absolute_error</td>" in page
     assert "the median class alone gives" in page
 
 

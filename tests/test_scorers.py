@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, mean_absolute_error, roc_auc_score
 
 from topgraft.errors import TopgraftError
-from topgraft.score import score_predictions
+from topgraft.score import score_predictions, wilson_interval
 from topgraft.scorers import must_be_scorers, score_by
 
 
@@ -79,3 +79,45 @@ def test_a_scorer_of_two_classes_is_refused_for_three_whatever_the_data_hold() -
 def test_clusterings_are_not_scored() -> None:
     with pytest.raises(TopgraftError, match="--score adjusted_rand_score compares clusterings"):
         must_be_scorers(["adjusted_rand_score"], "classification")
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "near"),
+    [
+        ("f1", 3, "f1_macro"),
+        ("precison", 3, "precision_macro"),
+        ("precison", 2, "precision"),
+        ("roc_auc", 3, "roc_auc_ovr"),
+    ],
+)
+def test_a_refusal_names_the_nearest_that_works(name: str, classes: int, near: str) -> None:
+    with pytest.raises(TopgraftError) as refused:
+        must_be_scorers([name], "classification", classes=classes)
+    named = str(refused.value).rpartition("Nearest: ")[2].rstrip(".").split(", ")
+    assert near in named
+    for one in named:
+        must_be_scorers([one], "classification", classes=classes)
+    with pytest.raises(TopgraftError, match=r"Nearest: .*neg_mean_squared_error"):
+        must_be_scorers(["mean_squared_error"], "regression")
+
+
+def test_what_the_untouched_examples_can_not_tell_is_refused_before_the_training() -> None:
+    known, untouched = np.array([0, 1, 2] * 4), np.array([0, 1, 0, 1])
+    must_be_scorers(["f1_macro"], "classification", known, classes=3, untouched=untouched)
+    with pytest.raises(TopgraftError, match="1 of the classes has no untouched example"):
+        must_be_scorers(["roc_auc_ovr"], "classification", known, classes=3, untouched=untouched)
+    must_be_scorers(["roc_auc_ovr"], "classification", known, classes=3, untouched=known)
+
+
+def test_where_nothing_is_wrong_the_interval_is_that_of_a_share() -> None:
+    targets = np.array([0, 1] * 20)
+    found = score_by("balanced_accuracy", "classification", targets, np.eye(2)[targets])
+    assert (found.value, found.high) == (1, 1)
+    assert found.low == pytest.approx(wilson_interval(1.0, 40)[0])
+    grouped = score_by(
+        "f1", "classification", targets, np.eye(2)[targets], groups=np.repeat(np.arange(10), 4)
+    )
+    assert grouped.low < found.low
+    error = score_by("neg_mean_absolute_error", "regression", np.zeros((9, 1)), np.zeros((9, 1)))
+    assert error.value == 0
+    assert math.isnan(error.low)

@@ -16,7 +16,7 @@ def decisions(**values: Any) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("augment", "wild", "auto, none, standard"),
+        ("augment", "wild", "auto, none, light, standard, strong"),
         ("class_weights", "fair", "none, balanced"),
         ("precision", "int8", "auto, fp32, bf16"),
         ("folds", 1, "2 to 100"),

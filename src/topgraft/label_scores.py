@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from topgraft.errors import TopgraftError
-from topgraft.score import DRAWS, ClassScore, Score, ratio
+from topgraft.score import DRAWS, ClassScore, Score, flawless_interval, ratio
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -208,7 +208,7 @@ def score_labels(
     values = {name: float(point[0, i]) for i, name in enumerate(spread)}
     spread[PRECISION], values[PRECISION] = drawn_areas, float(np.mean(known)) if known else math.nan
     return tuple(
-        _with_interval(name, values[name], spread[name], n)
+        _with_interval(name, values[name], spread[name], n, groups)
         for name in (RANKING, MICRO, MACRO, PRECISION, RIGHT)
     )
 
@@ -231,8 +231,10 @@ def _of_sums(sums: Array) -> Array:
     return np.stack([ranked / count, micro, macro, right / count], 1)
 
 
-def _with_interval(metric: str, value: float, draws: Array, n: int) -> Score:
+def _with_interval(metric: str, value: float, draws: Array, n: int, groups: Array | None) -> Score:
     low, high = (float(q) for q in np.quantile(draws, (0.025, 0.975)))
+    if low == high:
+        low, high = flawless_interval(value, n, groups)
     return Score(metric, value, min(low, value), max(high, value), n)
 
 

@@ -133,7 +133,14 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder to make; default: NAME-FORMAT.")
     ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(help="Examples for --int8, as fit reads them: they set ranges, and tell the loss."),
+    ] = None,
     *,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="onnx: in whole numbers of 8 bits; what it costs is told.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
     trust_code: options.Trust = False,
     json: options.Json = False,
@@ -153,6 +160,8 @@ def export(
         out,
         overwrite=overwrite,
         trust_code=trust_code,
+        int8=int8,
+        check_on=check,
         console=Console.for_command(json=json, quiet=quiet),
     )
     if json:

@@ -229,6 +229,37 @@ def judged_on(parts: int) -> str:
     return f"examples, each by a model that had not seen it, in nested cross-validation of {parts} parts"
 
 
+def flawless_interval(value: float, n: int, groups: Array | None = None) -> tuple[float, float]:
+    """95 % interval of a share of 1 (or 0) whose bootstrap has nothing else to draw.
+
+    That of a proportion (Wilson 1927) of as many examples as these are worth, all of them right (or wrong).
+
+    Parameters
+    ----------
+    value
+        The score.
+    n
+        Number of examples.
+    groups
+        ``(n,)`` group numbers; default: every example by itself.
+
+    Returns
+    -------
+    low, high
+        Not-a-number where the score is neither 0 nor 1, so that nobody knows what it could have been, or all
+        examples are of one group.
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in flawless_interval(1.0, 20)], flawless_interval(0.4, 20)
+    ([0.839, 1.0], (nan, nan))
+    """
+    if value not in (0.0, 1.0) or (groups is not None and len(np.unique(groups)) == 1):
+        return math.nan, math.nan
+    worth, freedom = _worth(np.full(n, value == 1), groups)
+    return wilson_interval(value, worth, freedom=freedom)
+
+
 def optimism(searched: Array, untouched: Score) -> dict[str, float]:
     """By how much the search thought better of the winner than untouched data do.
 

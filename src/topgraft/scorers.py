@@ -12,10 +12,10 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, get_scorer_names
 
 from topgraft.data.types import Task
-from topgraft.errors import TopgraftError, did_you_mean
+from topgraft.errors import TopgraftError, nearest
 from topgraft.label_scores import HALF
 from topgraft.ordered import middle_class
-from topgraft.score import Score
+from topgraft.score import Score, flawless_interval
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -85,17 +85,24 @@ _KINDS: dict[Task, type[_Said]] = {
 
 
 def must_be_scorers(
-    names: Sequence[str], task: Task, targets: Array | None = None, *, classes: int = 0
+    names: Sequence[str],
+    task: Task,
+    targets: Array | None = None,
+    *,
+    classes: int = 0,
+    untouched: Array | None = None,
 ) -> None:
     """Refuse what is no name of a scorer, or scores another task.
 
     Where ``targets`` are given each scorer is tried on them as if they had been predicted; where a number of
     ``classes`` is, on two examples of each, since data that lack one may look like another task.
+    ``untouched`` are the targets that will be scored at the end: where these lack a class that a scorer
+    needs, it is refused now and not after the training.
 
     Raises
     ------
     TopgraftError
-        With the nearest name, or with what scikit-learn says.
+        With what scikit-learn says, and the nearest name of a scorer that can score this.
 
     Examples
     --------
@@ -105,26 +112,74 @@ def must_be_scorers(
         ...
     topgraft.errors.TopgraftError: --score f1_makro is none of scikit-learn's scorers. Nearest: f1_macro, ...
     """
-    known = get_scorer_names()
+    tried = [] if targets is None else [targets]
+    if classes and task in ONE_CLASS:
+        tried.insert(0, np.repeat(np.arange(classes), 2))
     for name in names:
-        if name not in known:
-            raise TopgraftError(
-                f"--score {name} is none of scikit-learn's scorers.{did_you_mean(name, known)}"
-            )
-        home = get_scorer(name)._score_func.__module__
-        if ".cluster" in home:
-            raise TopgraftError(f"--score {name} compares clusterings; the task is {task}.")
-        of_numbers = home.endswith("_regression")
-        if of_numbers and task not in ("regression", "ordinal"):
-            raise TopgraftError(f"--score {name} scores predicted numbers; the task is {task}.")
-        tried = [np.repeat(np.arange(classes), 2)] if classes and task in ONE_CLASS else []
-        for some in tried if targets is None else [*tried, targets]:
-            _must_score(name, task, some)
+        _or_nearest(name, task, tried, classes, untouched)
 
 
-def _must_score(name: str, task: Task, targets: Array) -> None:
+def _or_nearest(name: str, task: Task, tried: Sequence[Array], classes: int, untouched: Array | None) -> None:
     try:
-        _scoring(name, task, targets, _as_predicted(task, targets))(np.arange(len(targets)))
+        _must_be_scorer(name, task, tried, classes, untouched)
+    except TopgraftError as problem:
+        raise TopgraftError(f"{problem}{_nearest(name, task, tried, classes, untouched)}") from problem
+
+
+def _must_be_scorer(
+    name: str, task: Task, tried: Sequence[Array], classes: int, untouched: Array | None
+) -> None:
+    if name not in get_scorer_names():
+        raise TopgraftError(f"--score {name} is none of scikit-learn's scorers.")
+    home = get_scorer(name)._score_func.__module__
+    if ".cluster" in home:
+        raise TopgraftError(f"--score {name} compares clusterings; the task is {task}.")
+    of_numbers = home.endswith("_regression")
+    if of_numbers and task not in ("regression", "ordinal"):
+        raise TopgraftError(f"--score {name} scores predicted numbers; the task is {task}.")
+    for some in tried:
+        _must_score(name, task, some, classes)
+    if untouched is None:
+        return
+    try:
+        exists = math.isfinite(_must_score(name, task, untouched, classes))
+    except TopgraftError as problem:
+        raise TopgraftError(f"{problem}{_lacking(task, untouched, classes)}") from problem
+    if not exists:
+        raise TopgraftError(
+            f"--score {name} does not exist on the untouched examples.{_lacking(task, untouched, classes)}"
+        )
+
+
+def _lacking(task: Task, untouched: Array, classes: int) -> str:
+    """How many classes the untouched examples lack, as a sentence; empty where they have all."""
+    missing = classes - len(np.unique(untouched)) if task in ONE_CLASS else 0
+    if missing <= 0:
+        return ""
+    which = "1 of the classes has" if missing == 1 else f"{missing} of the classes have"
+    return f" {which} no untouched example."
+
+
+def _nearest(name: str, task: Task, tried: Sequence[Array], classes: int, untouched: Array | None) -> str:
+    """The nearest names among the scorers that can score this."""
+    if not tried:
+        usual = {"multilabel": np.eye(3, dtype=bool), "regression": np.array([[0.5], [1.5], [3.0]])}
+        tried = [usual.get(task, np.array([0, 0, 1, 1, 2, 2]))]
+
+    def works(other: str) -> bool:
+        try:
+            _must_be_scorer(other, task, tried, classes, untouched)
+        except TopgraftError:
+            return False
+        return True
+
+    close = nearest(name, [other for other in get_scorer_names() if other != name and works(other)])
+    return f" Nearest: {', '.join(close)}." if close else ""
+
+
+def _must_score(name: str, task: Task, targets: Array, classes: int = 0) -> float:
+    try:
+        return _scoring(name, task, targets, _as_predicted(task, targets, classes))(np.arange(len(targets)))
     except (ValueError, TypeError, AttributeError) as error:
         raise _refused(name, task, error) from error
 
@@ -151,10 +206,10 @@ def _scoring(name: str, task: Task, targets: Array, said: Array) -> Callable[[Ar
     return on
 
 
-def _as_predicted(task: Task, targets: Array) -> Array:
+def _as_predicted(task: Task, targets: Array, classes: int = 0) -> Array:
     """Targets as what would be said by a model that knows them."""
     if task in ONE_CLASS:
-        return np.eye(int(targets.max()) + 1)[targets]
+        return np.eye(max(classes, int(targets.max()) + 1))[targets]
     return targets.astype(float)
 
 
@@ -181,7 +236,9 @@ def score_by(
     Returns
     -------
     Score
-        Its interval is not-a-number where the score doesn't exist on a tenth of the samples or more.
+        Its interval is not-a-number where the score doesn't exist on a tenth of the samples or more. Where
+        the samples all have one value, since nothing is wrong or all is, it is that of a share, see
+        :func:`topgraft.score.flawless_interval`; of errors (``neg_…``) there is none then.
 
     Raises
     ------
@@ -194,7 +251,7 @@ def score_by(
     >>> score_by("balanced_accuracy", "classification", np.array([0, 0, 1, 1]), said).value
     0.75
     """
-    must_be_scorers([name], task)
+    _must_be_scorer(name, task, (), 0, None)
     on = _scoring(name, task, targets, said)
     every = np.arange(len(targets))
     try:
@@ -214,4 +271,7 @@ def score_by(
     if len(exists) < LEAST * DRAWS:
         return Score(name, value, math.nan, math.nan, len(targets))
     low, high = (float(q) for q in np.quantile(exists, (0.025, 0.975)))
+    if low == high:
+        is_error = name.startswith("neg_")
+        low, high = (math.nan, math.nan) if is_error else flawless_interval(value, len(targets), groups)
     return Score(name, value, min(low, value), max(high, value), len(targets))

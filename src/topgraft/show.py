@@ -278,7 +278,8 @@ def score_in_words(score: Score, behind: str = "") -> str:
     value, low, high = (
         percent(v, 1) if is_share(score.metric) else in_unit(v) for v in (score.value, score.low, score.high)
     )
-    return f"{value}{f' {behind}' if behind else ''} (95 % interval {low} to {high})"
+    within = "no interval can be told" if math.isnan(score.low) else f"95 % interval {low} to {high}"
+    return f"{value}{f' {behind}' if behind else ''} ({within})"
 
 
 def intervals_line(console: Console, found: Mapping[str, Any]) -> None:

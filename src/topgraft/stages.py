@@ -225,7 +225,8 @@ def prepare(
     if settings.score:
         from topgraft.scorers import must_be_scorers
 
-        must_be_scorers(settings.score, data.task, np.asarray(development.targets), classes=len(data.classes))
+        known, wanted = np.asarray(development.targets), np.asarray(untouched.targets)
+        must_be_scorers(settings.score, data.task, known, classes=len(data.classes), untouched=wanted)
     targets, classes = strata(development)
     fold_of, _, notes = assign_folds(
         targets, development.groups, folds=settings.folds, seed=settings.seed, classes=classes

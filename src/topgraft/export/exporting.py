@@ -13,6 +13,7 @@ from topgraft.console import Console, counted, size
 from topgraft.errors import TopgraftError, did_you_mean
 from topgraft.export.checking import TOLERANCE, Difference, measured, must_hold
 from topgraft.export.examples import Examples, examples_of
+from topgraft.export.int8 import say, told_by
 from topgraft.export.job import ExportJob, Written, inputs_json, outputs_json
 from topgraft.export.place import DOCUMENT, check, export_folder
 from topgraft.files import write_json
@@ -65,9 +66,11 @@ def export(
     overwrite: bool = False,
     module: nn.Module | None = None,
     trust_code: bool = False,
+    int8: bool = False,
+    check_on: Any = None,
     console: Console | None = None,
 ) -> Export:
-    """Hand a saved graft over to another runtime, in fp32.
+    """Hand a saved graft over to another runtime, in fp32 or, where asked for, in whole numbers of 8 bits.
 
     What was written is opened by the runtime itself and compared with the graft in PyTorch, on other numbers
     of examples than it was made with; where it differs by more than the tolerance, nothing is left.
@@ -86,6 +89,12 @@ def export(
         The network, where it is one's own.
     trust_code
         Whether the function that made one's own network, which the description names, may be run.
+    int8
+        ``"onnx"`` only: put the export into 8 bits, see :mod:`topgraft.export.int8`. It is compared in fp32
+        first, and then with itself in fp32, which is told and not bounded.
+    check_on
+        Examples for that, as for :func:`topgraft.read`: by a part the ranges of activations are set
+        (pictures), on the others both are compared.
     console
         Where results are written; nowhere by default.
 
@@ -133,11 +142,14 @@ def export(
             f"export is for classes so far; this model predicts {', '.join(opened.outputs)}. Python opens it "
             "with topgraft.open_model."
         )
+    if check_on is not None and not int8:
+        raise TopgraftError("--check is for --int8; an export in fp32 is checked on packaged examples.")
+    given = told_by(opened, check_on, to=to) if int8 else None
     write: Callable[[ExportJob], Written] = writer.write
     console = console or Console()
     examples = examples_of(opened)
     with export_folder(path, overwrite=overwrite) as folder:
-        written = write(ExportJob(opened, source, folder, examples, module, trust_code))
+        written = write(ExportJob(opened, source, folder, examples, module, trust_code, int8, given))
         must_hold(written.difference, written.runtime)
         document = _document(opened, to, written, examples)
         if to != "huggingface":
@@ -227,6 +239,8 @@ def _say(console: Console, told: Mapping[str, Any], examples: Examples) -> None:
         f"(limit {TOLERANCE.probabilities:g}), logits by {difference.logits:.1e} of the largest "
         f"(limit {TOLERANCE.logits:g})",
     )
+    if "int8" in told:
+        say(console, told["int8"])
     if (other := told["from_predict"]) is not None:
         apart = other["difference"]["probabilities"]
         console.line(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from topgraft.export.examples import Examples
+    from topgraft.export.int8 import Told
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class ExportJob:
         Which it is made and checked with.
     module, trust_code
         As for :func:`topgraft.open_model`.
+    int8, told
+        Whether it is put into 8 bits, and the examples for that, see :mod:`topgraft.export.int8`.
     """
 
     model: Model
@@ -44,6 +47,8 @@ class ExportJob:
     examples: Examples
     module: nn.Module | None = None
     trust_code: bool = False
+    int8: bool = False
+    told: Told | None = None
 
     def whole(self) -> Whole:
         """The graft as one module."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from topgraft.backbones.grafted import input_shapes
 from topgraft.errors import TopgraftError
 from topgraft.export.checking import Run, measured
+from topgraft.export.int8 import compared, quantise
 from topgraft.export.job import ExportJob, Written
 from topgraft.export.whole import OUTPUTS, open_shape
 from topgraft.files import told
@@ -61,8 +62,29 @@ def write(job: ExportJob) -> Written:
         onnx.save(document, str(path))
     onnx.checker.check_model(str(path))
     difference = measured(runner(path), job.model.graft, job.examples.checked)
-    more = {"opset": int(document.opset_import[0].version), "onnxscript": str(onnxscript.__version__)}
+    more: dict[str, Any] = {
+        "opset": int(document.opset_import[0].version),
+        "onnxscript": str(onnxscript.__version__),
+    }
+    if job.int8:
+        more |= {"precision": "int8", "int8": _in_int8(job, path, list(shapes))}
     return Written(f"ONNX Runtime {onnxruntime.__version__}", difference, more)
+
+
+def _in_int8(job: ExportJob, path: Path, names: list[str]) -> dict[str, Any]:
+    """Put the file into 8 bits, open it again, and compare it with what it was."""
+    original, before = runner(path), path.stat().st_size
+    try:
+        with told(path):
+            quantise(job.model, path, job.told, names)
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        raise TopgraftError(
+            f"ONNX Runtime can't put this network into 8 bits ({type(error).__name__}: {reason}). Leave out "
+            "--int8."
+        ) from error
+    found = compared(job.model, original, runner(path), job.told, job.examples.checked)
+    return {**found, "bytes_fp32": before, "bytes": path.stat().st_size}
 
 
 def runner(path: Path) -> Run:

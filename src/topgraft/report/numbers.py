@@ -68,6 +68,7 @@ def gather(folder: Path) -> dict[str, Any]:
         "untouched": _untouched(read_json(folder / UNTOUCHED), result["scores"]),
         "calibration": result["calibration"],
         "intervals": result["intervals"],
+        "scorers": result.get("scorers", []),
         "augmented": read_json(folder / SHEET) if (folder / SHEET).is_file() else None,
         "costs": _costs(result["forecast"]),
         "weights": read_json(folder / "graft.json")["backbone"]["weights"],

@@ -1,0 +1,228 @@
+"""Weights, and of pictures activations too, in whole numbers of 8 bits; and what that costs in accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from topgraft.console import Console, percent, size
+from topgraft.data import read
+from topgraft.data.types import Data
+from topgraft.errors import TopgraftError
+from topgraft.export.checking import Run, round_up
+from topgraft.features.reading import batch_of
+from topgraft.saved import Model
+from topgraft.score import wilson_interval
+
+Array = np.ndarray[Any, np.dtype[Any]]
+BATCH = 16
+MOST_CALIBRATED, LEAST = 128, 20
+"""Examples by which the range of activations is set, at most; and examples that are needed for both."""
+DYNAMIC = ("text",)
+"""What activations are put into 8 bits for batch by batch, so that nothing has to be known of them."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Examples that somebody gave: by some the ranges are set, on the others both models are compared."""
+
+    data: Data
+    calibrated: list[int]
+    compared: list[int]
+
+
+def told_by(model: Model, source: Any, *, to: str) -> Told | None:
+    """The examples to calibrate and to compare on; ``None`` where none are given and none are needed.
+
+    Raises
+    ------
+    TopgraftError
+        If the format has no 8 bits here, examples are needed and not given, or too few.
+    """
+    if to != "onnx":
+        raise TopgraftError(f"--int8 is for --to onnx; --to {to} is written in fp32 only.")
+    if model.modality not in ("picture", *DYNAMIC):
+        raise TopgraftError(f"--int8 is for pictures and texts so far; this model reads {model.modality}s.")
+    if source is None:
+        if model.modality in DYNAMIC:
+            return None
+        raise TopgraftError(
+            "--int8 sets the range of activations by examples like those to come. Give some, best labelled "
+            "ones that were not trained on: --check DATA."
+        )
+    columns = {n: c for n, c in model.columns.items() if n in ("text", "path", "label")}
+    is_table = isinstance(source, (str, Path)) and not Path(source).is_dir()
+    data = (
+        source
+        if isinstance(source, Data)
+        else read(
+            source,
+            **(columns if is_table else {}),  # type: ignore[arg-type]  # names of columns
+            classes=model.classes,
+            task=model.task,
+            modality=model.modality,  # type: ignore[arg-type]  # one that this version knows
+        )
+    )
+    if len(data) < LEAST:
+        raise TopgraftError(f"--check has {len(data)} examples. At least {LEAST} are needed for --int8.")
+    order = np.random.default_rng(0).permutation(len(data)).tolist()
+    count = 0 if model.modality in DYNAMIC else min(MOST_CALIBRATED, len(data) // 2)
+    return Told(data, order[:count], order[count:])
+
+
+def quantise(model: Model, path: Path, told: Told | None, names: list[str]) -> None:
+    """Put an ONNX file into 8 bits, in its place.
+
+    Pictures: weights a channel and activations, whose ranges are those of the examples (static, with nodes
+    that quantise and dequantise). Texts: weights, and activations batch by batch (dynamic). The head stays as
+    it is.
+
+    Parameters
+    ----------
+    model
+        That the file was made of.
+    path
+        The file in fp32.
+    told
+        The examples that set the ranges.
+    names
+        Of the inputs.
+
+    References
+    ----------
+    Jacob et al. (2018), Quantization and training of neural networks for efficient integer-arithmetic-only
+    inference.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    ready, made = path.with_suffix(".ready.onnx"), path.with_suffix(".int8.onnx")
+    quant_pre_process(str(path), str(ready), skip_symbolic_shape=True)
+    graph = onnx.load(str(ready)).graph
+    kept = _head_of(graph)
+    if told is None or not told.calibrated:
+        quantize_dynamic(
+            str(ready),
+            str(made),
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_exclude=kept,
+        )
+    else:
+        quantize_static(
+            str(ready),
+            str(made),
+            _reader(_batches(model, told.data, told.calibrated), names),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=["Conv", "MatMul", "Gemm", "Add"],
+            nodes_to_exclude=kept,
+        )
+    ready.unlink()
+    made.replace(path)
+
+
+def compared(
+    model: Model, original: Run, made: Run, told: Told | None, packaged: tuple[Mapping[str, Tensor], ...]
+) -> dict[str, Any]:
+    """How far the answers in 8 bits are from those in fp32: an entry of ``export.json``.
+
+    Parameters
+    ----------
+    model
+        The graft.
+    original, made
+        Both files, as their runtime runs them.
+    told
+        Examples that were given; without any the packaged ones are compared.
+    packaged
+        Batches of these.
+
+    Returns
+    -------
+    dict
+        ``method``, ``calibrated_on``, ``examples``, ``agreement`` (the share of examples with the same
+        answer) with its 95 % interval, ``probabilities`` (the largest difference of one), and ``accuracy``
+        with that of both and the ``loss``; ``None`` where the examples have no labels.
+    """
+    batches = packaged if told is None else tuple(_batches(model, told.data, told.compared))
+    pairs = [(original(batch)[1].numpy(), made(batch)[1].numpy()) for batch in batches]
+    before, after = (np.concatenate([pair[i] for pair in pairs]) for i in range(2))
+    same = before.argmax(1) == after.argmax(1)
+    low, high = wilson_interval(float(same.mean()), len(same))
+    found: dict[str, Any] = {
+        "method": "static" if told is not None and told.calibrated else "dynamic",
+        "calibrated_on": 0 if told is None else len(told.calibrated),
+        "examples": len(same),
+        "origin": "packaged examples" if told is None else told.data.origin,
+        "agreement": {"value": float(same.mean()), "low": low, "high": high},
+        "probabilities": round_up(float(np.abs(before - after).max())),
+        "accuracy": None,
+    }
+    if told is not None and told.data.targets is not None:
+        wanted = np.asarray(told.data.targets)[told.compared]
+        fp32, int8 = (float((one.argmax(1) == wanted).mean()) for one in (before, after))
+        found["accuracy"] = {"fp32": fp32, "int8": int8, "loss": fp32 - int8}
+    return found
+
+
+def say(console: Console, found: Mapping[str, Any]) -> None:
+    """What it cost, in words."""
+    same, accuracy = found["agreement"], found["accuracy"]
+    how = (
+        f"ranges set by {found['calibrated_on']} other examples of {found['origin']}"
+        if found["calibrated_on"]
+        else "weights only; activations batch by batch"
+    )
+    sizes = f"{size(found['bytes_fp32'])} in fp32, {size(found['bytes'])} in int8"
+    within = f"95 % interval {percent(same['low'], 1)} to {percent(same['high'], 1)}"
+    agree = f"the same answer as in fp32 for {percent(same['value'], 1)} of {found['examples']} examples"
+    apart = f"probabilities differ by up to {found['probabilities']:.2g}"
+    lines = [
+        f"{found['method']}, {how}; {sizes}",
+        f"{agree} of {found['origin']} ({within}); {apart}",
+    ]
+    if accuracy is not None:
+        fp32, int8 = percent(accuracy["fp32"], 1), percent(accuracy["int8"], 1)
+        loss = f"a loss of {100 * accuracy['loss']:.1f} points"
+        lines.append(f"accuracy there {fp32} in fp32 and {int8} in int8: {loss}")
+    console.line("Int8", *lines)
+
+
+def _batches(model: Model, data: Data, rows: list[int]) -> Iterator[dict[str, Tensor]]:
+    for begin in range(0, len(rows), BATCH):
+        yield batch_of(model.preprocess, data, rows[begin : begin + BATCH])
+
+
+def _head_of(graph: Any) -> list[str]:
+    """Names of the nodes back from the outputs to the last product: 8 bits there would round answers."""
+    makers = {name: node for node in graph.node for name in node.output}
+    waiting, kept = [out.name for out in graph.output], []
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is None or node.name in kept:
+            continue
+        kept.append(node.name)
+        if node.op_type not in ("MatMul", "Gemm"):
+            waiting.extend(node.input)
+    return kept
+
+
+def _reader(batches: Iterator[dict[str, Tensor]], names: list[str]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Batches(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
+        def get_next(self) -> dict[str, Array] | None:
+            batch = next(batches, None)
+            return None if batch is None else {name: batch[name].numpy() for name in names}
+
+    return Batches()
