@@ -47,8 +47,8 @@ class OneByOne:
         del most
         return OneTogether(pickle.loads(pickle.dumps(task)).start(), self.items, self.losses)
 
-    def machines(self) -> int:
-        return 2
+    def for_training(self) -> tuple[int, str]:
+        return 2, "one a machine of the cluster (--training-workers)"
 
     def told(self) -> dict[str, Any]:
         return {"items": len(self.items)}

@@ -96,9 +96,15 @@ def _read(
     )
 
 
-def _must_run_here(on: str | None, *, dry_run: bool) -> None:
+def _place(on: str | None, *, dry_run: bool) -> str | None:
+    """Where the work is done; a process of torchrun that another leads does what that says, and ends here."""
     if on is not None and dry_run:
         raise TopgraftError(f"--dry-run measures this machine: leave --on {on} away.")
+    if on is None and "WORLD_SIZE" in os.environ:
+        from topgraft.workers import launched
+
+        return launched.place(dry_run=dry_run)
+    return on
 
 
 app.command()(dataless.layers)
@@ -147,7 +153,7 @@ def probe(
     from topgraft.settings import Settings
     from topgraft.workers import working_on
 
-    _must_run_here(on, dry_run=dry_run)
+    on = _place(on, dry_run=dry_run)
     told = {
         "weights": weights,
         "allow_missing": allow_missing,
@@ -262,7 +268,7 @@ def fit(
     Example: topgraft fit photos/ -o photos.topgraft
     """
     del debug
-    _must_run_here(on, dry_run=dry_run)
+    on = _place(on, dry_run=dry_run)
     if track and dry_run:
         raise TopgraftError(f"--dry-run finds nothing to track: leave --track {track[0]} away.")
     told: dict[str, Any] = {

@@ -30,7 +30,7 @@ def settle_workers(at: Underway) -> None:
             return 1, "batch norms renew their statistics from whole batches (--tune-norms)"
         if torch.cuda.is_available():
             return 1, "the GPU of this machine trains; workers compute by cores"
-        return workers.machines(), "one a machine of the cluster (--training-workers)"
+        return workers.for_training()
 
     count = plan.decide(DECISION, choose)
     at.ready = replace(at.ready, settings=replace(settings, training_workers=count))

@@ -19,6 +19,8 @@ from topgraft.errors import TopgraftError, TopgraftWarning
 
 AT_ONCE = 2
 """Pieces that a worker has at once, so that it need not wait for the next."""
+TORCHRUN = "torchrun"
+"""Where the command line says that the work is done when ``torchrun`` started several of it."""
 CHOICES = "ray, ray://HOST:PORT or HOST:PORT"
 _ADDRESS = re.compile(r"(ray://)?(\[[0-9a-fA-F:]+\]|[^\s/:\[\]]+):(\d{1,5})")
 
@@ -103,8 +105,8 @@ class Workers(Protocol):
     def together(self, task: Shared, *, most: int) -> Together:
         """Workers for a task that several do together, at most so many, on as many machines as there are."""
 
-    def machines(self) -> int:
-        """How many machines there are."""
+    def for_training(self) -> tuple[int, str]:
+        """Among how many of them a training is divided where nobody says, and why."""
 
     def told(self) -> dict[str, Any]:
         """What ran where, as JSON: the form of ``on`` in ``--json``."""
@@ -165,7 +167,9 @@ def working_on(on: str | None) -> Iterator[Callable[[], dict[str, Any] | None]]:
     on
         ``None``: in this process. ``ray``: on the cluster at ``$RAY_ADDRESS``, or one that is started on this
         machine for as long as the block lasts. ``HOST:PORT``: on the cluster there, of which this machine is
-        a node. ``ray://HOST:PORT``: on the cluster there, of which it is none.
+        a node. ``ray://HOST:PORT``: on the cluster there, of which it is none. ``torchrun``: by the processes
+        that it started, of which this is the first; the others are in
+        :func:`topgraft.workers.launched.serve`.
 
     Raises
     ------
@@ -180,6 +184,12 @@ def working_on(on: str | None) -> Iterator[Callable[[], dict[str, Any] | None]]:
     """
     if on is None:
         yield lambda: None
+        return
+    if on == TORCHRUN:
+        from topgraft.workers.launched import leading
+
+        with leading() as launched, led(launched):
+            yield launched.told
         return
     address = address_of(on)
     from topgraft.workers.connecting import connected

@@ -172,11 +172,12 @@ class Hands:
         for reference in ready:
             self._welcome(reference)
 
-    def machines(self) -> int:
-        """How many machines of the cluster have a core."""
+    def for_training(self) -> tuple[int, str]:
+        """As :meth:`topgraft.workers.Workers.for_training`: a machine counts that has a core."""
         import ray
 
-        return sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
+        count = sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
+        return max(1, count), "one a machine of the cluster (--training-workers)"
 
     def look(self, *, force: bool = False) -> None:
         """Ask for a worker for each core of the cluster that has none."""
