@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -15,6 +20,7 @@ from hub_datasets import CLASSES, pictures, snapshot_of, use_datasets, write_pic
 from made_sounds import tone
 from packaged_data import pictures_of
 from pyarrow import parquet
+from served_hub import served_hub
 
 from topgraft.data import open_picture, read, read_test, rows
 from topgraft.data.hub import is_hub_name
@@ -180,3 +186,55 @@ def test_a_split_of_the_data_holds_none_of_the_pictures(hub: Path) -> None:
     part = data.subset(range(3, 9))
     assert not isinstance(part.inputs, list)
     assert part.decode(0).tobytes() == data.decode(3).tobytes()
+
+
+READ = """
+import json, sys
+from topgraft.data import read
+from topgraft.errors import TopgraftError
+for given in sys.argv[1:]:
+    try:
+        data = read(given)
+        print(json.dumps([len(data), list(data.classes), data.digests[0], list(data.notes)]))
+    except TopgraftError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def said_of(root: Path, *given: str, **more: str) -> list[Any]:
+    """What is read in a program of its own, whose caches lie below ``root``."""
+    environment = {**os.environ, "HF_HOME": str(root / "home"), "PYTHONWARNINGS": "ignore"}
+    environment.pop("HF_HUB_OFFLINE", None)
+    command = [sys.executable, "-c", READ, *given]
+    run = subprocess.run(command, env=environment | more, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def test_a_data_set_is_fetched_from_the_hub_and_then_found_without_it(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "there")
+    (folder / "code.py").write_text("raise SystemExit('ran')")
+    (folder / "model.pkl").write_bytes(b"no data")
+    with served_hub(folder, "org/pictures") as (address, asked):
+        train, gone = said_of(tmp_path, "hf/org/pictures", "hf/org/nothing", HF_ENDPOINT=address)
+    expected = hashlib.sha256(pictures_of("food", 0, 1)[0].read_bytes()).hexdigest()
+    assert (train[0], train[1], train[2]) == (16, list(CLASSES), expected)
+    assert "The hub has no data set org/nothing" in gone
+    assert not any(".py" in path or ".pkl" in path for path in asked)
+    (again,) = said_of(tmp_path, "hf/org/pictures:test", HF_HUB_OFFLINE="1")
+    assert again[0] == 8, again
+
+
+def test_of_several_configurations_only_what_is_needed_is_fetched(tmp_path: Path) -> None:
+    folder = tmp_path / "there"
+    for name in "abc":
+        write_texts(folder / name / "some.jsonl", ("person" if name == "b" else "animal", "food"))
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*.jsonl\n" for name in "abc")
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    with served_hub(folder, "texts") as (address, asked):
+        (found,) = said_of(tmp_path, "hf/texts:b", HF_ENDPOINT=address)
+    assert found[1] == ["food", "person"]
+    assert {path.rpartition("resolve/")[2].partition("/")[2] for path in asked if ".jsonl" in path} == {
+        "a/some.jsonl",
+        "b/some.jsonl",
+    }

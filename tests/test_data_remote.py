@@ -177,6 +177,7 @@ def test_names_that_lead_out_of_a_listing_are_not_written(
         ("memory://nothing/a.csv", TopgraftError, "a.csv: there is nothing at this address"),
         ("http://127.0.0.1:9/a.csv?key=secret", RunningError, r"http://127.0.0.1:9/a.csv can't be fetched"),
         ("s4://bucket/photos", TopgraftError, r"nothing reads s4://. Nearest: .*s3"),
+        ("file:///a/photos", TopgraftError, "is on this machine: give the path itself, /a/photos"),
         ("zip://a.csv::memory://a.zip", TopgraftError, "inside archives"),
     ],
 )

@@ -166,12 +166,14 @@ def test_shards_are_predicted_by_member(tmp_path: Path) -> None:
         ("a-{3..1}.tar", "a range from small to large"),
         ("a-{0..99999999}.tar", "a range from small to large, of up to 100,000"),
         ("folder.tar", "is a folder. Expected a tar file"),
+        ("b.tar.gz", "b.tar.gz is compressed. Unpack it to a .tar"),
     ],
 )
 def test_a_range_that_is_none_is_told(tmp_path: Path, name: str, said: str) -> None:
     for number in range(2):
         write_tar(tmp_path / f"a-{number:03d}.tar", of_pictures(number, 1))
     (tmp_path / "folder.tar").mkdir()
+    (tmp_path / "b.tar.gz").write_bytes(b"")
     with pytest.raises(TopgraftError, match=said):
         read(tmp_path / name)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_shards import of_pictures, write_tar
 from PIL import Image, ImageFilter
 
 import topgraft as tg
@@ -133,3 +134,20 @@ def test_texts_and_arrays_are_sent_as_they_are() -> None:
     assert batch.filled().data.decode(0) == "/no/file.png"
     rows = tg.read((np.eye(4, dtype=np.float32), ["a", "b", "a", "b"]))
     assert np.array_equal(Batch.of(rows, [2]).filled().data.decode(0), np.eye(4, dtype=np.float32)[2])
+
+
+def test_a_batch_of_a_shard_is_decoded_here_or_sent_with_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tar(tmp_path / "a.tar", of_pictures(0, 3))
+    data = tg.read("a.tar")
+    batch = Batch.of(data, [4, 1])
+    expected = [data.decode(i).tobytes() for i in (4, 1)]
+    monkeypatch.chdir("/")
+    assert batch.lacks() == ()
+    assert [batch.data.decode(i).tobytes() for i in range(2)] == expected
+    sent = batch.filled()
+    (tmp_path / "a.tar").unlink()
+    assert batch.lacks() == (str(tmp_path / "a.tar"),)
+    assert [sent.data.decode(i).tobytes() for i in range(2)] == expected

@@ -91,6 +91,8 @@ def default_folder(source: Any) -> Path:
     --------
     >>> default_folder("some/reviews.csv").name
     'reviews.topgraft'
+    >>> default_folder("hf/org/name:test").name, default_folder("s3://bucket/a-{000..003}.tar").name
+    ('name.topgraft', 'a.topgraft')
     """
     name = Path(source).resolve().name if isinstance(source, (str, Path)) else "run"
     stem = re.split(r"[.:@?{]", name)[0].rstrip("-_") or "run"

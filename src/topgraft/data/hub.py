@@ -168,7 +168,8 @@ def _chosen(
                 f"It has {listed(names, limit=20)}."
             )
         if split is None and usual is not None and config != usual:
-            with _told(folder, origin), _quiet():
+            twice = False  # where the files of the usual one were not fetched, nobody can tell
+            with contextlib.suppress(TopgraftError), _told(folder, origin), _quiet():
                 twice = config in _splits(datasets.load_dataset_builder(str(folder), name=usual))
             if twice:
                 raise TopgraftError(
@@ -294,12 +295,14 @@ def _snapshot(asked: Asked, given: str) -> Path:
         RevisionNotFoundError,
     )
 
-    told: dict[str, Any] = {"repo_type": "dataset", "revision": asked.revision}
     is_offline = constants.HF_HUB_OFFLINE or not _can_reach(constants.ENDPOINT)
+    told: dict[str, Any] = {
+        "repo_type": "dataset",
+        "revision": asked.revision,
+        "local_files_only": is_offline,
+    }
+    card: Mapping[str, Any] = {}
     try:
-        if is_offline:
-            return Path(snapshot_download(asked.name, local_files_only=True, **told))
-        card: Mapping[str, Any] = {}
         with contextlib.suppress(EntryNotFoundError):
             card = _card(Path(hf_hub_download(asked.name, "README.md", **told)).parent)
         return Path(snapshot_download(asked.name, allow_patterns=wanted(card, asked.words), **told))
@@ -329,25 +332,27 @@ def _snapshot(asked: Asked, given: str) -> Path:
 def wanted(card: Mapping[str, Any], words: Sequence[str]) -> list[str]:
     """Patterns of the files that are fetched: those of the configuration that is asked for, else all data.
 
+    The library looks at the first configuration too, whichever is meant.
+
     Examples
     --------
-    >>> card = {"configs": [{"config_name": "en", "data_files": [{"split": "test", "path": "en/*"}]}]}
-    >>> wanted(card, ["en"])
-    ['README.md', 'en/*']
+    >>> files = {"en": [{"split": "test", "path": "en/*"}], "de": "de/*", "fr": "fr/*"}
+    >>> card = {"configs": [{"config_name": name, "data_files": paths} for name, paths in files.items()]}
+    >>> wanted(card, ["de"])
+    ['README.md', 'en/*', 'de/*']
     >>> wanted(card, ["other"])[:3]
     ['README.md', '*.parquet', '*.arrow']
     """
-    configs = card.get("configs")
-    for config in configs if isinstance(configs, list) else []:
-        if isinstance(config, dict) and config.get("config_name") in words and config.get("data_files"):
-            files = config["data_files"]
-            paths = (
-                [f.get("path") if isinstance(f, dict) else f for f in files]
-                if isinstance(files, list)
-                else files
-            )
-            return ["README.md", *_texts(paths)]
-    return ["README.md", *(f"*.{ending}" for ending in (*ENDINGS, *_PICTURES, *_SOUNDS))]
+    known = card.get("configs")
+    configs = [one for one in known if isinstance(one, dict)] if isinstance(known, list) else []
+    meant = [one for one in configs if one.get("config_name") in words]
+    if not meant or not all(one.get("data_files") for one in (configs[0], *meant)):
+        return ["README.md", *(f"*.{ending}" for ending in (*ENDINGS, *_PICTURES, *_SOUNDS))]
+    found = ["README.md"]
+    for one in (configs[0], *meant):
+        files = one["data_files"] if isinstance(one["data_files"], list) else [one["data_files"]]
+        found.extend(_texts([f.get("path") if isinstance(f, dict) else f for f in files]))
+    return list(dict.fromkeys(found))
 
 
 def _can_reach(endpoint: str) -> bool:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LARGE = 100_000_000
 """Bytes from which on it is said before they are fetched."""
+MAX_DEPTH = 20
+"""Folders in folders that are looked through over HTTP, where a listing may name itself."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
 _EXTRAS = {"s3fs": "topgraft[s3]"}
@@ -143,6 +145,9 @@ def here(address: str) -> Here:
         raise TopgraftError(
             f"{shown(address)}: addresses inside archives are not read. Unpack the archive first."
         )
+    if (scheme := address.partition("://")[0].lower()) in ("file", "local"):
+        rest = address[len(scheme) + 3 :]
+        raise TopgraftError(f"{address} is on this machine: give the path itself, {rest}")
     name = name_of(address)
     is_one = is_table_name(name) or is_tar_name(name) or kind_of(name) is not None
     files = _opened(address)
@@ -229,7 +234,8 @@ def _below(files: Any, address: str) -> tuple[list[Wanted], list[str]]:
     """What can be an example, a table or a shard in a folder and below it, and notes on the rest."""
     root = str(files._strip_protocol(address)).rstrip("/")
     is_http = root.startswith("http")
-    found: dict[str, Any] = files.find(root + "/" if is_http else root, detail=True)
+    where = {"path": f"{root}/", "maxdepth": MAX_DEPTH} if is_http else {"path": root}
+    found: dict[str, Any] = files.find(detail=True, **where)
     names: dict[str, tuple[str, Any]] = {}
     outside, others = [], []
     for place, info in found.items():

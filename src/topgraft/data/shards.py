@@ -30,6 +30,7 @@ MAX_FIELDS = 64
 MAX_TEXT = 1 << 20
 """Bytes of the largest text, label or JSON of an example (1 MiB)."""
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _LOOKED_AT = 50  # examples whose JSON says which keys there are
 
 
@@ -58,6 +59,10 @@ def shards_at(given: str) -> list[Path] | None:
         if folders := [path for path in paths if path.is_dir()]:
             raise TopgraftError(f"{folders[0]} is a folder. Expected a tar file.")
         return paths
+    if given.lower().endswith(_COMPRESSED) and Path(given).is_file():
+        raise TopgraftError(
+            f"{printable(given)} is compressed. Unpack it to a .tar: examples are read in place."
+        )
     try:
         shown = [entry for entry in os.scandir(given) if not entry.name.startswith(".")]
     except OSError:
