@@ -108,22 +108,54 @@ def restore(
         return None
     try:
         tensors, metadata = read_tensors(path)
+        found = _told(tensors, metadata)
+        _take_up(graft, optimizer, tensors)
     except DamagedFile as error:
-        warn_of_damage(path, error.reason, "this training begins anew")
-        path.unlink()
-        return None
-    put(graft, {n.removeprefix("now."): t for n, t in tensors.items() if n.startswith("now.")})
-    for group in optimizer.param_groups:
-        for name, parameter in zip(group["names"], group["params"], strict=True):
-            if f"optimizer.step.{name}" in tensors:  # else it never had a gradient
-                optimizer.state[parameter] = {
-                    key: tensors[f"optimizer.{key}.{name}"].to(parameter.device if key != "step" else "cpu")
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                }
+        reason = error.reason
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        RecursionError,
+    ) as error:
+        reason = f"it can't be used: {error!r:.200}"
+    else:
+        return found
+    warn_of_damage(path, reason, "this training begins anew")
+    path.unlink()
+    return None
+
+
+def _told(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> tuple[History, dict[str, Tensor], Amid | None]:
+    """What a state says of its training."""
     best = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
     amid = None
     if "amid" in metadata:
         count = sum(name.startswith("random.") for name in tensors)
         step, total, seen, seconds = json.loads(metadata["amid"])
-        amid = Amid(step, total, seen, seconds, tuple(tensors[f"random.{i}"] for i in range(count)))
+        random = tuple(tensors[f"random.{i}"] for i in range(count))
+        amid = Amid(int(step), float(total), int(seen), float(seconds), random)
     return History.from_json(json.loads(metadata["history"])), best, amid
+
+
+def _take_up(graft: Graft, optimizer: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Put a state's weights and those of its optimiser back, once all of them are known to be there."""
+    now = {n.removeprefix("now."): t for n, t in tensors.items() if n.startswith("now.")}
+    shapes = {name: tensor.shape for name, tensor in weights_of(graft).items()}
+    if odd := sorted(n for n, shape in shapes.items() if n not in now or now[n].shape != shape):
+        raise ValueError(f"it has no weights {odd[0]} of this training")
+    states: dict[Tensor, dict[str, Tensor]] = {}
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            if f"optimizer.step.{name}" in tensors:  # else it never had a gradient
+                states[parameter] = {
+                    key: tensors[f"optimizer.{key}.{name}"].to(parameter.device if key != "step" else "cpu")
+                    for key in ("step", "exp_avg", "exp_avg_sq")
+                }
+    put(graft, now)
+    optimizer.state.update(states)

@@ -199,10 +199,10 @@ class Evidence:
         TopgraftError
             If the document is damaged, or of a form that this version does not know.
         """
-        if document.get("form") != FORM:
-            raise TopgraftError(
-                f"The evidence is of form {document.get('form')!r}; this version reads form {FORM}."
-            )
+        read: object = document
+        form = read.get("form") if isinstance(read, Mapping) else None
+        if form != FORM:
+            raise TopgraftError(f"The evidence is of form {form!r:.40}; this version reads form {FORM}.")
         try:
             evidence = cls(
                 tuple(_cut(part) for part in document["cuts"]),
@@ -214,9 +214,9 @@ class Evidence:
                 _unpack(document["chance_predictions"]),
                 tuple(document["notes"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+            n = len(evidence.targets)
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise TopgraftError(f"The evidence is damaged: {error}.") from error
-        n = len(evidence.targets)
         if any(
             len(array) != n for cut in evidence.cuts for array in (cut.losses, cut.marks, cut.predictions)
         ):

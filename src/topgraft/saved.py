@@ -17,6 +17,7 @@ from topgraft.backbones.grafted import (
     FORM,
     HEAD,
     PREPROCESSING,
+    UNUSABLE,
     WEIGHTS,
     chain_of,
     described_in,
@@ -109,7 +110,7 @@ class Model:
             return None
         try:
             return Calibration.from_json(known)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise TopgraftError(f"The model's calibration is damaged: {error!r}.") from error
 
     def backbone_weights(self) -> dict[str, Tensor]:
@@ -228,7 +229,7 @@ def open_model(folder: str | Path, *, module: nn.Module | None = None, trust_cod
     document = described_in(folder)
     try:
         return _open(folder, document, module=module, trust_code=trust_code)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except UNUSABLE as error:
         raise DamagedFile(folder / DESCRIPTION, f"it can't be used ({error!r})") from error
 
 
@@ -241,7 +242,7 @@ def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, t
     graft = _empty(document, int(document["freeze"]), module=module, trust_code=trust_code)
     tensors, _ = read_tensors(folder / WEIGHTS)
     _fill(graft, tensors, folder / WEIGHTS)
-    return Model(
+    model = Model(
         graft=graft.eval(),
         preprocess=preprocess_in(folder, document),
         classes=tuple(str(c) for c in document["classes"]),
@@ -251,6 +252,18 @@ def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, t
         precision=str(document["precision"]),
         description=document,
     )
+    if model.outputs:
+        _ = model.spread
+    _must_be_texts(document)
+    return model
+
+
+def _must_be_texts(document: Mapping[str, Any]) -> None:
+    """Refuse names that are no texts, which would fail later and elsewhere."""
+    blocks, source = document["blocks"], document["backbone"]["source"]
+    for name in (*document["classes"], *document["outputs"], *blocks, source, document.get("separator", "")):
+        if not isinstance(name, str):
+            raise TypeError(f"{name!r:.40} is no name")
 
 
 def built_from(

@@ -14,6 +14,7 @@ from topgraft.backbones.packaged import DEFAULTS, HUB_NAMES, packaged_folder, pa
 from topgraft.backbones.sound_extractor import is_extractor
 from topgraft.canonical import parsed_json
 from topgraft.errors import TopgraftError, did_you_mean
+from topgraft.regular import read_regular
 
 AtHand = Literal["packaged", "cached", "download"]
 COUNTED = 40
@@ -151,7 +152,7 @@ def _modality_of(model: str) -> str:
     from topgraft.backbones.hub import folder_of
 
     try:
-        settings = parsed_json((folder_of(model) / "preprocessor_config.json").read_bytes())
+        settings = parsed_json(read_regular(folder_of(model) / "preprocessor_config.json"))
     except (TopgraftError, OSError, ValueError):
         return "text"
     return "sound" if isinstance(settings, dict) and is_extractor(settings) else "picture"

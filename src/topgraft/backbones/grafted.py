@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from topgraft.backbones.matching import COUNTER, report_on
-from topgraft.backbones.preprocess import AnyPreprocess, open_preprocess
+from topgraft.backbones.preprocess import AnyPreprocess, TextPreprocess, open_preprocess
 from topgraft.backbones.row_network import must_be_of
 from topgraft.backbones.types import Backbone, Filled, Modality
 from topgraft.chain import Chain, Point
@@ -22,6 +22,8 @@ from topgraft.files import DamagedFile, read_json, read_tensors
 FORM = 1
 DESCRIPTION, WEIGHTS, PREPROCESSING = "graft.json", "model.safetensors", "preprocessing"
 BACKBONE, HEAD = "backbone.", "head."
+UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RuntimeError)
+"""What goes wrong with a description that nobody wrote."""
 LARGEST = 1 << 28
 """Numbers in the largest input of two examples that opening tries."""
 
@@ -58,10 +60,13 @@ def preprocess_in(folder: Path, description: Mapping[str, Any]) -> AnyPreprocess
     Raises
     ------
     ValueError
-        If it is of other columns than the network.
+        If it is of other columns than the network, or gives what the network does not take.
     """
     found = open_preprocess(folder / PREPROCESSING)
     must_be_of(found, description["backbone"]["recipe"])
+    given = found.keys if isinstance(found, TextPreprocess) else (found.key,)
+    if not given or not set(given) <= set(description["backbone"]["input_order"]):
+        raise ValueError(f"its preprocessing gives {given!r:.80}, which is no input of the network")
     return found
 
 
@@ -132,7 +137,7 @@ def load_graft(source: str, *, weights: str | Path = "auto", seed: int = 0) -> B
             recipe=dict(document["backbone"]["recipe"]),
             licence=document["backbone"]["licence"] if weights == "auto" else None,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except UNUSABLE as error:
         raise DamagedFile(folder / DESCRIPTION, f"it can't be used ({error!r})") from error
 
 

@@ -20,6 +20,7 @@ from topgraft.backbones.types import Filled, Source
 from topgraft.backbones.weights import Weights, files_in, read_files, read_weights
 from topgraft.canonical import parsed_json
 from topgraft.errors import TopgraftError, did_you_mean
+from topgraft.regular import read_regular
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -99,7 +100,8 @@ def config_of(settings: Mapping[str, Any]) -> PreTrainedConfig:
     Raises
     ------
     TopgraftError
-        If the type of network is not one of Transformers' own, or its weights are quantised.
+        If the type of network is not one of Transformers' own, its settings can't be used, or its weights
+        are quantised.
     """
     from transformers import CONFIG_MAPPING
 
@@ -110,9 +112,13 @@ def config_of(settings: Mapping[str, Any]) -> PreTrainedConfig:
         raise TopgraftError(f"Transformers has no network of the type {kind!r}.{own_code}{near}")
     if settings.get("quantization_config"):
         raise TopgraftError("These weights are quantised, which can't be trained on. Take the plain version.")
-    config: PreTrainedConfig = CONFIG_MAPPING[kind].from_dict(
-        {k: v for k, v in settings.items() if k not in _MACHINE_ONLY}
-    )
+    try:
+        config: PreTrainedConfig = CONFIG_MAPPING[kind].from_dict(
+            {k: v for k, v in settings.items() if k not in _MACHINE_ONLY}
+        )
+    except Exception as error:  # it checks its settings in many ways, each with an error of its own
+        said = " ".join(str(error).split())
+        raise TopgraftError(f"The configuration of this {kind} network can't be used: {said:.200}") from error
     return config
 
 
@@ -166,7 +172,7 @@ def _place(name: str) -> tuple[Path, str, str | None]:
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
-        settings = parsed_json(path.read_bytes())
+        settings = parsed_json(read_regular(path))
     except (OSError, ValueError) as error:
         raise TopgraftError(f"{path} is damaged: {error}.") from error
     if not isinstance(settings, dict):

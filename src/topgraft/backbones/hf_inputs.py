@@ -13,6 +13,7 @@ from topgraft.backbones.sound_extractor import extractor_in
 from topgraft.backbones.types import Modality
 from topgraft.canonical import parsed_json
 from topgraft.errors import TopgraftError
+from topgraft.regular import read_regular
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -101,8 +102,8 @@ def _longest(folder: Path, network: PreTrainedModel, model_max_length: int) -> i
     trained = folder / "sentence_bert_config.json"
     if trained.is_file():
         try:
-            limits.append(int(parsed_json(trained.read_bytes())["max_seq_length"]))
-        except (ValueError, KeyError, TypeError) as error:
+            limits.append(int(parsed_json(read_regular(trained))["max_seq_length"]))
+        except (ValueError, KeyError, TypeError, ArithmeticError) as error:
             raise TopgraftError(f"{trained} is damaged: {error}.") from error
     positions = getattr(network.config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > 0:

@@ -86,6 +86,8 @@ class PicturePreprocess(Described):
             raise ValueError(f"mean {self.mean}, deviation {self.std} or scale {self.scale} can't be used")
         if not (self.reducing_gap == 0 or 1 <= self.reducing_gap < math.inf):
             raise ValueError(f"reducing_gap {self.reducing_gap} is neither 0 nor 1 or more")
+        if not isinstance(self.key, str):
+            raise TypeError(f"key is a text, not {self.key!r:.40}")
         if self.interpolation not in INTERPOLATIONS or self.mode not in get_args(Mode):
             raise ValueError(f"interpolation {self.interpolation!r} or mode {self.mode!r} is unknown")
 

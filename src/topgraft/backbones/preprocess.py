@@ -17,12 +17,15 @@ from topgraft.backbones.sound_preprocess import SoundPreprocess
 from topgraft.canonical import parsed_json
 from topgraft.errors import TopgraftError
 from topgraft.files import write_whole
+from topgraft.regular import read_regular
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
 TOKENIZER_FILE = "tokenizer.json"
+COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+"""Inputs of networks for texts, by what a tokenizer calls them."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,20 @@ class TextPreprocess(Described):
     padding_side: Literal["right", "left"] = "right"
     truncation_side: Literal["right", "left"] = "right"
 
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant, such as a changed file would have it."""
+        numbers: tuple[object, ...] = (self.max_length, self.pad_id, self.pad_type_id)
+        if not all(type(number) is int and 0 <= number < 1 << 31 for number in numbers):
+            raise ValueError(f"max_length, pad_id and pad_type_id are whole numbers, not {numbers!r:.80}")
+        texts: tuple[object, ...] = (self.tokenizer, self.pad_token)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"pad_token is a text, not {self.pad_token!r:.40}")
+        keys: object = self.keys
+        if not isinstance(keys, tuple) or not keys or not all(key in tuple(COLUMNS) for key in keys):
+            raise ValueError(f"keys are some of {', '.join(COLUMNS)}, not {keys!r:.80}")
+        if not {self.padding_side, self.truncation_side} <= {"right", "left"}:
+            raise ValueError("padding_side and truncation_side are right or left")
+
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         from tokenizers import Tokenizer
@@ -78,9 +95,8 @@ class TextPreprocess(Described):
             if not isinstance(text, str):
                 raise TopgraftError(f"Expected a text, got {type(text).__name__}: {text!r:.80}.")
         encoded = self._tokenizer.encode_batch(list(raw))
-        columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
         batch = {
-            key: torch.tensor([getattr(e, columns[key]) for e in encoded], dtype=torch.int64)
+            key: torch.tensor([getattr(e, COLUMNS[key]) for e in encoded], dtype=torch.int64)
             for key in self.keys
         }
         if next(iter(batch.values())).shape[1] == 0:  # nothing but empty texts, and no special tokens
@@ -185,12 +201,12 @@ def open_preprocess(folder: str | Path) -> AnyPreprocess:
     folder = Path(folder)
     path = folder / FILE
     try:
-        settings = parsed_json(path.read_bytes())
+        settings = parsed_json(read_regular(path))
         kind = KINDS[settings.pop("kind")]
         digest = settings.pop("tokenizer_sha256", None)
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         if kind is TextPreprocess:
-            content = (folder / TOKENIZER_FILE).read_bytes()
+            content = read_regular(folder / TOKENIZER_FILE)
             if hashlib.sha256(content).hexdigest() != digest:
                 raise TopgraftError(
                     f"{folder / TOKENIZER_FILE} is not the one that was saved (its SHA-256 differs)."
@@ -199,5 +215,5 @@ def open_preprocess(folder: str | Path) -> AnyPreprocess:
         return kind(**values)
     except FileNotFoundError as error:
         raise TopgraftError(f"{error.filename} is missing; it says how examples are prepared.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise TopgraftError(f"{path} does not describe a preprocessing: {error}.") from error

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from topgraft.data.sounds import Sound
 
+LARGEST = 1 << 20
+"""Of any of its sizes."""
+
 
 @dataclass(frozen=True)
 class SoundPreprocess(Described):
@@ -66,6 +69,25 @@ class SoundPreprocess(Described):
     most: int = 40
     loudness: float | None = -30.0
     key: str = "mel"
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be meant, such as a changed file would have it."""
+        sizes: tuple[object, ...] = (
+            self.rate,
+            self.length,
+            self.hop,
+            self.bands,
+            self.window,
+            self.step,
+            self.most,
+        )
+        if not all(type(size) is int and 1 <= size <= LARGEST for size in sizes):
+            raise ValueError(f"sizes are whole numbers from 1 to {LARGEST:,}, not {sizes!r:.100}")
+        shares: tuple[object, ...] = (self.coverage, 0.0 if self.loudness is None else self.loudness)
+        if not all(isinstance(share, (int, float)) and math.isfinite(share) for share in shares):
+            raise ValueError(f"coverage and loudness are numbers, not {shares!r:.80}")
+        if not isinstance(self.key, str):
+            raise TypeError(f"key is a text, not {self.key!r:.40}")
 
     def batch(self, raw: Sequence[Any]) -> dict[str, Tensor]:
         """Sounds -> mel spectra float32 (B, T, bands), and ``attention_mask`` int64 (B, T); T whole windows.

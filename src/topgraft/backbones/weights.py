@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
 import struct
 import warnings
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topgraft.errors import TopgraftError
+from topgraft.regular import read_regular
+from topgraft.tensorfile import open_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,10 +121,10 @@ def files_in(folder: Path) -> list[Path]:
 def parts_of(index: Path) -> list[str]:
     """File names that an index of a sharded checkpoint lists, sorted."""
     try:
-        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        names = set(json.loads(read_regular(index))["weight_map"].values())
         if not all(isinstance(name, str) for name in names):
             raise TypeError
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise TopgraftError(
             f'{index} is not an index of weights: expected JSON with a "weight_map".'
         ) from error
@@ -141,9 +144,8 @@ def _part(folder: Path, index: str, name: str) -> Path:
 def _kind(path: Path) -> str:
     """``"safetensors"``, ``"zip"`` (torch.save) or ``"pickle"`` (torch.save before 1.6)."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(64)
+        with os.fdopen(open_regular(path), "rb") as file:  # a pipe in its place would never end
+            size, start = os.fstat(file.fileno()).st_size, file.read(64)
     except FileNotFoundError as error:
         raise TopgraftError(f"There is no file of weights at {path}.") from error
     except OSError as error:

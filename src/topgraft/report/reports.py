@@ -9,6 +9,7 @@ from typing import Any
 from topgraft.errors import TopgraftError
 from topgraft.report.comparison import gather_comparison
 from topgraft.report.comparison_figures import comparison_figures
+from topgraft.report.damage import drawing, told_damaged
 from topgraft.report.figures import figures
 from topgraft.report.ink import Drawn
 from topgraft.report.numbers import gather
@@ -42,7 +43,7 @@ def write_report(
     Raises
     ------
     TopgraftError
-        If there is no finished run or comparison, or nothing can be written there.
+        If there is no finished run or comparison, if it is damaged, or nothing can be written there.
     """
     several = [places] if isinstance(places, Path) else list(places)
     files = [place for place in several if place.is_file()]
@@ -50,12 +51,13 @@ def write_report(
         raise TopgraftError(
             f"{files[0]} is a file, and several runs are folders: report a comparison by itself."
         )
-    if files:
-        usual, document, drawn, page = _of_comparison(files[0])
-    elif len(several) > 1:
-        usual, document, drawn, page = _of_runs(several)
-    else:
-        usual, document, drawn, page = _of_run(several[0])
+    with told_damaged(several):
+        if files:
+            usual, document, drawn, page = _of_comparison(files[0])
+        elif len(several) > 1:
+            usual, document, drawn, page = _of_runs(several)
+        else:
+            usual, document, drawn, page = _of_run(several[0])
     place = out or usual
     write_page(place, page, document, drawn, figures_to)
     return place, dict(plain(document))
@@ -65,8 +67,7 @@ def _of_run(folder: Path) -> tuple[Path, dict[str, Any], list[Drawn], str]:
     document = gather(folder)
     drawn = figures(document)
     chain = folder / "chain.svg"
-    picture = chain.read_text(encoding="utf-8") if chain.is_file() else ""
-    picture = picture[picture.index("<svg") :] if picture else ""
+    picture = drawing(chain) if chain.is_file() else ""
     title = weights_title(document["weights"])
     page = html("page.html", document, drawn, chain=picture, weights_title=title)
     return folder / PAGE, document, drawn, page
