@@ -22,6 +22,7 @@ COMMANDS = {
         Key("out", "out", Path),
         Key("test", "test", str),
         Key("weights", "weights", str),
+        Key("augment", "augment", str),
         Key("track-to", "track_to", str),
     ],
     "compare": [Key("backbone", "backbone", str), Key("budget", "budget", float)],
@@ -73,6 +74,7 @@ def test_general_keys_reach_every_command_that_has_them_and_tables_come_before_t
         ('on = "ray://far:1"', "since it hands data to other machines: give --on on the command line"),
         ('[fit]\nbackbone = "evil.module:make"', "names a function, and a file runs no code"),
         ('[fit]\nbackbone = ["rows", "evil:make"]', "names a function"),
+        ('[fit]\naugment = "evil:change"', "names a function, and a file runs no code: give --augment"),
         ('[fit]\nout = "../elsewhere"', "leads out of the file's folder"),
         ('[fit]\nout = "/etc/elsewhere"', "leads out of the file's folder"),
         ('[fit]\nout = "~/elsewhere"', "leads out of the file's folder"),
@@ -121,6 +123,8 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert found["weights"] == "none"
     assert found["track-to"] == "conf/logs"
     assert read(Path(), f"[fit]\n{text}")["fit"]["out"] == "a.topgraft"
+    for given, meant in (("hf/graft:test", "hf/conf/graft:test"), ("hf/mnist:test", "hf/mnist:test")):
+        assert read(Path("conf"), f'[fit]\ntest = "{given}"')["fit"] == {"test": meant}
     assert read(Path("conf"), '[fit]\ntest = "../test.csv"\ntrack-to = "http://x:5000"')["fit"] == {
         "test": "conf/../test.csv",
         "track-to": "http://x:5000",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 CHOICES: dict[str, Sequence[str]] = {
-    "augment": ("auto", "none", "standard"),
+    "augment": ("auto", "none", "light", "standard", "strong"),
     "class_weights": ("none", "balanced"),
     "engine": ("auto", "torch", "openvino"),
     "form": ("csv", "jsonl"),
@@ -18,7 +18,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "resize": ("auto", "pretrained", "crop", "squash", "border"),
     "sampling": ("shuffled", "balanced"),
     "taps": ("auto", "none"),
-    "task": ("classification", "multilabel", "regression"),
+    "task": ("classification", "multilabel", "ordinal", "regression"),
     "to": ("onnx", "torch", "openvino", "state-dict", "huggingface"),
     "track": ("tensorboard", "wandb", "mlflow"),
     "weights": ("auto", "none"),

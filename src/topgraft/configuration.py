@@ -36,6 +36,8 @@ READ = ("test", "plan", "weights", "backbone")
 """Options that may name what a command reads."""
 NO_PATHS = ("auto", "none")
 """What they may say instead."""
+NAMES_CODE = ("backbone", "augment")
+"""Options that may name a function to be run, which a file can't."""
 CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 """``package.module:function``."""
 KINDS: dict[type, str] = {
@@ -197,10 +199,10 @@ def _single(where: str, key: Key, value: Any, folder: Path) -> Any:
     expected: Any = str if key.kind is Path else key.kind
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise TopgraftError(f"{where} = {_shown(value)} is {_named(value)}; expected {key.in_words}.")
-    if key.name == "backbone" and CODE.fullmatch(value):
+    if key.name in NAMES_CODE and CODE.fullmatch(value):
         raise TopgraftError(
             f"{where} = {_shown(value)} names a function, and a file runs no code: "
-            "give --backbone on the command line."
+            f"give --{key.name} on the command line."
         )
     if key.name in WRITTEN:
         return _written(where, value, folder)
@@ -224,9 +226,11 @@ def _read(name: str, value: str, folder: Path) -> str:
     """A path relative to the file; what is no path, such as a backbone of a library, stays as it is."""
     if value in NO_PATHS or "://" in value:
         return value
-    scheme, rest = ("hf/", value[3:]) if name == "backbone" and value.startswith("hf/") else ("", value)
+    scheme, rest = ("hf/", value[3:]) if value.startswith("hf/") else ("", value)
     place = folder / Path(rest).expanduser()
-    return value if name == "backbone" and not place.exists() else f"{scheme}{place}"
+    is_here = (folder / re.split("[:@]", rest)[0]).exists() if scheme else place.exists()
+    may_be_a_name = scheme or name == "backbone"
+    return value if may_be_a_name and not is_here else f"{scheme}{place}"
 
 
 def _shown(value: Any) -> str:
