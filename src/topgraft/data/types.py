@@ -106,7 +106,7 @@ class Data:
     names: tuple[str, ...]
     inputs: Inputs
     classes: tuple[str, ...]
-    targets: NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.float64] | None
+    targets: NDArray[np.int64] | NDArray[np.bool] | NDArray[np.float64] | None
     groups: NDArray[np.int64]
     digests: tuple[str, ...]
     left_out: tuple[LeftOut, ...] = ()
