@@ -99,6 +99,19 @@ def test_a_card_never_leads_out_of_its_folder(hub: Path, pattern: str) -> None:
         read("hf/org/leads")
 
 
+def test_files_that_are_found_out_of_the_folder_are_not_read(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = write_pictures(snapshot_of(hub, "org/leads"))
+    (snapshot.parent.parent / "secret.csv").write_text("text,label\na,b\nc,d\n")
+    (snapshot / "README.md").write_text(
+        "---\nconfigs:\n- config_name: a\n  data_files: ../../secret.csv\n---\n"
+    )
+    monkeypatch.setattr("topgraft.data.hub._card", lambda _: {})  # as if the library read the card otherwise
+    with pytest.raises(TopgraftError, match="names files out of its folder"):
+        read("hf/org/leads")
+
+
 def test_paths_in_its_cells_never_lead_out_of_the_folder(hub: Path, photos: Path) -> None:
     inside = snapshot_of(hub, "org/paths")
     (inside / "data").mkdir()

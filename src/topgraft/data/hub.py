@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 
 from topgraft.data.hugging_face import table_of_dataset
 from topgraft.data.notes import listed
+from topgraft.data.objects import is_inside
 from topgraft.data.tables import Table
 from topgraft.errors import TopgraftError, did_you_mean
 
@@ -100,7 +101,7 @@ def is_repository(folder: Path) -> bool:
     card = _card(folder)
     if "configs" in card or "dataset_info" in card:
         return True
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # its reader says what is wrong
         inside = [folder, folder / "data"] if (folder / "data").is_dir() else [folder]
         return any(p.suffix == ".parquet" and p.is_file() for place in inside for p in place.iterdir())
     return False
@@ -140,6 +141,7 @@ def read_repository(folder: Path, origin: str, words: Sequence[str] = ()) -> Tab
     with _told(folder, origin), _quiet():
         builder = datasets.load_dataset_builder(str(folder), name=config)
         _refuse_reader(builder, origin)
+        _refuse_outside(builder, folder, origin)
         splits = _splits(builder)
         split = _split(origin, split, splits)
         builder.download_and_prepare()
@@ -211,14 +213,21 @@ def _refuse_reader(builder: Any, origin: str) -> None:
         )
 
 
+def _refuse_outside(builder: Any, folder: Path, origin: str) -> None:
+    """Refuse files that are none of the folder's, however their names came about; links are followed."""
+    for paths in (builder.config.data_files or {}).values():
+        if odd := [str(path) for path in paths if not is_inside(str(path), folder)]:
+            raise TopgraftError(f'{origin}: its card names files out of its folder ("{odd[0]:.80}").')
+
+
 def _card(folder: Path) -> Mapping[str, Any]:
     """The description at the head of the data set's card; empty where there is none."""
-    from huggingface_hub import metadata_load
-
     path = folder / "README.md"
-    if not path.is_file() or path.stat().st_size > 1 << 24:
-        return {}
     try:
+        if not path.is_file() or path.stat().st_size > 1 << 24:
+            return {}
+        from huggingface_hub import metadata_load
+
         found = metadata_load(path)
     except Exception:  # noqa: BLE001 (YAML raises almost anything; the library says it when it reads the folder)
         return {}

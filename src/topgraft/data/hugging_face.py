@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def open_saved(folder: Path, origin: str) -> Table | None:
 
 def is_saved(folder: Path) -> bool:
     """Whether Hugging Face's ``save_to_disk`` wrote a folder."""
-    return (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file()
+    return all(os.path.isfile(folder / name) for name in ("dataset_info.json", "state.json"))  # noqa: PTH113 (no error where nothing may be seen)
 
 
 class Column(Sequence[Any]):
