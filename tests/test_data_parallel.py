@@ -222,7 +222,7 @@ def test_processes_train_stretch_by_stretch_to_the_bits_of_one_process(tmp_path:
     assert [e.validation_loss for e in there.epochs] == [e.validation_loss for e in here.epochs]
     assert [e.loss for e in there.epochs[1:]] == [e.loss for e in here.epochs[1:]]
     assert (there.best, there.marks, there.steps) == (here.best, here.marks, here.steps)
-    signals = [[one.signal for one in history.readings] for history in (there, here)]
+    signals = [[one.signal or -1.0 for one in history.readings] for history in (there, here)]
     assert signals[0] == pytest.approx(signals[1], rel=1e-4)  # summed in the order in which it lies in memory
     assert [replace(one, signal=None) for one in there.readings] == [
         replace(one, signal=None) for one in here.readings
