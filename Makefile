@@ -8,7 +8,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench
-.PHONY: torture honesty health simulation planning screenshots source
+.PHONY: fuzz soak audit torture honesty health simulation planning screenshots source
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,3 +91,15 @@ coverage: install  ## every network that can be had as a chain, each cut checked
 
 torture: install  ## kills, faults and bad input on real processes and files; writes two pages in docs/
 	$(BIN)/python benchmarks/torture.py
+
+# MINUTES=60 for longer. What fails is printed as the changes that did it.
+fuzz: install  ## changed files at every reader, and requests at the service, for MINUTES (10)
+	$(BIN)/python benchmarks/fuzz.py --minutes $(or $(MINUTES),10)
+
+soak: install  ## a service and fits for MINUTES (10), whose memory must not grow; writes a section in docs/
+	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),10) --write
+
+# Needs the service that knows of vulnerabilities; without it, it fails and says so.
+audit: install  ## known vulnerabilities of what is installed at run time, and a bill of materials in build/
+	$(BIN)/python -m pip install --quiet pip-audit cyclonedx-bom
+	$(BIN)/python benchmarks/audit.py

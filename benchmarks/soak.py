@@ -73,11 +73,15 @@ def client(address: str, seed: int, end: float, found: Counter[str]) -> None:
                 found["right" if right else f"lost: {reply.status}"] += 1
                 continue
             if kind == "odd":
-                body: Any = json.dumps(stream.choice([None, [], {}, {"texts": 1}, {"texts": []}, {"text": [""]}]))
+                body: Any = json.dumps(
+                    stream.choice([None, [], {}, {"texts": 1}, {"texts": []}, {"text": [""]}])
+                )
             else:
                 body = stream.randbytes(stream.choice((0, 10, 1000, 100_000)))
             path = stream.choice(("/predict", "/../etc/passwd", "/model/x")) if kind == "path" else "/predict"
-            reply = asked(address, "POST", path, body, stream.choice((JSON, {}, {"content-type": "text/plain"})))
+            reply = asked(
+                address, "POST", path, body, stream.choice((JSON, {}, {"content-type": "text/plain"}))
+            )
             found["refused" if 400 <= reply.status < 500 else f"wrong: {reply.status}"] += 1
         except (OSError, http.client.HTTPException) as error:
             found[f"lost: {type(error).__name__}"] += 1
@@ -97,7 +101,8 @@ def soak_service(folder: Path, seconds: float) -> tuple[list[int], Counter[str]]
     with serving(model) as service:
         end = time.monotonic() + seconds
         clients = [
-            threading.Thread(target=client, args=(service.address, n, end, found), daemon=True) for n in range(4)
+            threading.Thread(target=client, args=(service.address, n, end, found), daemon=True)
+            for n in range(4)
         ]
         for one in clients:
             one.start()
@@ -146,7 +151,9 @@ def data_example(data: Any) -> Any:
     return torch.from_numpy(data_arrays(data)[:4])
 
 
-def section(minutes: float, service: tuple[int, int], found: Counter[str], fits: tuple[int, int], n: int) -> str:
+def section(
+    minutes: float, service: tuple[int, int], found: Counter[str], fits: tuple[int, int], n: int
+) -> str:
     """What is written into the page."""
 
     def mb(size: int) -> str:
