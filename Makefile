@@ -8,10 +8,10 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench
-.PHONY: fuzz soak audit torture honesty health simulation planning screenshots source
+.PHONY: fuzz soak audit lower-bounds torture honesty health simulation planning screenshots source
 
 help:  ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## make .venv, if need be, and install Topgraft with what its checks need
 
@@ -101,5 +101,9 @@ soak: install  ## a service and fits for MINUTES (10), whose memory must not gro
 
 # Needs the service that knows of vulnerabilities; without it, it fails and says so.
 audit: install  ## known vulnerabilities of what is installed at run time, and a bill of materials in build/
-	$(BIN)/python -m pip install --quiet pip-audit cyclonedx-bom
+	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/python benchmarks/audit.py
+
+# It installs several gigabytes the first time. OLDEST=python3.11 where there is no older Python.
+lower-bounds:  ## old versions of the dependencies in an environment of its own, and a sample of the tests there
+	$(PYTHON) benchmarks/lower_bounds.py --python $(or $(OLDEST),python3.10)

@@ -35,7 +35,7 @@ class Over(BaseException):
     """The time is."""
 
 
-def fuzz(name: str, reader: Reader, seconds: float) -> tuple[Counter[str], list[str]]:
+def fuzz(reader: Reader, seconds: float) -> tuple[Counter[str], list[str]]:
     """How often changed files were opened and refused, and what failed."""
     counts: Counter[str] = Counter()
     failures: list[str] = []
@@ -76,9 +76,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as store:
         os.environ["TOPGRAFT_CACHE"] = store
         for name, reader in readers.items():
-            counts, failures = fuzz(name, reader, given.minutes * 60 / (len(readers) + 1))
+            counts, failures = fuzz(reader, given.minutes * 60 / (len(readers) + 1))
             print(
-                f"{name:14} {counts['opened']:8,} opened {counts['refused']:8,} refused {len(failures):4} failed"
+                told = f"{counts['opened']:8,} opened {counts['refused']:8,} refused {len(failures):4} failed"
+                print(f"{name:14} {told}", flush=True)
             )
             for one in failures:
                 print(f"    {one:.500}")

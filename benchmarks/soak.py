@@ -2,10 +2,11 @@
 
     python benchmarks/soak.py [--minutes 10] [--write]
 
-Two thirds of the time ``topgraft serve`` answers four clients at once, a third of whose requests are not as they
-must be; the rest of the time one process fits, saves, opens and predicts again and again. Memory is that of the
-process (RSS, read twice a second): the median of the last quarter of the time beside that of the second quarter,
-since both are warm then. The exit status is 1 if it grew by more than the bound, or a reply was lost or wrong.
+Two thirds of the time ``topgraft serve`` answers four clients at once, a third of whose requests are not as
+they must be; the rest of the time one process fits, saves, opens and predicts again and again. Memory is
+that of the process (RSS, read twice a second): the median of the last quarter of the time beside that of
+the second quarter, since both are warm then. The exit status is 1 if it grew by more than the bound, or a reply was lost
+or wrong.
 """
 
 from __future__ import annotations
@@ -161,13 +162,16 @@ def section(
 
     lost = sum(count for what, count in found.items() if what.startswith(("lost", "wrong")))
     return (
-        f"{HEADING}\n\nWritten by `make soak` ({minutes:g} minutes). Memory is what the process held (RSS): the median "
-        "of the second quarter of the time, and of the last.\n\n"
+        f"{HEADING}\n\nWritten by `make soak` ({minutes:g} minutes). Memory is what the process held "
+        "(RSS): the median of the second quarter of the time, and of the last.\n\n"
         "| what | how many | memory before | memory at the end | lost or wrong |\n"
         "| --- | ---: | ---: | ---: | ---: |\n"
-        f"| requests to a service, four clients | {sum(found.values()):,}, of them {found['refused']:,} refused | "
+        f"| requests to a service, four clients | {sum(found.values()):,}, of them "
+        f"{found['refused']:,} refused "
+        f"| "
         f"{mb(service[0])} | {mb(service[1])} | {lost} |\n"
-        f"| fits with predictions, saved and opened, in one process | {n:,} | {mb(fits[0])} | {mb(fits[1])} | 0 |\n"
+        f"| fits with predictions, saved and opened, in one process | {n:,} "
+        f"| {mb(fits[0])} | {mb(fits[1])} | 0 |\n"
     )
 
 

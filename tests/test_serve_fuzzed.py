@@ -1,7 +1,8 @@
 """The service against its own OpenAPI description: whatever is sent, no failure, and replies as described.
 
-An input that can't be used among others is the error of its row, in a reply of 200: that wrong data are always
-refused is not asked for. ``TOPGRAFT_FUZZ_EXAMPLES`` says how many requests are made of each kind; ``make fuzz`` sets it high.
+An input that can't be used among others is the error of its row, in a reply of 200: that wrong data are
+always refused is not asked for. ``TOPGRAFT_FUZZ_EXAMPLES`` says how many requests are made of each kind;
+``make fuzz`` sets it high.
 """
 
 from __future__ import annotations
