@@ -77,10 +77,8 @@ def main() -> int:
         os.environ["TOPGRAFT_CACHE"] = store
         for name, reader in readers.items():
             counts, failures = fuzz(reader, given.minutes * 60 / (len(readers) + 1))
-            print(
-                told = f"{counts['opened']:8,} opened {counts['refused']:8,} refused {len(failures):4} failed"
-                print(f"{name:14} {told}", flush=True)
-            )
+            told = f"{counts['opened']:8,} opened {counts['refused']:8,} refused {len(failures):4} failed"
+            print(f"{name:14} {told}", flush=True)
             for one in failures:
                 print(f"    {one:.500}")
             failed = failed or bool(failures)

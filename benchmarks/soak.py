@@ -2,11 +2,10 @@
 
     python benchmarks/soak.py [--minutes 10] [--write]
 
-Two thirds of the time ``topgraft serve`` answers four clients at once, a third of whose requests are not as
-they must be; the rest of the time one process fits, saves, opens and predicts again and again. Memory is
-that of the process (RSS, read twice a second): the median of the last quarter of the time beside that of
-the second quarter, since both are warm then. The exit status is 1 if it grew by more than the bound, or a reply was lost
-or wrong.
+Two thirds of the time ``topgraft serve`` answers four clients at once, half of whose requests are not as they
+must be; the rest of the time one process fits, saves, opens and predicts again and again. Memory is that of
+the process (RSS): the median of the last quarter of the time beside that of the second quarter, since both
+are warm then. The exit status is 1 if it grew by more than the bound, or a reply was lost or wrong.
 """
 
 from __future__ import annotations
