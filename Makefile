@@ -8,10 +8,11 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench
-.PHONY: torture honesty health simulation planning screenshots source study
+.PHONY: fuzz soak audit lower-bounds torture honesty health simulation planning screenshots source study
+.PHONY: site
 
 help:  ## what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## make .venv, if need be, and install Topgraft with what its checks need
 
@@ -86,6 +87,9 @@ simulation: install  ## intervals and confidence sets where the truth is known; 
 study: install  ## the advice beside a grid of full trainings, task by task; writes the page in docs/
 	$(BIN)/python benchmarks/study.py $(if $(TASKS),--tasks $(TASKS))
 
+site: install  ## the documentation as a site, in build/site; a warning is an error
+	$(BIN)/python site/build.py
+
 screenshots: install  ## the pages of a report in a browser, as pictures to look at
 	$(BIN)/python benchmarks/screenshots.py
 
@@ -95,3 +99,19 @@ coverage: install  ## every network that can be had as a chain, each cut checked
 
 torture: install  ## kills, faults and bad input on real processes and files; writes two pages in docs/
 	$(BIN)/python benchmarks/torture.py
+
+# MINUTES=60 for longer. What fails is printed as the changes that did it.
+fuzz: install  ## changed files at every reader, and requests at the service, for MINUTES (10)
+	$(BIN)/python benchmarks/fuzz.py --minutes $(or $(MINUTES),10)
+
+soak: install  ## a service and fits for MINUTES (10), whose memory must not grow; writes a section in docs/
+	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),10) --write
+
+# Needs the service that knows of vulnerabilities; without it, it fails and says so.
+audit: install  ## known vulnerabilities of what is installed at run time, and a bill of materials in build/
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python benchmarks/audit.py
+
+# It installs several gigabytes the first time. OLDEST=python3.11 where there is no older Python.
+lower-bounds:  ## old versions of the dependencies in an environment of its own, and a sample of the tests there
+	$(PYTHON) benchmarks/lower_bounds.py --python $(or $(OLDEST),python3.10)

@@ -2,10 +2,10 @@
 
     python benchmarks/soak.py [--minutes 10] [--write]
 
-Two thirds of the time ``topgraft serve`` answers four clients at once, a third of whose requests are not as they
-must be; the rest of the time one process fits, saves, opens and predicts again and again. Memory is that of the
-process (RSS, read twice a second): the median of the last quarter of the time beside that of the second quarter,
-since both are warm then. The exit status is 1 if it grew by more than the bound, or a reply was lost or wrong.
+Two thirds of the time ``topgraft serve`` answers four clients at once, half of whose requests are not as they
+must be; the rest of the time one process fits, saves, opens and predicts again and again. Memory is that of
+the process (RSS): the median of the last quarter of the time beside that of the second quarter, since both
+are warm then. The exit status is 1 if it grew by more than the bound, or a reply was lost or wrong.
 """
 
 from __future__ import annotations
@@ -73,11 +73,15 @@ def client(address: str, seed: int, end: float, found: Counter[str]) -> None:
                 found["right" if right else f"lost: {reply.status}"] += 1
                 continue
             if kind == "odd":
-                body: Any = json.dumps(stream.choice([None, [], {}, {"texts": 1}, {"texts": []}, {"text": [""]}]))
+                body: Any = json.dumps(
+                    stream.choice([None, [], {}, {"texts": 1}, {"texts": []}, {"text": [""]}])
+                )
             else:
                 body = stream.randbytes(stream.choice((0, 10, 1000, 100_000)))
             path = stream.choice(("/predict", "/../etc/passwd", "/model/x")) if kind == "path" else "/predict"
-            reply = asked(address, "POST", path, body, stream.choice((JSON, {}, {"content-type": "text/plain"})))
+            reply = asked(
+                address, "POST", path, body, stream.choice((JSON, {}, {"content-type": "text/plain"}))
+            )
             found["refused" if 400 <= reply.status < 500 else f"wrong: {reply.status}"] += 1
         except (OSError, http.client.HTTPException) as error:
             found[f"lost: {type(error).__name__}"] += 1
@@ -97,7 +101,8 @@ def soak_service(folder: Path, seconds: float) -> tuple[list[int], Counter[str]]
     with serving(model) as service:
         end = time.monotonic() + seconds
         clients = [
-            threading.Thread(target=client, args=(service.address, n, end, found), daemon=True) for n in range(4)
+            threading.Thread(target=client, args=(service.address, n, end, found), daemon=True)
+            for n in range(4)
         ]
         for one in clients:
             one.start()
@@ -146,7 +151,9 @@ def data_example(data: Any) -> Any:
     return torch.from_numpy(data_arrays(data)[:4])
 
 
-def section(minutes: float, service: tuple[int, int], found: Counter[str], fits: tuple[int, int], n: int) -> str:
+def section(
+    minutes: float, service: tuple[int, int], found: Counter[str], fits: tuple[int, int], n: int
+) -> str:
     """What is written into the page."""
 
     def mb(size: int) -> str:
@@ -154,13 +161,16 @@ def section(minutes: float, service: tuple[int, int], found: Counter[str], fits:
 
     lost = sum(count for what, count in found.items() if what.startswith(("lost", "wrong")))
     return (
-        f"{HEADING}\n\nWritten by `make soak` ({minutes:g} minutes). Memory is what the process held (RSS): the median "
-        "of the second quarter of the time, and of the last.\n\n"
+        f"{HEADING}\n\nWritten by `make soak` ({minutes:g} minutes). Memory is what the process held "
+        "(RSS): the median of the second quarter of the time, and of the last.\n\n"
         "| what | how many | memory before | memory at the end | lost or wrong |\n"
         "| --- | ---: | ---: | ---: | ---: |\n"
-        f"| requests to a service, four clients | {sum(found.values()):,}, of them {found['refused']:,} refused | "
+        f"| requests to a service, four clients | {sum(found.values()):,}, of them "
+        f"{found['refused']:,} refused "
+        f"| "
         f"{mb(service[0])} | {mb(service[1])} | {lost} |\n"
-        f"| fits with predictions, saved and opened, in one process | {n:,} | {mb(fits[0])} | {mb(fits[1])} | 0 |\n"
+        f"| fits with predictions, saved and opened, in one process | {n:,} "
+        f"| {mb(fits[0])} | {mb(fits[1])} | 0 |\n"
     )
 
 

@@ -116,7 +116,10 @@ def main() -> int:
                 run(part, kept[part], asked.kills, Path(place))
     rows = {part: Kept(asked.build / f"{part}.json", anew=False).rows for part in PARTS}
     asked.docs.mkdir(parents=True, exist_ok=True)
-    (asked.docs / "reliability.md").write_text(page(rows), encoding="utf-8")
+    told = asked.docs / "reliability.md"
+    before = told.read_text(encoding="utf-8") if told.exists() else ""
+    _, mark, soak = before.partition("\n## Soak\n")  # which `make soak` writes, at the end of the page
+    told.write_text(f"{page(rows).rstrip()}\n{mark}{soak}", encoding="utf-8")
     if rows["input"]:
         (asked.docs / "bad-input.md").write_text(bad_input_page(table(rows["input"]), rows["input"]), "utf-8")
     found = verdicts(rows)
