@@ -92,7 +92,7 @@ def test_what_can_not_be_is_refused_and_leaves_nothing(photos: Path, tmp_path: P
         ({"to": "openvino", "int8": True, "check_on": photos}, "--int8 is for --to onnx"),
         ({"to": "onnx", "int8": True}, "Give some, best labelled"),
         ({"to": "onnx", "check_on": photos}, "--check is for --int8"),
-        ({"to": "onnx", "int8": True, "check_on": few}, "At least 20 are needed"),
+        ({"to": "onnx", "int8": True, "check_on": few}, "At least 16 are needed"),
     ):
         with pytest.raises(TopgraftError, match=words):
             export(model, out=out, **options)
