@@ -271,7 +271,10 @@ CASES: dict[str, tuple[Make, tuple[str, ...]]] = {
     "fit: hidden 0": (lambda p: p.fit("--hidden", "0"), ("--hidden 0",)),
     "fit: rate -1": (lambda p: p.fit("--rate", "-1"), ("--rate -1",)),
     "fit: epochs 0": (lambda p: p.fit("--epochs", "0"), ("--epochs 0",)),
-    "fit: augment some": (lambda p: p.fit("--augment", "some"), ("--augment some", "auto, none, standard")),
+    "fit: augment some": (
+        lambda p: p.fit("--augment", "some"),
+        ("--augment some", "auto, none, light, standard, strong"),
+    ),
     "fit: class weights": (lambda p: p.fit("--class-weights", "fair"), ("fair", "none, balanced")),
     "fit: precision fp8": (lambda p: p.fit("--precision", "fp8"), ("fp8", "fp32, bf16")),
     "fit: max-unreadable 2": (lambda p: p.fit("--max-unreadable", "2"), ("unreadable", "2")),

