@@ -33,7 +33,12 @@ BESIDE = {"CONTRIBUTING": "contributing", "CHANGELOG": "changelog"}
 """Files beside README.md -> the names of their pages."""
 ROUTING = "set_fit_request, set_partial_fit_request, set_score_request, set_predict_request"
 """What scikit-learn gives every estimator, with links into its own documentation."""
-MORE = {"dependencies": "Methods", "study": "As measured", "honesty": "As measured", "benchmarks": "As measured"}
+MORE = {
+    "dependencies": "Methods",
+    "study": "As measured",
+    "honesty": "As measured",
+    "benchmarks": "As measured",
+}
 MORE |= {"simulation": "As measured", "planning": "As measured"}
 """Pages that programs write, or may write some day -> their chapter."""
 LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
@@ -86,7 +91,9 @@ def moved(text: str, *, from_docs: bool) -> str:
             fenced = "" if fenced else fence.group(1)
         # between backticks stands code, in which brackets mean something else
         parts = [line] if fenced or fence else re.split(r"(`+[^`]*`+)", line)
-        lines.append("".join(p if p.startswith("`") or fenced or fence else LINK.sub(target, p) for p in parts))
+        lines.append(
+            "".join(p if p.startswith("`") or fenced or fence else LINK.sub(target, p) for p in parts)
+        )
     return "\n".join(lines)
 
 
@@ -119,7 +126,12 @@ def python() -> str:
     """The public names, from their docstrings."""
     import topgraft as tg
 
-    parts = ["# Python", "", "`import topgraft as tg`: the public names. Each is loaded when it is first used.", ""]
+    parts = [
+        "# Python",
+        "",
+        "`import topgraft as tg`: the public names. Each is loaded when it is first used.",
+        "",
+    ]
     for name in sorted(tg.__all__, key=str.lower):
         one = getattr(tg, name)
         if not hasattr(one, "__module__"):
@@ -159,9 +171,15 @@ def assemble(folder: Path) -> None:
 
 def open_to_all(page: str) -> str:
     """A page as Furo makes it, with what axe misses: names of landmarks, levels, what keys can scroll."""
-    page = page.replace('<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">')
-    page = page.replace('<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="All pages">')
-    page = re.sub(r'<aside class="toc-drawer([^"]*)">', r'<aside class="toc-drawer\1" aria-label="This page">', page)
+    page = page.replace(
+        '<p class="caption" role="heading">', '<p class="caption" role="heading" aria-level="2">'
+    )
+    page = page.replace(
+        '<aside class="sidebar-drawer">', '<aside class="sidebar-drawer" aria-label="All pages">'
+    )
+    page = re.sub(
+        r'<aside class="toc-drawer([^"]*)">', r'<aside class="toc-drawer\1" aria-label="This page">', page
+    )
     page = page.replace("<pre>", '<pre tabindex="0">')
     page = re.sub(r'<div class="table-wrapper([^"]*)">', r'<div class="table-wrapper\1" tabindex="0">', page)
     page = re.sub(r"<th (class=\"head[^>]*)>(?:<p></p>)?</th>", r"<td \1></td>", page)

@@ -28,7 +28,7 @@ def normal(name: str) -> str:
 def extras() -> set[str]:
     """Names of the optional extras that are one package each."""
     listed = [line for line in requires("topgraft") or [] if "extra ==" in line and "dev" not in line]
-    return {normal(re.split(r"[^\w.-]", line)[0]) for line in listed}
+    return {normal(re.split(r"[^\w.-]", line)[0]) for line in listed} - {"topgraft"}  # "all" is of the others
 
 
 def dependencies() -> set[str]:

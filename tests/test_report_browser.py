@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from itertools import combinations
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from chromium import VIEWS, opened, scrolls_sideways, violations
 from command_line import done
 from compared import comparison_file
 from packaged_data import pictures_of
-from playwright.sync_api import sync_playwright
 
 from topgraft.report.comparison import gather_comparison
 from topgraft.report.numbers import gather
@@ -24,23 +22,12 @@ from topgraft.report.reports import write_report
 from topgraft.report.runs import gather_runs
 
 pytestmark = pytest.mark.slow
-VIEWS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
 TEXTS = """
 () => [...document.querySelectorAll('figure svg text')].map(t => {
   const b = t.getBoundingClientRect();
   return {figure: t.closest('figure').id, text: t.textContent, x: b.x, y: b.y, w: b.width, h: b.height};
 }).filter(t => t.w > 0 && t.text.trim())
 """
-
-
-def chromium() -> str:
-    """Where Chromium is."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    if found is None:
-        assert os.environ.get("TOPGRAFT_BROWSER") != "required", "Chromium is gone that was there"
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    return found
 
 
 NETWORK = ("--backbone", "timm/test_efficientnet", "--weights", "none")
@@ -82,11 +69,8 @@ def pages(made: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    path = chromium()
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
+    with opened() as browser:
+        yield browser
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -100,14 +84,12 @@ def test_nothing_scrolls_sideways_overlaps_or_keeps_anybody_out(
     page.on("request", lambda request: asked.append(request.url))
     page.goto(pages[name].as_uri())
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-    wide = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-    assert wide[0] <= wide[1]
+    assert not scrolls_sideways(page)
     texts = page.evaluate(TEXTS)
     assert {t["figure"] for t in texts} == set(FIGURES[name])
     assert overlapping(texts) == []
     assert min(t["h"] for t in texts if t["figure"] != "chain") >= 9, "letters are too small to read"
-    violations = Axe().run(page).response["violations"]
-    assert [(v["id"], [n["target"] for n in v["nodes"]]) for v in violations] == []
+    assert violations(page) == []
     context.close()
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from chromium import VIEWS, opened, scrolls_sideways, violations
 from hub_cache import tiny_bert
 from packaged_data import pictures_of
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 from served import CLASSES, asked, form, graft_model, in_thread, posted
 from served import FORM as AS_FORM
-from test_report_browser import VIEWS, chromium
 
 from topgraft.backbones import load
 from topgraft.serve.limits import Limits
@@ -51,21 +50,18 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    path = chromium()
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
+    with opened() as browser:
+        yield browser
 
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     """A new page; whatever it complains of, or asks for elsewhere, fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 844})
-    opened = context.new_page()
-    opened.set_default_timeout(120_000)  # milliseconds: on a busy machine a network takes its time
-    yield watched(opened)
-    assert opened.complaints == []
+    new = context.new_page()
+    new.set_default_timeout(120_000)  # milliseconds: on a busy machine a network takes its time
+    yield watched(new)
+    assert new.complaints == []
     context.close()
 
 
@@ -219,17 +215,10 @@ def test_nothing_scrolls_sideways_or_keeps_anybody_out(
         page.fill("#text", "good" * 100)
         page.click("#ask")
     assert shown(page)
-    wide = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-    assert wide[0] <= wide[1]
+    assert not scrolls_sideways(page)
     assert violations(page) == []
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert dark == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 28)"}[scheme]
     assert re.fullmatch(r".+: .+, \d+\.\d %|2 predictions.+", page.inner_text("#status"))
     assert page.complaints == []
     context.close()
-
-
-def violations(page: Any) -> list[Any]:
-    """What axe objects to, read aloud with names of elements; its script is run beside the page's policy."""
-    found = Axe().run(page).response["violations"]
-    return [(v["id"], [n["target"] for n in v["nodes"]]) for v in found]
