@@ -58,8 +58,8 @@ Made by Topgraft {topgraft.__version__} from {plain_text(backbone.source)}
 
 ## Score
 
-{score["metric"]} {percent(score["value"], 1)} on {score["n"]} {judged_on(result.get("nested", 0))} (95 % interval
-{percent(score["low"], 1)} to {percent(score["high"], 1)}); {constant}{"".join(errors)}.
+{score["metric"]} {percent(score["value"], 1)} on {score["n"]} {judged_on(result.get("nested", 0))}
+(95 % interval {percent(score["low"], 1)} to {percent(score["high"], 1)}); {constant}{"".join(errors)}.
 
 ## Data
 
