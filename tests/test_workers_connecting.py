@@ -42,9 +42,8 @@ def test_a_probe_starts_a_cluster_of_its_own_and_ends_it(job, tmp_path):
     command = (*command, "--precision", "fp32", "--json")
     there = run(*command, "--on", "ray", store=tmp_path / "b", RAY_ADDRESS="")
     assert there.returncode == 0, there.stderr
-    here = run(
-        *command, store=tmp_path / "a"
-    )  # a program, too: what tests loaded before it may change rounding
+    # a program, too: what other tests have loaded here may change rounding
+    here = run(*command, store=tmp_path / "a")
     assert here.returncode == 0, here.stderr
     one, other = json.loads(here.stdout), json.loads(there.stdout)
     assert other["cuts"] == one["cuts"]
