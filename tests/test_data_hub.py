@@ -99,6 +99,14 @@ def test_a_card_never_leads_out_of_its_folder(hub: Path, pattern: str) -> None:
         read("hf/org/leads")
 
 
+def test_a_card_that_is_too_large_to_be_looked_through_is_refused(hub: Path) -> None:
+    snapshot = write_pictures(snapshot_of(hub, "org/large"))
+    leads = "---\nconfigs:\n- config_name: a\n  data_files: https://127.0.0.1:9/a.csv\n---\n"
+    (snapshot / "README.md").write_text(leads + "x" * (1 << 24))
+    with pytest.raises(TopgraftError, match=r"its README.md has more than 16 MB, and is not read"):
+        read("hf/org/large")
+
+
 def test_files_that_are_found_out_of_the_folder_are_not_read(
     hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

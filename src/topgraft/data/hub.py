@@ -20,6 +20,8 @@ from topgraft.data.tables import Table
 from topgraft.errors import TopgraftError, did_you_mean
 
 PREFIX = "hf/"
+CARD, LARGEST_CARD = "README.md", 1 << 24
+"""A data set's description, and how many bytes of it are looked through."""
 READERS = frozenset({"parquet", "arrow", "csv", "json", "text", "imagefolder", "audiofolder"})
 """Readers of the library datasets that are used: none of them runs code or opens a pickle."""
 ENDINGS = ("parquet", "arrow", "csv", "tsv", "json", "jsonl", "ndjson", "txt")
@@ -222,9 +224,9 @@ def _refuse_outside(builder: Any, folder: Path, origin: str) -> None:
 
 def _card(folder: Path) -> Mapping[str, Any]:
     """The description at the head of the data set's card; empty where there is none."""
-    path = folder / "README.md"
+    path = folder / CARD
     try:
-        if not path.is_file() or path.stat().st_size > 1 << 24:
+        if not path.is_file() or path.stat().st_size > LARGEST_CARD:
             return {}
         from huggingface_hub import metadata_load
 
@@ -235,7 +237,12 @@ def _card(folder: Path) -> Mapping[str, Any]:
 
 
 def _refuse_patterns(folder: Path, origin: str) -> None:
-    """Refuse a card whose patterns of files lead out of the folder."""
+    """Refuse a card whose patterns of files lead out of the folder, or that is too large to look through."""
+    with contextlib.suppress(OSError):
+        if (folder / CARD).stat().st_size > LARGEST_CARD:
+            raise TopgraftError(
+                f"{origin}: its {CARD} has more than {LARGEST_CARD >> 20} MB, and is not read."
+            )
     configs = _card(folder).get("configs")
     if (folder / ".huggingface.yaml").exists():
         raise TopgraftError(f"{origin} is described by a .huggingface.yaml. Expected it in its README.md.")
