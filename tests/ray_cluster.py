@@ -12,10 +12,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 MEMORY = 100 * 2**20
 """Of each node's object store."""
@@ -100,16 +102,29 @@ def two_nodes() -> Iterator[TwoNodes]:
             program.stdout.close()
 
 
-def processes() -> set[str]:
-    """Ray's processes on this machine: number and name."""
-    found = set()
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = place.read_bytes().split(b"\0")
-            name = words[0].rsplit(b"/", 1)[-1]
-            if name in (b"raylet", b"gcs_server") or name.startswith(b"ray::"):
-                found.add(f"{place.parent.name} {name.decode()}")
-    return found
+@contextlib.contextmanager
+def watched(mark: str) -> Iterator[set[psutil.Process]]:
+    """All that this process's child with ``mark`` in its command line starts in the block, as seen by looking.
+
+    Its own: what Ray's processes are called says nothing of whose they are, and other tests run beside this.
+    """
+    seen: set[psutil.Process] = set()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.1):
+            for child in psutil.Process().children():
+                with contextlib.suppress(psutil.Error):
+                    if any(mark in word for word in child.cmdline()):
+                        seen.update(child.children(recursive=True))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        looking.join()
 
 
 def _serve() -> None:

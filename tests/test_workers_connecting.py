@@ -9,10 +9,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from child_process import program
 from command_line import Job, tiny_job
-from ray_cluster import processes
+from ray_cluster import watched
 
 from topgraft.errors import RunningError
 from topgraft.workers import connecting
@@ -37,10 +38,10 @@ def run(*arguments: str | Path, store: Path, **environment: str):
 
 @pytest.mark.slow
 def test_a_probe_starts_a_cluster_of_its_own_and_ends_it(job, tmp_path):
-    before = processes()
     command = ("probe", job.table, "--backbone", job.backbone, "--seed", "1", "--engine", "torch")
     command = (*command, "--precision", "fp32", "--json")
-    there = run(*command, "--on", "ray", store=tmp_path / "b", RAY_ADDRESS="")
+    with watched(str(tmp_path / "b")) as started:
+        there = run(*command, "--on", "ray", store=tmp_path / "b", RAY_ADDRESS="")
     assert there.returncode == 0, there.stderr
     # a program, too: what other tests have loaded here may change rounding
     here = run(*command, store=tmp_path / "a")
@@ -49,7 +50,9 @@ def test_a_probe_starts_a_cluster_of_its_own_and_ends_it(job, tmp_path):
     assert other["cuts"] == one["cuts"]
     assert other["on"]["address"] == "local"
     assert other["on"]["pieces"] > 0
-    assert processes() <= before
+    assert len(started) > 3  # Ray's servers and workers
+    _, left = psutil.wait_procs(started, timeout=20)
+    assert not left
 
 
 def test_without_ray_the_extra_is_named_before_anything_is_read(tmp_path):
