@@ -104,7 +104,7 @@ def two_nodes() -> Iterator[TwoNodes]:
 
 @contextlib.contextmanager
 def watched(mark: str) -> Iterator[set[psutil.Process]]:
-    """All that this process's child with ``mark`` in its command line starts in the block, as seen by looking.
+    """All that this process's child with ``mark`` in its command line starts in the block, seen by looking.
 
     Its own: what Ray's processes are called says nothing of whose they are, and other tests run beside this.
     """
