@@ -24,7 +24,7 @@ PAGES = {
         *("it-got-worse", "many-machines"),
     ),
     "Interfaces": ("command-line", "scikit-learn", "pytorch", "notebooks", "serve", "export"),
-    "Methods": ("evidence", "health", "architecture"),
+    "Methods": ("evidence", "methods", "health", "architecture"),
     "As measured": ("versus", "ways", "coverage", "reliability", "bad-input", "what-works"),
 }
 """Chapter -> pages of ``docs``, without those that are put in by the tables below."""
