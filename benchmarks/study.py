@@ -27,8 +27,8 @@ from study_tasks import TASKS, Task, rows_of, tables
 
 RESULTS = ROOT / "benchmarks" / "study_results"
 SEEDS = 3
-KEEPS, SHARES = 6, (0.0, 1 / 3, 2 / 3, 1.0)
-"""Of the grid: depths, and shares of the kept blocks that are frozen."""
+KEEPS, SHORT, SHARES = 6, 8, (0.0, 1 / 3, 2 / 3, 1.0)
+"""Of the grid: depths, blocks up to which it is every depth, shares of the kept blocks that are frozen."""
 SHARE = 1 / 5
 """Of the grid's time: what the advice may cost."""
 SAME = {"augment": "none", "mixup": 0.0, "taps": "none", "soup": 1, "resize": "pretrained"}
@@ -40,12 +40,13 @@ def grid(blocks: int) -> list[tuple[int, int]]:
 
     Examples
     --------
-    >>> len(grid(18)), grid(18)[:4], len(grid(3))
-    (24, [(3, 0), (3, 1), (3, 2), (3, 3)], 9)
+    >>> len(grid(18)), grid(18)[:4], len(grid(7)), len(grid(3))
+    (24, [(3, 0), (3, 1), (3, 2), (3, 3)], 25, 9)
     """
-    if blocks <= KEEPS - 1:
+    if blocks < KEEPS:
         return [(keep, freeze) for keep in range(1, blocks + 1) for freeze in range(keep + 1)]
-    keeps = sorted({max(1, round(blocks * (k + 1) / KEEPS)) for k in range(KEEPS)})
+    depths = blocks if blocks <= SHORT else KEEPS
+    keeps = [round(blocks * (k + 1) / depths) for k in range(depths)]
     return [(keep, freeze) for keep in keeps for freeze in sorted({round(keep * s) for s in SHARES})]
 
 
