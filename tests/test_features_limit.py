@@ -298,7 +298,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(STEPS, max_size=14))
 def test_whatever_is_done_what_is_read_is_right_and_the_size_within_the_limit(steps: list[Any]) -> None:
     folder = Path(tempfile.mkdtemp())

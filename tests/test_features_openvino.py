@@ -115,7 +115,7 @@ def test_numbers_of_one_engine_are_not_taken_for_those_of_another():
     assert version_of("torch") != version_of("openvino")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_fit_with_it_is_that_of_pytorch_within_rounding(tmp_path: Path):
     files = [file for c in ("animals", "food", "plants") for file in pictures_of(c, 0, 12)]
     labels = [file.parent.name for file in files]

@@ -11,7 +11,7 @@ from killed_search import Search, decided_anew, killed, told, undisturbed
 from torture_job import Job
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("one_thread")
 def test_a_search_that_is_killed_at_random_moments_ends_with_the_same_bits(tmp_path: Path) -> None:
     job = Job(tmp_path, each=20)

@@ -26,8 +26,8 @@ PICTURES = (
     "timm/vit_tiny_patch16_224",
     "timm/crossvit_tiny_240",
     "timm/levit_128s",
-    "timm/hrnet_w18_small",
     "timm/regnetx_002",
+    "timm/hrnet_w18_small",
     "torchvision/shufflenet_v2_x0_5",
     "torchvision/squeezenet1_1",
 )

@@ -42,8 +42,11 @@ MINUTES = {
         "few-pictures.md",
         "how-many-layers.md",
         "index.md",
+        "is-it-worth-it.md",
         "it-got-worse.md",
         "many-machines.md",
+        "notebooks.md",
+        "numbers.md",
     ),
     *(
         "ordered-classes.md",
@@ -53,6 +56,7 @@ MINUTES = {
         "serve.md",
         "several-labels.md",
         "sounds.md",
+        "texts-in-my-language.md",
     ),
 }
 """Guides to parts that have tests of their own; the README shows the first steps of each."""

@@ -201,6 +201,7 @@ def test_estimators_take_frames(big: Path):
         TransferClassifier().fit(X, y)
 
 
+@pytest.mark.exhaustive
 def test_the_simple_baseline_and_random_values_stand_beside_it(big: Path, tmp_path: Path):
     source = written(table(80, seed=8).drop(columns="spent"), tmp_path / "c.csv")
     told = done("compare", source, "--label", "bought", "--backbone", big, "--budget", "4", "--json").json

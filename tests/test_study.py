@@ -81,7 +81,7 @@ def test_every_seed_learns_from_other_examples_and_is_scored_on_the_same(tmp_pat
     assert tables(task, rows, 0, tmp_path)[0].read_text().splitlines()[1:] != []
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_study_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def sounds(folder: Path) -> Iterable[tuple[str, str]]:
         write_sounds(folder / "sounds", 20)

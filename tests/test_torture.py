@@ -37,7 +37,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [1, 2, 4], ids=["search", "training", "pass, twice"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(1, id="search"),
+        pytest.param(2, id="training"),
+        pytest.param(4, id="pass, twice", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_killed_fit_ends_with_the_same_bits_and_passes_nothing_twice(bench: Bench, number: int) -> None:
     one = Campaign(bench).kill(number, 8)
     assert one.wrong == []

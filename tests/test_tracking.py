@@ -110,7 +110,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return tiny_job(tmp_path_factory.mktemp("job"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_stopped_fit_goes_on_with_each_point_once_and_the_model_is_that_of_an_untracked_one(
     job: Job, tmp_path: Path
 ) -> None:

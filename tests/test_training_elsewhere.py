@@ -266,6 +266,7 @@ def test_the_candidate_of_a_killed_worker_is_trained_again(
     assert (tmp_path / "died").exists()
 
 
+@pytest.mark.exhaustive
 def test_the_candidate_of_a_killed_node_is_trained_elsewhere(
     cluster: TwoNodes, material: Material, workers: RayWorkers, tried_here: list[bytes], tmp_path: Path
 ) -> None:

@@ -230,6 +230,7 @@ def test_files_that_workers_lack_are_sent_with_the_task_before_they_begin(worker
     assert workers.fills
 
 
+@pytest.mark.exhaustive
 def test_a_core_of_somebody_else_is_not_waited_for_again_and_again(workers):
     workers.end()
     other = ray.remote(num_cpus=1)(Number).remote(1, 0)
@@ -287,7 +288,7 @@ def test_a_fit_on_the_cluster_gives_the_same_model_as_its_plan_here_and_says_wha
     assert on["pieces"] == sum(machine["pieces"] for machine in on["machines"]) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_search_on_the_cluster_finds_what_it_finds_here_and_one_worker_trains_as_here(
     cluster, fits, tmp_path
 ):
