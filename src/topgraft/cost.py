@@ -186,7 +186,14 @@ class Costs:
         n, k, cores = self.work.examples, self.work.classes, self.speed.cores
         rows = n * (self.work.folds - 1) / self.work.folds
         speed, folds = self.speed, self.work.folds
-        each = [folds * (speed.fit + speed.head * head_macs(rows, width, k)) for width in self.widths]
+
+        def of(width: int) -> float:
+            macs = folds * head_macs(rows, width, k)
+            if rows > width:  # products are added up once, over the folds' own parts
+                macs -= (folds * rows - n) * width * width
+            return folds * speed.fit + speed.head * macs
+
+        each = [of(width) for width in self.widths]
         largest = max((n * w + 3 * min(n, w) ** 2 for w in self.widths), default=0)
         features = FLOAT * sum(self.widths) * n
         return Stage(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Inputs, State
 from topgraft.choices import resolve_freeze, resolve_keep
-from topgraft.cost import Candidate, Costs, head_macs
+from topgraft.cost import Candidate, Costs
 from topgraft.data.types import Data
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import (
@@ -38,7 +38,7 @@ from topgraft.head import Head
 from topgraft.history import Recipe
 from topgraft.objective import encoded, scale_of
 from topgraft.pooling import width
-from topgraft.probe import fit_head
+from topgraft.probe_speed import probe_speed
 from topgraft.search import LEAST_EPOCHS, most_epochs, reads_examples, reads_views, right_most_third
 from topgraft.side_by_side import in_order, single_threaded
 from topgraft.stages import Prepared
@@ -88,7 +88,10 @@ def rehearse(
     with torch.random.fork_rng(devices=[]):
         fresh = lacking(data, shelf.known() if shelf is not None else set())
         tried = _try_pass(backbone, data, fresh, shelf, engine=engine, precision=precision, store=store)
-        head, fit = _probe_speed()
+        head = fit = 0.0
+        if data.targets is not None:
+            widths = [width(block) for block in backbone.chain]
+            head, fit = probe_speed(encoded(data, scale_of(data)), data.logits, widths)
         once = 2 * tried.example * tried.cores  # two steps on one core: three passes through a third each
         rows = _spread(len(data), max(2, min(batch_size, int(SECONDS / once))))
         return replace(
@@ -177,20 +180,6 @@ def _steps(inputs: Mapping[str, Tensor]) -> float:
         return float(inputs[MASK].sum())
     first = next(iter(inputs.values()))
     return float(len(first) * (first.shape[1] if first.ndim > 1 else 1))
-
-
-def _probe_speed() -> tuple[float, float]:
-    """Seconds a multiply-add of the probes takes and what a fit takes beyond, on two made-up problems."""
-    own, classes = torch.Generator().manual_seed(0), 4
-    macs, seconds = [], []
-    for count in (128, 512):
-        x, targets = torch.randn(count, count, generator=own), torch.arange(count) % classes
-        began = time.perf_counter()
-        fit_head(x, targets, classes)
-        seconds.append(time.perf_counter() - began)
-        macs.append(head_macs(count, count, classes))
-    rate = max(0.0, seconds[1] - seconds[0]) / (macs[1] - macs[0])
-    return rate, max(0.0, seconds[0] - rate * macs[0])
 
 
 class _Held:

@@ -1,0 +1,81 @@
+"""How fast this machine fits the probes' heads, measured on made-up features of the real sizes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from topgraft.cost import head_macs
+from topgraft.probe import fit_head
+from topgraft.side_by_side import in_order, single_threaded
+
+MOST_ROWS, MOST_WIDTH = 3072, 1536
+"""Of a measured problem: beyond, seconds are those of as many multiply-adds."""
+SIGNAL, NOISE = 0.3, 0.3
+"""How far targets, and what each column has of its own, move a feature that else has the variance 1."""
+
+
+def probe_speed(
+    targets: Tensor, classes: int, widths: Sequence[int], *, share: float = 0.8
+) -> tuple[float, float]:
+    """Seconds a multiply-add of a fit takes on one core, and what each fit takes beyond that.
+
+    As many heads as there are cores are fitted side by side, as the probes are, at the median width and at
+    the largest, on the real targets; with many cuts and folds that is a small share of what the probes take.
+
+    Parameters
+    ----------
+    targets
+        As for :func:`topgraft.probe.probe`.
+    classes
+        How many there are, labels where an example has several, 0 for numbers.
+    widths
+        Per cut: pooled features.
+    share
+        Of the examples that a fold trains on.
+
+    Returns
+    -------
+    tuple
+        Both for :class:`topgraft.workload.Speed`; no random number is drawn from PyTorch's own state.
+
+    Examples
+    --------
+    >>> rate, beyond = probe_speed(torch.arange(200) % 4, 4, [32, 64, 128])
+    >>> 0 < rate < 1e-6, 0 <= beyond < 1
+    (True, True)
+    """
+    own = torch.Generator().manual_seed(0)
+    rows = torch.randperm(len(targets), generator=own)[: min(MOST_ROWS, max(2, int(share * len(targets))))]
+    some = targets[rows]
+    known = one_hot(some, classes) if some.dtype == torch.int64 else some.reshape(len(some), -1)
+    large = min(MOST_WIDTH, max(widths, default=1))
+    small = min(int(statistics.median(widths or [1])), large)
+    if 2 * small > large:
+        small = max(1, large // 2)
+    macs, seconds = [], []
+    with single_threaded() as cores:
+        for width in (8, small, large):  # the first also finds memory and kernels
+            x = _features(known.float(), width, own)
+            began = time.perf_counter()
+            list(in_order(lambda x: fit_head(x, some, classes), [x] * cores, workers=cores))
+            seconds.append(time.perf_counter() - began)
+            macs.append(head_macs(len(some), width, known.shape[1]))
+    rate = max(0.0, seconds[2] - seconds[1]) / max(1.0, macs[2] - macs[1])
+    beyond = max(0.0, seconds[1] - rate * macs[1])
+    return rate, beyond * max(1.0, share * len(targets) / len(some))  # steps read every example
+
+
+def _features(known: Tensor, width: int, own: torch.Generator) -> Tensor:
+    """``(n, width)`` float32: a quarter as many directions as columns, moved by the targets."""
+    few = max(4, width // 4)
+    common = torch.randn(len(known), few, generator=own) @ torch.randn(few, width, generator=own)
+    moved = known @ torch.randn(known.shape[1], width, generator=own)
+    own_part = torch.randn(len(known), width, generator=own)
+    x: Tensor = (common / few**0.5).add_(own_part, alpha=NOISE).add_(moved, alpha=SIGNAL)
+    return x
