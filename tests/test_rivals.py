@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_networks import backbone_of, blind_rows, data_of_rows, small_rows
 
 import topgraft as tg
@@ -34,8 +36,6 @@ def networks() -> list[Backbone]:
 
 
 def example() -> Any:
-    import torch
-
     return torch.stack([torch.as_tensor(np.asarray(MANY.inputs[i])) for i in range(2)]).float()
 
 
@@ -192,3 +192,26 @@ def test_a_blind_network_is_as_large_as_the_one_that_sees() -> None:
     assert not np.array_equal(
         *(next(network.parameters()).detach().numpy() for network in (small_rows(), blind_rows()))
     )
+
+
+def test_pictures_are_decoded_once_for_all_networks_and_features_are_those_of_each_alone(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from topgraft.data import pictures
+
+    data = tg.read(photos)
+    pair = [tg.load(name, weights="none", seed=1) for name in ("timm/test_efficientnet", "timm/test_vit")]
+    ready = prepare(data, pair[0], SETTINGS)
+    opened: list[int] = []
+    first = pictures.open_picture
+    monkeypatch.setattr(pictures, "open_picture", lambda *a, **k: opened.append(1) or first(*a, **k))
+    said = io.StringIO()
+    rivals = measure_rivals(ready, pair, tg.Store(tmp_path / "both"), Console(said))
+    distinct = len(set(ready.development.digests))
+    assert len(opened) == distinct
+    assert f"{distinct} examples once for all networks" in said.getvalue()
+    for backbone, rival in zip(pair, rivals, strict=True):
+        alone, _ = tg.one_pass(backbone, ready.development, tg.Store(tmp_path / backbone.source[5:]))
+        assert rival.features is not None
+        assert all(torch.equal(rival.features.cuts[keep], alone.cuts[keep]) for keep in alone.cuts)
+    assert ready.development.decoded is None

@@ -12,8 +12,9 @@ import torch
 
 from topgraft.advise import DepthAdvice, advise_depth
 from topgraft.backbones.types import Backbone
-from topgraft.console import Console, duration, percent
+from topgraft.console import Console, counted, duration, percent, size
 from topgraft.data import assign_folds
+from topgraft.data.decoded import Decoded
 from topgraft.data.splits import deal, strata
 from topgraft.errors import TopgraftError
 from topgraft.evidence import CutEvidence, Evidence, Features
@@ -156,9 +157,11 @@ def measure_rivals(
 ) -> list[Rival]:
     """Probe every depth of each backbone on the same folds.
 
-    The first is measured on all examples. Each further one must stand its ground on a quarter of them, then
-    on half: one of whose depths none can be the best there, by the paired rules of the advice, is dropped.
-    That can drop a network that only shows its worth with more examples, so it takes a clear difference.
+    What is decoded for the first is kept for the others, as far as there is room; they may want large JPEGs
+    at another part of their size. The first is measured on all examples. Each further one must stand its
+    ground on a quarter of them, then on half: one of whose depths none can be the best there, by the paired
+    rules of the advice, is dropped. That can drop a network that only shows its worth with more examples, so
+    it takes a clear difference.
 
     Parameters
     ----------
@@ -174,6 +177,9 @@ def measure_rivals(
         ``time.monotonic()`` after which no further backbone is begun.
     """
     found: list[Rival] = []
+    kept = Decoded()
+    if len(backbones) > 1:
+        ready = replace(ready, development=replace(ready.development, decoded=kept))
     for backbone in backbones:
         began = time.monotonic()
         console.line("Backbone", backbone.source)
@@ -191,6 +197,9 @@ def measure_rivals(
             evidence, _ = probe_all(features, ready.development, ready.fold_of)
             advice = advise(evidence, backbone.chain, prefer=settings.prefer, seed=settings.seed)
         found.append(Rival(backbone, time.monotonic() - began, features, evidence, advice, dropped))
+    if kept:
+        few = f"; the others did not fit into {size(kept.limit)}" if kept.is_full else ""
+        console.line("Decoded", f"{counted(len(kept), 'example')} once for all networks{few}")
     return found
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from topgraft.data.columns import Record
+    from topgraft.data.decoded import Decoded
     from topgraft.data.sounds import Sound
 
 Modality = Literal["picture", "text", "sound", "array", "row"]
@@ -99,6 +100,8 @@ class Data:
         Where an example may have several labels, what stands between them; else empty.
     is_ordered
         Whether the classes are ordered, from the first to the last.
+    decoded
+        Where decoded pictures and sounds are kept, for several networks; ``None`` to decode each time.
     """
 
     modality: Modality
@@ -120,6 +123,7 @@ class Data:
     outputs: tuple[str, ...] = ()
     separator: str = ""
     is_ordered: bool = False
+    decoded: Decoded | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -232,6 +236,7 @@ class Data:
             outputs=self.outputs,
             separator=self.separator,
             is_ordered=self.is_ordered,
+            decoded=self.decoded,
         )
 
     def decode(
@@ -260,6 +265,14 @@ class Data:
         if self.modality == "row":
             row: Record = value
             return row
+        if self.decoded is None:
+            return self._opened(index, at_least)
+        key = self.digests[index], at_least
+        found: Image | Sound = self.decoded.get(key, lambda: self._opened(index, at_least))
+        return found
+
+    def _opened(self, index: int, at_least: int | None) -> Image | Sound:
+        value = self.inputs[index]
         from topgraft.data.pictures import as_rgb, content_of, open_picture, unchanged
 
         if is_file(value):
