@@ -16,6 +16,7 @@ from topgraft.answers import answers, own_module
 from topgraft.augmented import sheet
 from topgraft.card import model_card
 from topgraft.console import Console, duration, size
+from topgraft.data.pairs import have_pairs
 from topgraft.data.types import Data, together
 from topgraft.drawing import svg
 from topgraft.errors import TopgraftError
@@ -120,6 +121,7 @@ def finish(
         precision=at.settings.precision_or_fp32,
         seed=at.settings.seed,
         calibration=calibration.to_json(),
+        pairs=have_pairs(ready.data),
     )
     graft.head.finished(calibration.temperature, ready.scale, is_ordered=ready.data.is_ordered)
     save(run.path, graft, ready.backbone.preprocess, description)

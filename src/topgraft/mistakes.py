@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from topgraft.data.labels import said_of_labels
+from topgraft.data.pairs import in_words
 from topgraft.data.targets import said_of_numbers
 from topgraft.data.types import Data
 from topgraft.label_scores import HALF
@@ -115,7 +116,7 @@ def _shown(data: Data, index: int) -> dict[str, str]:
         return {}
     example = data.decode(index, at_least=SIDE)
     if data.modality == "text":
-        text = str(example)
+        text = in_words(str(example))
         return {"text": text if len(text) <= LETTERS else f"{text[: LETTERS - 1]}…"}
     picture: Any = example  # of this modality it is one
     picture = picture.copy()

@@ -24,7 +24,7 @@ WeightsOption = Annotated[str, typer.Option(help="auto, none (random values), or
 AllowMissing = Annotated[
     list[str] | None, typer.Option(help="Tensors, by name or pattern, that the weights need not hold.")
 ]
-TextOption = Annotated[str | None, typer.Option(help="Column of texts.")]
+TextOption = Annotated[str | None, typer.Option(help="Column of texts; two columns for pairs of texts: a,b.")]
 LabelOption = Annotated[
     str | None, typer.Option(help="Column of labels; of numbers, or of 0 and 1 a label, also several: a,b.")
 ]

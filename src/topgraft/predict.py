@@ -15,6 +15,7 @@ from torch import Tensor
 
 from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.data.lazily import is_file
+from topgraft.data.pairs import are_two, is_pair, pair_of
 from topgraft.data.types import Data, Modality
 from topgraft.data.unlabelled import Row
 from topgraft.errors import TopgraftError
@@ -231,7 +232,15 @@ class Predictor:
         if isinstance(self.model.preprocess, RowPreprocess):
             self.model.preprocess.encoded(value)  # a row that can't be used is one by itself, not its batch
             return value
-        return value if self.model.modality == "array" else str(value)
+        return value if self.model.modality == "array" else self._text(value)
+
+    def _text(self, value: Any) -> str:
+        text = str(pair_of(*value) if are_two(value) else value)
+        if is_pair(text) == self.model.takes_pairs:
+            return text
+        if self.model.takes_pairs:
+            raise TopgraftError("one text; this model was fitted on pairs of texts")
+        raise TopgraftError("a pair of texts; this model was fitted on single ones")
 
 
 def _chances(logits: Tensor, *, several: bool) -> Tensor:
@@ -267,8 +276,8 @@ def predict(
     model
         An opened graft, or its folder.
     inputs
-        Paths, folders, a table, or ``-`` (as on the command line); or a list of texts, pictures, sounds
-        or arrays.
+        Paths, folders, a table, or ``-`` (as on the command line); or a list of texts, pairs of texts,
+        pictures, sounds or arrays.
         For a model of texts a path of a file that is there is a table, and any other ``str`` is a text. For
         one of rows also a data frame, or a list of mappings from the name of a column to its cell.
     column

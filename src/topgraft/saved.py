@@ -87,6 +87,11 @@ class Model:
         return bool(self.description.get("ordered", False))
 
     @property
+    def takes_pairs(self) -> bool:
+        """Whether it was fitted on pairs of texts."""
+        return bool(self.description.get("pairs", False))
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the numbers that are predicted; empty for classes."""
         return tuple(str(name) for name in self.description.get("outputs", ()))

@@ -15,6 +15,7 @@ from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.backbones.sound_extractor import ExtractorPreprocess
 from topgraft.backbones.sound_preprocess import SoundPreprocess
 from topgraft.canonical import parsed_json
+from topgraft.data.pairs import parts_of
 from topgraft.errors import TopgraftError
 from topgraft.files import write_whole
 from topgraft.regular import read_regular
@@ -87,14 +88,18 @@ class TextPreprocess(Described):
         return tokenizer
 
     def batch(self, raw: Sequence[Any]) -> dict[str, Tensor]:
-        """Texts -> per key an int64 (B, T), T the longest of the batch and at least 1."""
+        """Texts -> per key an int64 (B, T), T the longest of the batch and at least 1.
+
+        A pair (:mod:`topgraft.data.pairs`) is encoded as the tokenizer does it, its longer text cut first.
+        """
         import torch
 
         at_least_one(raw)
         for text in raw:
             if not isinstance(text, str):
                 raise TopgraftError(f"Expected a text, got {type(text).__name__}: {text!r:.80}.")
-        encoded = self._tokenizer.encode_batch(list(raw))
+        parts = [parts_of(text) for text in raw]
+        encoded = self._tokenizer.encode_batch([p if len(p) == 2 else p[0] for p in parts])
         batch = {
             key: torch.tensor([getattr(e, COLUMNS[key]) for e in encoded], dtype=torch.int64)
             for key in self.keys
@@ -111,7 +116,8 @@ class TextPreprocess(Described):
         whole = Tokenizer.from_str(self.tokenizer)
         whole.no_truncation()
         whole.no_padding()
-        return len(whole.encode(text).ids)
+        first, *second = parts_of(text)
+        return len(whole.encode(first, second[0] if second else None).ids)
 
     def describe(self) -> dict[str, Any]:
         """Every setting, as JSON values; the tokenizer by its SHA-256 (its content is saved beside)."""

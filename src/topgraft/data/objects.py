@@ -19,6 +19,7 @@ from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.labels import SEPARATOR, is_indicator, joined
 from topgraft.data.lazily import Member
 from topgraft.data.notes import number
+from topgraft.data.pairs import are_two, pair_of
 from topgraft.data.row_tables import row_notes
 from topgraft.data.sounds import Sound
 from topgraft.data.tables import Table, cell_text
@@ -139,6 +140,8 @@ def _items(items: list[Any], modality: Modality | None) -> Found:
         if paths or modality == "array":
             raise TopgraftError(f"A list of {type(items[0]).__name__} was given for {modality}s.")
         return Found("text", "the list", _names(len(items)), items)
+    if modality in (None, "text") and all(are_two(item) for item in items):
+        return Found("text", "the list of pairs", _names(len(items)), [pair_of(*item) for item in items])
     if modality == "text" and all(item is None or isinstance(item, str) for item in items):
         return Found("text", "the list", _names(len(items)), items)
     if all(isinstance(item, Sound) for item in items) or modality == "sound":

@@ -17,6 +17,7 @@ from topgraft.data.kinds import Kind, as_kind, kind_of
 from topgraft.data.labels import joined, separator_for
 from topgraft.data.notes import listed, number
 from topgraft.data.objects import column_files, read_object, refuse_modality
+from topgraft.data.pairs import text_cells
 from topgraft.data.pictures import MAX_PIXELS
 from topgraft.data.places import has_columns, table_at
 from topgraft.data.remote import here, is_address
@@ -319,7 +320,7 @@ def _of_table(
     else:
         inputs = [
             cell if cell is None or isinstance(cell, str) else _as_text(cell)
-            for cell in table.column(columns["text"])[:]
+            for cell in text_cells(table, columns["text"])[:]
         ]
         names = rows if table.names is None else table.names(table.column(columns["text"]))
     labels = table.label_columns(columns["label"])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from topgraft.data.example import ExampleError
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.notes import listed
+from topgraft.data.pairs import text_columns
 from topgraft.errors import TopgraftError, did_you_mean
 
 if TYPE_CHECKING:
@@ -296,14 +297,10 @@ def choose_columns(
         raise TopgraftError(
             f'Both a column of texts ("{text}") and one of paths ("{path}") were named. Name one.'
         )
-    chosen: dict[str, str] = {}
-    for use, name in (("text", text), ("path", path), ("label", label), ("group", group)):
-        if name is not None:
-            if use == "label":
-                table.label_columns(name)
-            else:
-                table.column(name)
-            chosen[use] = name
+    told = {"text": text, "path": path, "label": label, "group": group}
+    chosen = {use: name for use, name in told.items() if name is not None}
+    for use, name in chosen.items():
+        _must_have(table, use, name)
     guessed = []
     if "label" not in chosen and needs_label:
         usual = obvious(table.columns, LABELS, taken=chosen.values()) or _one(table.classes, chosen)
@@ -330,6 +327,15 @@ def choose_columns(
         said = " and ".join(guessed)
         table.notes.append(f"{said[0].upper()}{said[1:]}.")
     return chosen
+
+
+def _must_have(table: Table, use: str, name: str) -> None:
+    if use == "label":
+        table.label_columns(name)
+    elif use == "text":
+        text_columns(table, name)
+    else:
+        table.column(name)
 
 
 def _inputs(table: Table, chosen: dict[str, str], modality: str | None) -> tuple[str, str]:

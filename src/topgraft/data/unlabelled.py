@@ -15,6 +15,7 @@ from topgraft.data.folders import Walk, files_below, is_wanted, printable
 from topgraft.data.kinds import as_kind
 from topgraft.data.notes import listed
 from topgraft.data.objects import column_files, file_cell
+from topgraft.data.pairs import are_two, pair_of, text_cells, text_columns
 from topgraft.data.places import has_columns, table_at
 from topgraft.data.remote import here, is_address
 from topgraft.data.sounds import reader
@@ -121,7 +122,10 @@ def _rows_of(
 
 def _column(table: Table, modality: Modality, column: str | None) -> str:
     if column is not None:
-        table.column(column)
+        if modality == "text":
+            text_columns(table, column)
+        else:
+            table.column(column)
         return column
     usual = ("txt", *TEXTS) if modality == "text" else PATHS
     by_fold = {name.strip().casefold(): name for name in table.columns}
@@ -140,7 +144,7 @@ def _column(table: Table, modality: Modality, column: str | None) -> str:
 def _of_table(table: Table, column: str, modality: Modality, prefix: str) -> Iterator[Row]:
     kind = as_kind(modality)
     if kind is None:
-        cells = table.column(column)
+        cells = text_cells(table, column)
         called = None if table.names is None else table.names(cells)
         for i, cell in enumerate(cells):
             yield text_row(f"{prefix}{i}" if called is None else called[i], cell)
@@ -165,13 +169,17 @@ def _of_rows(table: Table, prefix: str) -> Iterator[Row]:
 
 
 def text_row(name: str, cell: Any) -> Row:
-    """A cell of a table, or of a list that was sent, as a text to predict.
+    r"""A cell of a table, or of a list that was sent, as a text to predict.
 
     Examples
     --------
     >>> text_row("0", "a film"), text_row("1", " ").error, text_row("2", ["a"]).error
     (Row(name='0', value='a film', error=None, digest=None), 'an empty text', 'a list, not a text')
+    >>> text_row("3", ["Is it good?", "A film."]).value
+    'Is it good?\x1eA film.'
     """
+    if are_two(cell):
+        cell = pair_of(*cell)
     if isinstance(cell, ExampleError):
         return Row(name, None, cell.reason)
     if cell is None or (isinstance(cell, str) and not cell.strip()):
@@ -195,6 +203,14 @@ def _row(name: str, cell: Any, modality: Modality, folder: Path) -> Row:
     return Row(printable(str(value)) if isinstance(value, Path) else name, value)
 
 
+def _places(header: list[str], column: str, modality: Modality) -> list[int]:
+    """Where in a header a column is, or both of a pair of texts; nowhere where it is no such header."""
+    names = [column]
+    if modality == "text" and column not in header and column.count(",") == 1:
+        names = [part.strip() for part in column.split(",")]
+    return [header.index(name) for name in names] if all(name in header for name in names) else []
+
+
 def _of_lines(stdin: TextIO, modality: Modality, column: str | None, prefix: str) -> Iterator[Row]:
     """One path or text a line, read as they come; or CSV, if the first line is a header with the column."""
     first = stdin.readline()
@@ -207,11 +223,11 @@ def _of_lines(stdin: TextIO, modality: Modality, column: str | None, prefix: str
             raise TopgraftError(f"Standard input can't be read as CSV: {error}.") from None
         return
     header = next(csv.reader([first]), []) if column is not None else []
-    if column is not None and column in header:
-        at = header.index(column)
+    if column is not None and (places := _places(header, column, modality)):
         try:
             for i, cells in enumerate(csv.reader(stdin)):
-                yield _row(f"{prefix}{i}", cells[at] if at < len(cells) else None, modality, Path())
+                found = [cells[at] if at < len(cells) else None for at in places]
+                yield _row(f"{prefix}{i}", pair_of(*found) if len(found) == 2 else found[0], modality, Path())
         except csv.Error as error:
             raise TopgraftError(f"Standard input can't be read as CSV: {error}.") from None
         return

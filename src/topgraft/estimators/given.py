@@ -12,6 +12,7 @@ import numpy as np
 from topgraft.data import read
 from topgraft.data.columns import Rows
 from topgraft.data.objects import frame_cells
+from topgraft.data.pairs import are_two
 from topgraft.data.types import Data, Modality
 from topgraft.errors import TopgraftError
 
@@ -24,7 +25,8 @@ def examples_in(X: Any) -> Examples | None:
     Parameters
     ----------
     X
-        A list, a one-dimensional array or a column (pandas, polars) of texts, paths or pictures; a frame or
+        A list, a one-dimensional array or a column (pandas, polars) of texts, paths or pictures; a list of
+        pairs of texts; a frame or
         a two-dimensional array with one such column; an array of three dimensions or more, such as pictures
         ``(n, height, width, 3)`` uint8.
 
@@ -143,13 +145,14 @@ def _of_frame(X: Any) -> Examples | None:
         raise TopgraftError(
             f"X has the columns {', '.join(map(str, names))}. Expected one column of texts or paths: "
             f"give X[{found[0]!r}], or choose it with scikit-learn's ColumnTransformer. "
-            'To learn from all columns, numbers and categories: backbone="rows".'
+            'To learn from all columns, numbers and categories: backbone="rows". '
+            "From pairs of texts: list(zip(X[one], X[other]))."
         )
     return list(columns[found[0]].to_list())
 
 
 def _is_example(value: Any) -> bool:
-    """Whether a value is a text, a path, a picture or an array, and not a number of a table."""
-    if isinstance(value, (str, bytes, os.PathLike)) or hasattr(value, "convert"):
+    """Whether a value is a text, a pair of them, a path, a picture or an array, and not a table's number."""
+    if isinstance(value, (str, bytes, os.PathLike)) or hasattr(value, "convert") or are_two(value):
         return True
     return getattr(value, "ndim", 0) >= 2

@@ -189,9 +189,11 @@ def warm_up(predictor: Predictor) -> None:
     """Run one input, so that nobody waits for the conversion of a network; arrays have no usual shape."""
     from PIL import Image
 
+    from topgraft.data.pairs import pair_of
     from topgraft.data.unlabelled import Row
 
-    first = {"text": "a text", "picture": Image.new("RGB", (64, 64))}.get(predictor.model.modality)
+    text = pair_of("a text", "another") if predictor.model.takes_pairs else "a text"
+    first = {"text": text, "picture": Image.new("RGB", (64, 64))}.get(predictor.model.modality)
     if first is not None:
         predictor.batch([Row("0", first)])
 
