@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench
 .PHONY: fuzz soak audit lower-bounds torture honesty health simulation planning screenshots source study
-.PHONY: site
+.PHONY: site clean-install lower-bounds
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,6 +111,10 @@ soak: install  ## a service and fits for MINUTES (10), whose memory must not gro
 audit: install  ## known vulnerabilities of what is installed at run time, and a bill of materials in build/
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/python benchmarks/audit.py
+
+# It installs several gigabytes, each time anew.
+clean-install: install  ## the package with every extra in an environment of its own, used from outside the checkout
+	$(BIN)/python benchmarks/clean_install.py
 
 # It installs several gigabytes the first time. OLDEST=python3.11 where there is no older Python.
 lower-bounds:  ## old versions of the dependencies in an environment of its own, and a sample of the tests there

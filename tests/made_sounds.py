@@ -17,7 +17,7 @@ def tone(
 ) -> NDArray[np.float32]:
     """(n,) float32: one note of an instrument, 0.4 to 2.4 s, its pitch and noise by its number."""
     stream = np.random.default_rng([INSTRUMENTS.index(instrument), number])
-    pitch = 110 * 2 ** stream.uniform(0, 2)
+    pitch = 110 * 2 ** stream.uniform(0, 2)  # as pitch_of says
     drawn = stream.uniform(0.4, 2.4)
     t = np.arange(int(rate * (drawn if seconds is None else seconds))) / rate
     if instrument == "bell":  # partials that are no multiples, dying away slowly
@@ -28,6 +28,12 @@ def tone(
         sound = sum(np.sin(2 * np.pi * pitch * k * t) / k for k in range(1, 16)) * np.exp(-12 * (t % 0.25))
     noise = stream.normal(0, 0.02, len(t))
     return (0.2 * sound + noise).astype(np.float32)
+
+
+def pitch_of(instrument: str, number: int) -> float:
+    """The frequency of a note's first partial in hertz, 110 to 440."""
+    stream = np.random.default_rng([INSTRUMENTS.index(instrument), number])
+    return float(110 * 2 ** stream.uniform(0, 2))
 
 
 def write_sounds(root: Path, each: int, *, first: int = 0) -> Path:

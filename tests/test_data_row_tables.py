@@ -108,3 +108,17 @@ def test_a_test_set_is_read_by_the_columns_of_the_data(tmp_path):
     assert {n: c.kind for n, c in test.inputs.columns.items()} == {"kids": "category", "town": "category"}
     with pytest.raises(TopgraftError, match=r"are in .* too"):
         read_test(written(WHOLE.iloc[::-1][:9], tmp_path / "same.csv"), data)
+
+
+def test_several_labels_stand_in_one_column_or_in_several():
+    has = pd.DataFrame({"many": WHOLE["kids"] > 1, "old": WHOLE["age"] > 40})
+    names = ["|".join(name for name in has if row[name]) for _, row in has.iterrows()]
+    rest = WHOLE.drop(columns="bought")
+    one = read(rest.assign(tags=names), label="tags", separator="|", columns="all")
+    assert (one.task, one.classes) == ("multilabel", ("many", "old"))
+    assert one.targets.tolist() == has.to_numpy().tolist()
+    several = read(rest.join(has.astype(int)), label="many,old", task="multilabel", columns="all")
+    assert several.targets.tolist() == one.targets.tolist()
+    assert sorted(several.inputs.columns) == sorted(rest.columns)
+    by_hand = read(one.inputs, targets=[name.split("|") if name else [] for name in names])
+    assert by_hand.targets.tolist() == one.targets.tolist()

@@ -251,3 +251,10 @@ def test_lists_of_names_indicators_and_cells_are_the_same_data() -> None:
     named = read(texts, targets=has, classes=LABELS)
     assert named.fingerprint == known.fingerprint
     assert read(texts, targets=has).classes == ("label_1", "label_2", "label_3", "label_4")
+
+
+def test_lists_of_names_are_labels_also_where_no_example_has_two() -> None:
+    texts = [text for text, _ in rows(30)]
+    known = read(texts, targets=[["red"], ["round"], []] * 10)
+    assert (known.task, known.classes) == ("multilabel", ("red", "round"))
+    assert known.targets.tolist() == [[True, False], [False, True], [False, False]] * 10

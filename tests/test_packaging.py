@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,7 +12,9 @@ import zipfile
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
+import clean_install
 import pytest
+from clean_install import EXTRAS, check_metadata, metadata_of, must_be_valid
 
 import topgraft
 from topgraft import demo
@@ -98,6 +101,42 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def test_metadata_is_what_the_index_asks_for_and_every_extra_is_tried(built: Path) -> None:
+    (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    check_metadata(wheel, source)
+    listed = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'all = ["topgraft[{",".join(sorted(EXTRAS))}]"]' in listed
+    optional = listed.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    named = set(re.findall(r"^(\w+) = ", optional, re.MULTILINE))
+    assert named - set(EXTRAS) == {"all", "dev", "wandb"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("Requires-Python: .+", "Requires-Python: newer"), "'newer' is invalid for 'requires-python'"),
+        (("License-Expression: .+", "License-Expression: free"), "license-expression"),
+        (("text/markdown", "text/x-rst"), "text/x-rst, not Markdown"),
+        (("# Topgraft", "# Another"), "not the README"),
+        (("Provides-Extra: sound\n", ""), "no extra sound"),
+    ],
+)
+def test_metadata_that_would_be_refused_or_wrong_is_found(built: Path, change, said: str) -> None:
+    told = metadata_of(next(built.glob("*.whl"))).decode()
+    changed = re.sub(*change, told)
+    assert changed != told
+    with pytest.raises(ValueError, match=said):
+        must_be_valid(changed.encode())
+
+
+@pytest.mark.exhaustive
+def test_everything_is_installed_and_used_outside_the_checkout(tmp_path: Path) -> None:
+    try:
+        assert clean_install.main(["--folder", str(tmp_path / "clean")]) == 0
+    finally:
+        shutil.rmtree(tmp_path / "clean", ignore_errors=True)
 
 
 def test_wheel_and_source_hold_the_code_the_data_and_the_notices(built: Path) -> None:

@@ -134,7 +134,7 @@ def labels_of(
         labels can be learned.
     """
     if len(columns) == 1:
-        names, matrix = _separated(found, columns[0], notes, check=classes is None)
+        names, matrix = _separated(found, columns[0], notes, check=classes is None and not found.are_lists)
     else:
         names, matrix = _zeros_and_ones(found, columns, kept, classes)
     if classes is not None:

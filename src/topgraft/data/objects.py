@@ -45,29 +45,29 @@ def read_object(
         cells = dict[str, Sequence[Any]](frame_cells(source))
         orders = {n: order for n in cells if (order := order_of(source[n])) is not None}
         return Table("the data frame", cells, Path(), {}, [], orders=orders)
-    if isinstance(source, Rows):
-        found = Found("row", "the rows", _names(len(source)), source, notes=row_notes(source))
-        found.labels = _labels(targets, len(source))
-        _take_order(found, targets)
-        return found
     if _is_hugging_face(source):
         _no_targets(targets, "a Hugging Face data set: name its column of labels")
         return table_of_dataset(source)
-    if _is_torch_dataset(source):
+    if _is_torch_dataset(source) and not isinstance(source, Rows):
         _no_targets(targets, "a torch Dataset: its items hold the labels")
         if separator is not None:
             raise TopgraftError(
                 "A torch Dataset gives one label an example. For several give inputs and targets (n, labels)."
             )
         return _torch_dataset(source, modality)
-    in_list = isinstance(source, (list, tuple))
-    found = _items(list(source), modality) if in_list else _array(source, modality)
+    if isinstance(source, Rows):
+        found = Found("row", "the rows", _names(len(source)), source, notes=row_notes(source))
+    elif isinstance(source, (list, tuple)):
+        found = _items(list(source), modality)
+    else:
+        found = _array(source, modality)
     if targets is not None and (separator is not None or is_indicator(targets)):
         found.separator = separator or SEPARATOR
         found.label_names = tuple(map(str, getattr(targets, "columns", ())))
         if getattr(targets, "ndim", 1) != 2:
             each = targets.tolist() if hasattr(targets, "tolist") else list(targets)
             found.labels = joined(each, found.separator)
+            found.are_lists = is_indicator(each)
             _must_be_as_many(len(found.names), len(found.labels))
             return found
     first, *more = _label_columns(targets)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from topgraft.data.columns import ColumnKind, Rows, TypedColumn, as_category, is_cell
+from topgraft.data.labels import joined
 from topgraft.data.notes import listed, number
 from topgraft.data.tables import LABELS, Table, obvious
 from topgraft.data.types import Found
@@ -26,6 +27,7 @@ def found_rows(
     categories: str | Sequence[str] | None,
     label: str | None,
     group: str | None,
+    separator: str | None = None,
 ) -> Found:
     """The rows of a table as examples; its notes get what was guessed, left out, and read as what.
 
@@ -33,7 +35,7 @@ def found_rows(
     ----------
     table
         What was read.
-    columns, categories, label, group
+    columns, categories, label, group, separator
         As for :func:`topgraft.read`.
 
     Raises
@@ -53,15 +55,23 @@ def found_rows(
         table.origin,
         [str(i) for i in range(len(table))],
         rows_of(table, names, categories=forced),
-        labels=table.cells(labels[0]),
+        labels=first_labels(table, labels, separator),
         numbers=[table.cells(name) for name in labels[1:]],
         label_names=tuple(labels),
+        separator=separator or "",
         groups=table.cells(chosen["group"]) if "group" in chosen else None,
         columns=chosen,
         notes=table.notes,
         order=table.orders.get(chosen["label"], table.classes.get(chosen["label"])),
         is_ordered=chosen["label"] in table.orders,
     )
+
+
+def first_labels(table: Table, labels: Sequence[str], separator: str | None) -> list[str | None]:
+    """The cells of the first column of labels, in which an empty one holds none where several may stand."""
+    if separator is not None and len(labels) == 1 and labels[0] not in table.classes:
+        return joined(table.column(labels[0])[:], separator)
+    return table.cells(labels[0])
 
 
 def choose_row_columns(

@@ -14,14 +14,14 @@ from topgraft.data.assemble import assemble
 from topgraft.data.columns import ColumnKind, Rows
 from topgraft.data.folders import read_folder
 from topgraft.data.kinds import Kind, as_kind, kind_of
-from topgraft.data.labels import joined, separator_for
+from topgraft.data.labels import separator_for
 from topgraft.data.notes import listed, number
 from topgraft.data.objects import column_files, read_object, refuse_modality
 from topgraft.data.pairs import text_cells
 from topgraft.data.pictures import MAX_PIXELS
 from topgraft.data.places import has_columns, table_at
 from topgraft.data.remote import here, is_address
-from topgraft.data.row_tables import found_rows
+from topgraft.data.row_tables import first_labels, found_rows
 from topgraft.data.shards import choose_fields
 from topgraft.data.tables import ENDINGS, Table, choose_columns
 from topgraft.data.targets import order_given, refuse_task
@@ -141,7 +141,9 @@ def read(
                 f"{found.origin} can't be read as rows of numbers and categories and as {other}, too. "
                 "Give --columns alone, or leave it out."
             )
-        found = found_rows(found, columns=columns, categories=categories, label=label, group=group)
+        found = found_rows(
+            found, columns=columns, categories=categories, label=label, group=group, separator=separator
+        )
     elif isinstance(found, Table):
         found = _of_table(
             found,
@@ -283,6 +285,11 @@ def _read_path(given: str, *, one_class: bool, kind: Kind | None) -> Found | Tab
         return read_folder(path, one_class=one_class, kind=kind)
     if not path.is_file():
         raise TopgraftError(f"{given} is neither a file nor a folder.")
+    if path.suffix.lower() in (".npy", ".npz"):
+        raise TopgraftError(
+            f"{given} holds arrays, which are given from Python: tg.read((X, y)). A table of numbers "
+            f"({', '.join(ENDINGS)}) is read with --columns all."
+        )
     one = kind_of(path.name)
     what = f"is one {one}" if one else f'ends in "{path.suffix}"'
     raise TopgraftError(
@@ -324,15 +331,12 @@ def _of_table(
         ]
         names = rows if table.names is None else table.names(table.column(columns["text"]))
     labels = table.label_columns(columns["label"])
-    first = table.cells(labels[0])
-    if separator is not None and len(labels) == 1 and labels[0] not in table.classes:
-        first = joined(table.column(labels[0])[:], separator)
     return Found(
         kind or "text",
         table.origin,
         names,
         inputs,
-        labels=first,
+        labels=first_labels(table, labels, separator),
         numbers=[table.cells(name) for name in labels[1:]],
         label_names=tuple(labels),
         separator=separator or "",

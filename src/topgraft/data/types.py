@@ -333,6 +333,7 @@ class Found:
     )  # further columns of numbers to be predicted
     label_names: tuple[str, ...] = ()
     separator: str = ""  # where an example may have several labels: what stands between them
+    are_lists: bool = False  # whether these were given as lists, so that nothing is guessed from a cell
     groups: list[str | None] | None = None
     left_out: list[LeftOut] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)

@@ -84,21 +84,26 @@ class Transfer(BaseEstimator):
         with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
             yield Store(Path(folder))
 
-    def _taken(self, X: Any, y: Any = None, *, numbers: bool = False) -> tuple[Any, Array | None]:
+    def _taken(
+        self, X: Any, y: Any = None, *, numbers: bool = False, several: bool = False
+    ) -> tuple[Any, Array | None]:
         """X as numbers ``(n, columns)`` or as examples, and y; columns of numbers are noted.
 
-        y is flat labels, or with ``numbers`` ``(n,)`` or ``(n, outputs)`` finite numbers.
+        y is flat labels; with ``numbers`` ``(n,)`` or ``(n, outputs)`` finite numbers; with ``several``
+        ``(n, labels)`` zeros and ones.
         """
+        if several and hasattr(y, "toarray"):
+            y = y.toarray()
         examples = rows_in(X) if reads_rows(self.backbone) else examples_in(X)
         if examples is None:
-            more = {"multi_output": True, "y_numeric": True} if numbers else {}
+            more = {"multi_output": numbers or several, "y_numeric": numbers}
             found = validate_data(self, X, **({} if y is None else {"y": y, **more}), dtype=NUMBERS)
             return (found, None) if y is None else found
         for name in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
             if hasattr(self, name):
                 delattr(self, name)
         if y is not None:
-            if numbers:
+            if numbers or several:
                 y = check_array(y, ensure_2d=False, allow_nd=False, dtype="numeric", input_name="y")
             else:
                 y = column_or_1d(y, warn=True)

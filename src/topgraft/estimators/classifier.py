@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.special import expit, log_expit
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, is_multilabel
 
 from topgraft.backbones.types import Backbone
 from topgraft.calibration import log_softmax
+from topgraft.data.labels import SEPARATOR
 from topgraft.estimators.base import Array, FitError
 from topgraft.estimators.given import names_of
 from topgraft.estimators.predictor import TransferPredictor
 from topgraft.head import Head
+from topgraft.label_scores import HALF
 from topgraft.linear import fit_head
 from topgraft.ordered import middle_class, steps_of
 from topgraft.search import balanced
@@ -36,8 +39,8 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
 
     ``X`` is one of
 
-    - a list, a one-dimensional array or a column (pandas, polars) of texts, of paths of pictures or of Pillow
-      pictures; or a frame with one such column;
+    - a list, a one-dimensional array or a column (pandas, polars) of texts, of paths of pictures or sounds,
+      of Pillow pictures or of :class:`topgraft.data.Sound`; or a frame with one such column;
     - with a backbone for rows (``"rows"``, or a saved graft that reads rows): a data frame of numbers and
       categories, or a list of mappings from the name of a column to its cell; columns are found by name;
     - pictures ``(n, height, width, 3)`` uint8, or arrays ``(n, ...)`` of what the backbone reads;
@@ -94,7 +97,8 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
     Attributes
     ----------
     classes_
-        Labels as they were given, sorted; or as ``order`` has them.
+        Labels as they were given, sorted; or as ``order`` has them. Where an example may have several: the
+        names of the columns of ``y``, or their numbers.
     keep_, freeze_
         Blocks that were kept, and how many of them did not change.
     evidence_, advice_
@@ -104,7 +108,7 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
     model_
         A :class:`topgraft.Model`, whose class names are the labels as ``str``; for numbers the head alone.
     modality_
-        ``picture``, ``text``, ``array``, ``row`` or ``numbers``.
+        ``picture``, ``text``, ``sound``, ``array``, ``row`` or ``numbers``.
     n_features_in_, feature_names_in_
         For numbers, as everywhere in scikit-learn.
 
@@ -117,6 +121,8 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
     """
 
     classes_: Array
+    _has_several: bool
+    _target_type: np.dtype[Any]
 
     def __init__(
         self,
@@ -183,12 +189,14 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
         X
             ``n`` examples, see the class.
         y
-            ``n`` labels: texts, whole numbers or booleans.
+            ``n`` labels: texts, whole numbers or booleans. Where an example may have several, or none:
+            ``(n, labels)`` zeros and ones, as an array, a frame or a sparse matrix.
 
         Raises
         ------
         FitError
-            If there is one class only, or ``order`` does not name just the labels.
+            If there is one class only, ``order`` does not name just the labels, or all examples or none have
+            one of several labels.
         TopgraftError
             If an example can't be used, or a parameter is out of range.
 
@@ -200,16 +208,26 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
         """
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
-        taken, labels = self._taken(X, y)
+        self._has_several = bool(is_multilabel(y))
+        taken, labels = self._taken(X, y, several=self._has_several)
         assert labels is not None
         check_classification_targets(labels)
-        self.classes_, codes = _coded(labels, self.order)
+        if self._has_several:
+            self.classes_, codes = _columns(labels, getattr(y, "columns", None), self.order)
+            self._target_type = labels.dtype
+        else:
+            self.classes_, codes = _coded(labels, self.order)
         if len(self.classes_) < 2:
             raise FitError(
                 f"y has 1 class, {self.classes_.tolist()[0]!r}. "
                 "Two or more are needed to learn to tell them apart."
             )
         settings = self._told("class_weights", "sampling", "label_smoothing")
+        if self._has_several and settings.sampling == "balanced":
+            raise FitError(
+                "sampling='balanced' is for one class an example, since one of several labels belongs to "
+                "several classes. For several labels: class_weights='balanced'."
+            )
         if self._is_on_numbers():
             self._fit_numbers(taken, codes, settings)
         else:
@@ -230,25 +248,67 @@ class TransferClassifier(ClassifierMixin, TransferPredictor):
         self._keep_head(head.finished(1.0, None, is_ordered=self.order is not None))
 
     def decision_function(self, X: Any) -> Array:
-        """Logits ``(n, classes)`` float64; of two classes the second's less the first's, ``(n,)``."""
+        """Logits ``(n, classes)`` float64; of two classes the second's less the first's, ``(n,)``.
+
+        Of several labels ``(n, labels)``, each for itself.
+        """
         logits = self._given_out(X)
-        return logits if len(self.classes_) > 2 else logits[:, 1] - logits[:, 0]
+        return logits if len(self.classes_) > 2 or self._has_several else logits[:, 1] - logits[:, 0]
 
     def predict_log_proba(self, X: Any) -> Array:
         """Logarithms of the probabilities ``(n, classes)``, in the order of ``classes_``."""
-        return log_softmax(self._given_out(X))
+        given = self._given_out(X)
+        found: Array = log_expit(given) if self._has_several else log_softmax(given)
+        return found
 
     def predict_proba(self, X: Any) -> Array:
-        """Probabilities ``(n, classes)`` float64, in the order of ``classes_``."""
+        """Probabilities ``(n, classes)`` float64, in the order of ``classes_``.
+
+        Of several labels each for itself, so that they need not sum to 1.
+        """
         found: Array = np.exp(self.predict_log_proba(X))
         return found
 
     def predict(self, X: Any) -> Array:
-        """The most probable class of each example, of ordered ones the median, as labels were given."""
+        """The most probable class of each example, of ordered ones the median, as labels were given.
+
+        Of several labels ``(n, labels)`` as ``y`` was: 1 where the probability is above a half.
+        """
         given = self._given_out(X)
+        if self._has_several:
+            has: Array = (expit(given) > HALF).astype(self._target_type)
+            return has
         best = given.argmax(1) if self.order is None else middle_class(np.exp(log_softmax(given)))
         found: Array = self.classes_[best]
         return found
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+def _columns(labels: Array, names: Any, order: Sequence[Any] | None) -> tuple[Array, Array]:
+    """Names of several labels, or their numbers, and which of them each example has, ``(n, labels)`` bool.
+
+    Raises
+    ------
+    FitError
+        If an order was given, all examples have a label or none has, or a name holds what parts labels.
+    """
+    if order is not None:
+        raise FitError("order is for one class an example, and y has a column for each of several labels.")
+    known = np.arange(labels.shape[1]) if names is None else np.array([str(name) for name in names])
+    has = labels.astype(bool)
+    for name, share in zip(known.tolist(), has.mean(0).tolist(), strict=True):
+        if share in (0.0, 1.0):
+            raise FitError(
+                f"{'All' if share else 'None'} of the {len(has):,} examples {'have' if share else 'has'} the "
+                f"label {name!r}, so that there is nothing to learn. Leave its column out."
+            )
+        if SEPARATOR in str(name):
+            raise FitError(f'The label {name!r} has "{SEPARATOR}" in its name, which stands between labels.')
+    return known, has
 
 
 def _coded(labels: Array, order: Sequence[Any] | None) -> tuple[Array, Array]:

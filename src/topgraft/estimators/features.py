@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.multiclass import type_of_target
 
 from topgraft.backbones.types import Backbone
 from topgraft.choices import resolve_keep
@@ -42,7 +43,7 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
     evidence_, advice_
         With ``auto``: what the probes measured at every cut, and the advice; else ``None``.
     modality_
-        ``picture``, ``text``, ``array``, ``row`` or ``numbers``.
+        ``picture``, ``text``, ``sound``, ``array``, ``row`` or ``numbers``.
     engine_, precision_
         What runs the blocks.
 
@@ -85,7 +86,8 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
         X
             ``n`` examples.
         y
-            ``n`` labels, which only ``keep="auto"`` reads.
+            What only ``keep="auto"`` reads: ``n`` labels, ``(n, labels)`` zeros and ones, or numbers to be
+            predicted, ``(n,)`` or ``(n, outputs)`` floats of which some have a fraction.
 
         Raises
         ------
@@ -94,7 +96,9 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
             few of a class for folds.
         """
         is_auto = str(self.keep).strip() == "auto"
-        taken, labels = self._taken(X, y if is_auto else None)
+        kind = type_of_target(y, input_name="y") if is_auto and y is not None else ""
+        numbers, several = kind.startswith("continuous"), kind == "multilabel-indicator"
+        taken, labels = self._taken(X, y if is_auto else None, numbers=numbers, several=several)
         settings = self._settings("keep", "weights", "prefer", "folds", "size", "engine", "precision")
         self.evidence_ = self.advice_ = None
         if self._is_on_numbers():
@@ -103,9 +107,18 @@ class TransferFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Transf
             return self
         if is_auto and labels is None:
             raise FitError('keep="auto" is chosen by probes, which need labels: give y, or another keep.')
-        classes, codes = (None, None) if labels is None else np.unique(labels, return_inverse=True)
-        names = [] if classes is None else names_of(classes)
-        data, backbone = self._examined(taken, settings, codes, classes=names)
+        told: dict[str, Any] = {}
+        if numbers:
+            assert labels is not None
+            labels = labels.reshape(len(labels), -1)
+            told["outputs"] = [f"y{i}" for i in range(labels.shape[1])]
+        elif several:
+            assert labels is not None
+            told["classes"] = [str(i) for i in range(labels.shape[1])]
+        elif labels is not None:
+            classes, labels = np.unique(labels, return_inverse=True)
+            told["classes"] = names_of(classes)
+        data, backbone = self._examined(taken, settings, labels, **told)
         with self._store_for_fit() as store:
             choice = engine_for(backbone, data, store, settings)
             self.engine_, self.precision_ = choice.engine, choice.precision

@@ -11,8 +11,10 @@ import numpy as np
 
 from topgraft.data import read
 from topgraft.data.columns import Rows
+from topgraft.data.labels import SEPARATOR
 from topgraft.data.objects import frame_cells
 from topgraft.data.pairs import are_two
+from topgraft.data.sounds import Sound
 from topgraft.data.types import Data, Modality
 from topgraft.errors import TopgraftError
 
@@ -25,10 +27,9 @@ def examples_in(X: Any) -> Examples | None:
     Parameters
     ----------
     X
-        A list, a one-dimensional array or a column (pandas, polars) of texts, paths or pictures; a list of
-        pairs of texts; a frame or
-        a two-dimensional array with one such column; an array of three dimensions or more, such as pictures
-        ``(n, height, width, 3)`` uint8.
+        A list, a one-dimensional array or a column (pandas, polars) of texts, paths, pictures or sounds; a
+        list of pairs of texts; a frame or a two-dimensional array with one such column; an array of three
+        dimensions or more, such as pictures ``(n, height, width, 3)`` uint8.
 
     Raises
     ------
@@ -104,8 +105,9 @@ def read_examples(
     modality
         Where it is known already.
     targets
-        ``(n,)`` indices into ``classes``, or ``(n, outputs)`` float64 numbers. With ``None`` there are no
-        folds that must keep near duplicates together, so that these are not looked for.
+        ``(n,)`` indices into ``classes``, ``(n, classes)`` booleans where an example may have several, or
+        ``(n, outputs)`` float64 numbers. With ``None`` there are no folds that must keep near duplicates
+        together, so that these are not looked for.
     classes, outputs
         Names of the classes, or of the numbers.
 
@@ -119,6 +121,10 @@ def read_examples(
         return data
     if outputs:
         return replace(data, targets=np.asarray(targets, dtype=np.float64), outputs=tuple(outputs))
+    if np.ndim(targets) == 2:
+        return replace(
+            data, targets=np.asarray(targets, dtype=bool), classes=tuple(classes), separator=SEPARATOR
+        )
     return replace(data, targets=np.asarray(targets, dtype=np.int64), classes=tuple(classes))
 
 
@@ -152,7 +158,7 @@ def _of_frame(X: Any) -> Examples | None:
 
 
 def _is_example(value: Any) -> bool:
-    """Whether a value is a text, a pair of them, a path, a picture or an array, and not a table's number."""
-    if isinstance(value, (str, bytes, os.PathLike)) or hasattr(value, "convert") or are_two(value):
+    """Whether a value is a text, a pair of them, a path, a picture, a sound or an array, and no number."""
+    if isinstance(value, (str, bytes, os.PathLike, Sound)) or hasattr(value, "convert") or are_two(value):
         return True
     return getattr(value, "ndim", 0) >= 2

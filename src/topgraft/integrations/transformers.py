@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from topgraft.contract import Contract
+from topgraft.errors import TopgraftError
 from topgraft.graft import Graft
+from topgraft.objective import are_binary, are_numbers, mean_loss
 
 
 class FreezeContract(TrainerCallback):
@@ -64,6 +67,11 @@ class Labelled(nn.Module):
         Of any network; its inputs are the columns besides ``labels``, by the names of the network's own
         ``forward``.
 
+    Raises
+    ------
+    TopgraftError
+        In ``forward``, if the shape of the labels is not that of what the graft gives.
+
     Examples
     --------
     >>> import torch, topgraft as tg
@@ -82,11 +90,31 @@ class Labelled(nn.Module):
         nn.Module.register_state_dict_post_hook(self, _plain)
 
     def forward(self, labels: Tensor | None = None, **inputs: Tensor) -> dict[str, Tensor]:
-        """Logits ``(batch, classes)``; with labels, ``(batch,)`` int64, also their mean loss in nats."""
+        """What the graft gives, ``(batch, outputs)``; with labels also their mean loss.
+
+        Labels say by their dtype what is learned: whole numbers ``(batch,)`` classes, by cross-entropy in
+        nats; booleans ``(batch, outputs)`` several labels, by the binary one; uint8 ``(batch, outputs)`` the
+        steps of ordered classes (:func:`topgraft.ordered.steps_of`), also by that; floats
+        ``(batch, outputs)`` numbers, best standardised, by the squared error.
+        """
         logits = self.graft(inputs)
         if labels is None:
             return {"logits": logits}
-        return {"loss": nn.functional.cross_entropy(logits.float(), labels), "logits": logits}
+        return {"loss": mean_loss(logits.float(), _fitting(labels, logits)), "logits": logits}
+
+
+def _fitting(labels: Tensor, logits: Tensor) -> Tensor:
+    """The labels as a loss takes them; refused where their shape is another one than that of the logits."""
+    if labels.ndim == 1 and not (labels.is_floating_point() or labels.dtype == torch.bool):
+        return labels.long()
+    labels = labels[:, None] if labels.ndim == 1 else labels
+    if labels.shape != logits.shape or not (are_binary(labels) or are_numbers(labels)):
+        raise TopgraftError(
+            f"labels are {tuple(labels.shape)} {str(labels.dtype).removeprefix('torch.')}, and the graft "
+            f"gives {tuple(logits.shape)}. Expected whole numbers ({len(logits)},) for classes, or of the "
+            "same shape booleans for several labels, uint8 for steps of ordered classes, floats for numbers."
+        )
+    return labels
 
 
 def _plain(_module: nn.Module, state_dict: dict[str, Any], _prefix: str, _metadata: Any) -> None:
