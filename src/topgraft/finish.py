@@ -48,6 +48,7 @@ from topgraft.stages import measure
 from topgraft.taps import side_by_side, with_taps
 from topgraft.underway import Underway
 from topgraft.versions import versions
+from topgraft.windows import windowed
 
 Array = np.ndarray[Any, np.dtype[Any]]
 TIMED = 5
@@ -122,6 +123,7 @@ def finish(
         seed=at.settings.seed,
         calibration=calibration.to_json(),
         pairs=have_pairs(ready.data),
+        windows=at.settings.windows,
     )
     graft.head.finished(calibration.temperature, ready.scale, is_ordered=ready.data.is_ordered)
     save(run.path, graft, ready.backbone.preprocess, description)
@@ -302,7 +304,8 @@ def refit_on_all(
 ) -> None:
     """Fit on everything, the untouched part included, with the same choices; the score stays as it was."""
     ready = at.ready
-    whole = _together(ready.development, ready.untouched)
+    rest, _ = windowed(ready.untouched, ready.backbone, at.settings.windows)
+    whole = _together(ready.development, rest)
     features, _ = measure(with_taps(ready.backbone, ()), whole, at.store, at.settings, Console())
     features = side_by_side(features, graft.keep, graft.taps)
     everything = replace(

@@ -326,6 +326,8 @@ def begin(
     data_lines(console, data, untouched=kept)
     if ready.notes:
         console.line("Folds", *ready.notes)
+    if ready.in_windows:
+        console.line("Windows", ready.in_windows)
     return Beginning(given, ready, tuple(networks) if len(networks) > 1 else ())
 
 

@@ -96,6 +96,8 @@ def run_probe(
     data_lines(console, data, untouched=f"{len(ready.untouched):,} kept untouched for the final score")
     if ready.notes:
         console.line("Folds", *ready.notes)
+    if ready.in_windows:
+        console.line("Windows", ready.in_windows)
     if len(networks) > 1:
         if dry_run:
             raise TopgraftError(f"--dry-run is for one backbone at a time; {len(networks)} were given.")

@@ -103,6 +103,9 @@ Mixup = Annotated[
     float | None,
     typer.Option(help="Train on mixtures of two examples: alpha, 0 for none; by default 1 for pictures."),
 ]
+Windows = Annotated[
+    int, typer.Option(help="Texts: read long ones in so many pieces at most, whose answers are averaged.")
+]
 Cutmix = Annotated[
     float,
     typer.Option(

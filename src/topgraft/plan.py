@@ -18,7 +18,7 @@ FORM = 1
 KINDS = {
     "a whole number from 0 on": (
         *("keep", "freeze", "candidate", "epochs", "folds", "batch_size", "soup", "epochs_done_at_*"),
-        *("views_at_*", "seeds"),
+        *("views_at_*", "seeds", "windows"),
     ),
     "a whole number from 0 on, or null": ("size",),
     "a number of threads from 1 to 1024": ("threads",),

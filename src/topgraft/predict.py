@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from topgraft.backbones.preprocess import TextPreprocess
 from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.data.lazily import is_file
 from topgraft.data.pairs import are_two, is_pair, pair_of
@@ -167,16 +168,19 @@ class Predictor:
         return list(self._said(chunk, *self._read(chunk)))
 
     def _answers(self, decoded: list[Any]) -> Tensor:
-        """Probabilities or numbers ``(batch, outputs)`` float64, the mean over the views."""
-        separator, numbers = self.model.separator, bool(self.model.outputs)
-        total: Tensor | None = None
-        for number in range(self.tta):
-            shown = decoded if number == 0 else [view(one, number) for one in decoded]
-            said = self.logits(self.model.preprocess.batch(shown)).double()
-            answers = said if numbers else _chances(said, several=bool(separator))
-            total = answers if total is None else total + answers
-        assert total is not None
+        """Probabilities or numbers ``(batch, outputs)`` float64, the mean over views or windows."""
+        if self.model.windows > 1 and isinstance(self.model.preprocess, TextPreprocess):
+            pieces = [self.model.preprocess.windows(text, self.model.windows) for text in decoded]
+            flat = self._chances([piece for some in pieces for piece in some])
+            return torch.stack([some.mean(0) for some in flat.split([len(some) for some in pieces])])
+        total = self._chances(decoded)
+        for number in range(1, self.tta):
+            total = total + self._chances([view(one, number) for one in decoded])
         return total if self.tta == 1 else total / self.tta
+
+    def _chances(self, decoded: list[Any]) -> Tensor:
+        said = self.logits(self.model.preprocess.batch(decoded)).double()
+        return said if self.model.outputs else _chances(said, several=bool(self.model.separator))
 
     def _said(self, chunk: list[Row], errors: list[str | None], decoded: list[Any]) -> Iterator[Prediction]:
         numbers, separator, is_ordered = bool(self.model.outputs), self.model.separator, self.model.is_ordered

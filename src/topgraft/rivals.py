@@ -128,6 +128,11 @@ def must_be_open(settings: Settings, plan: Mapping[str, Any] | None) -> None:
             f"--freeze {settings.freeze}: {one.lower()} give auto, all, 0 or a share such as 50%, since "
             "blocks differ. Or give one backbone."
         )
+    if settings.windows > 1:
+        raise TopgraftError(
+            f"--windows {settings.windows}: {one.lower()} tokens differ, and so would the examples. "
+            "Give one backbone."
+        )
     if settings.weights not in ("auto", "none"):
         raise TopgraftError(
             f"--weights {settings.weights}: {one.lower()} give auto or none, since a file is of one network."

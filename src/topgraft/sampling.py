@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
+from topgraft.errors import TopgraftError
 from topgraft.ordered import ranks_of
 
+if TYPE_CHECKING:
+    from topgraft.data.types import Data
+    from topgraft.settings import Settings
+
 SAMPLINGS = ("shuffled", "balanced")
+
+
+def must_suit(settings: Settings, data: Data) -> None:
+    """Refuse what is for classes, or for one class an example, where the targets are something else.
+
+    Raises
+    ------
+    TopgraftError
+        With the option.
+    """
+    if data.separator and settings.sampling != "shuffled":
+        raise TopgraftError(
+            "--sampling balanced is for one class an example, since one of several labels belongs to several "
+            "classes. For several labels: --class-weights balanced."
+        )
+    usual = {"class_weights": "none", "sampling": "shuffled", "label_smoothing": 0.0}
+    for option, value in usual.items():
+        told = getattr(settings, option)
+        if data.outputs and told != value:
+            raise TopgraftError(f"--{option.replace('_', '-')} {told} is for classes, not for numbers.")
 
 
 def order_of(targets: Tensor, *, balanced: bool) -> list[int]:

@@ -33,6 +33,7 @@ from topgraft.graft import Graft
 from topgraft.head import Head
 from topgraft.objective import Scale
 from topgraft.pooling import width
+from topgraft.settings import MOST_WINDOWS
 from topgraft.taps import tapped
 
 
@@ -90,6 +91,11 @@ class Model:
     def takes_pairs(self) -> bool:
         """Whether it was fitted on pairs of texts."""
         return bool(self.description.get("pairs", False))
+
+    @property
+    def windows(self) -> int:
+        """Pieces of a long text that are read, at most."""
+        return int(self.description.get("windows", 1))
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -259,6 +265,8 @@ def _open(folder: Path, document: dict[str, Any], *, module: nn.Module | None, t
     )
     if model.outputs:
         _ = model.spread
+    if not 1 <= model.windows <= MOST_WINDOWS:
+        raise ValueError(f"windows {model.windows} are not 1 to {MOST_WINDOWS}")
     _must_be_texts(document)
     return model
 

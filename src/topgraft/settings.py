@@ -12,6 +12,7 @@ from topgraft.sampling import SAMPLINGS
 
 AUGMENTATIONS = ("auto", "none", "light", "standard", "strong")
 RESIZE_CHOICES = ("auto", "pretrained", "crop", "squash", "border")
+MOST_WINDOWS = 1000
 CLASS_WEIGHTS = ("none", "balanced")
 PREFERENCES = ("small", "fast", "accuracy")
 ENGINE_CHOICES = ("auto", "torch", "openvino")
@@ -19,6 +20,7 @@ PRECISION_CHOICES = ("auto", "fp32", "bf16")
 REPEATED = (
     *("backbone", "weights", "allow_missing", "size", "folds", "held_out", "hidden", "dropout", "augment"),
     *(
+        "windows",
         "mixup",
         "cutmix",
         "label_smoothing",
@@ -80,6 +82,8 @@ class Settings:
     label_smoothing
         Share of each label that is spread evenly over the classes in training, 0 for none; validation and
         scores know nothing of it.
+    windows
+        Pieces of a long text that are read, at most; 1 to cut it. See :mod:`topgraft.windows`.
     size
         Of pictures: pixels of the shorter side of what the network gets, as for :func:`topgraft.load`.
     resize
@@ -147,6 +151,7 @@ class Settings:
     mixup: float | None = None
     cutmix: float = 0.0
     label_smoothing: float = 0.0
+    windows: int = 1
     size: int | None = None
     resize: str = "auto"
     taps: str = "auto"
@@ -192,6 +197,7 @@ class Settings:
         _between("dropout", self.dropout, 0, 0.95)
         _between("label-smoothing", self.label_smoothing, 0, 0.9)
         _between("batch-size", self.batch_size, 1, 4096)
+        _between("windows", self.windows, 1, MOST_WINDOWS)
         _between("seed", self.seed, 0, 2**32 - 1)
         _between("clip", self.clip, 1e-6, 1e6)
         _between("warmup", self.warmup, 0, 1)

@@ -37,7 +37,9 @@ from topgraft.files import DamagedFile, read_json, write_json
 from topgraft.mixup import alpha_for
 from topgraft.objective import Scale, encoded, scale_of
 from topgraft.probe import probe
+from topgraft.sampling import must_suit
 from topgraft.settings import Settings
+from topgraft.windows import must_window, windowed
 
 Array = np.ndarray[Any, np.dtype[Any]]
 AS_ASKED = "as asked"
@@ -74,6 +76,8 @@ class Prepared:
         Mean and spread of the numbers to be predicted, in the development part; ``None`` for classes.
     asked
         Why keep and freeze are what the settings say.
+    in_windows
+        How many texts are read in windows, in words.
     """
 
     settings: Settings
@@ -85,6 +89,7 @@ class Prepared:
     notes: tuple[str, ...]
     scale: Scale | None = None
     asked: str = AS_ASKED
+    in_windows: str = ""
 
     @property
     def targets(self) -> torch.Tensor:
@@ -195,6 +200,7 @@ def prepare(
     settings, asked = whole_if_random(settings, backbone)
     must_be_pasted(settings, backbone)
     must_augment(settings, data)
+    must_window(settings, backbone)
     if data.targets is None:
         raise TopgraftError(
             f"{data.origin} has no labels. Name their column (--label), or one folder a class."
@@ -213,26 +219,21 @@ def prepare(
             f"All {len(untouched):,} examples for the final score are duplicates of one another or of one "
             "group, so it would say nothing of others. Add examples, or give a test set (--test)."
         )
-    if data.separator and settings.sampling != Settings.sampling:
-        raise TopgraftError(
-            "--sampling balanced is for one class an example, since one of several labels belongs to several "
-            "classes. For several labels: --class-weights balanced."
-        )
-    for option in ("class_weights", "sampling", "label_smoothing"):
-        told = getattr(settings, option)
-        if data.outputs and told != getattr(Settings, option):
-            raise TopgraftError(f"--{option.replace('_', '-')} {told} is for classes, not for numbers.")
+    must_suit(settings, data)
     if settings.score:
         from topgraft.scorers import must_be_scorers
 
         known, wanted = np.asarray(development.targets), np.asarray(untouched.targets)
         must_be_scorers(settings.score, data.task, known, classes=len(data.classes), untouched=wanted)
+    development, in_windows = windowed(development, backbone, settings.windows)
     targets, classes = strata(development)
     fold_of, _, notes = assign_folds(
         targets, development.groups, folds=settings.folds, seed=settings.seed, classes=classes
     )
     scale = scale_of(development)
-    return Prepared(settings, backbone, data, development, untouched, fold_of, notes, scale, asked)
+    return Prepared(
+        settings, backbone, data, development, untouched, fold_of, notes, scale, asked, in_windows
+    )
 
 
 def engine_for(backbone: Backbone, data: Data, store: Store, settings: Settings) -> Choice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.backbones.sound_extractor import ExtractorPreprocess
 from topgraft.backbones.sound_preprocess import SoundPreprocess
 from topgraft.canonical import parsed_json
-from topgraft.data.pairs import parts_of
+from topgraft.data.pairs import is_pair, parts_of
 from topgraft.errors import TopgraftError
 from topgraft.files import write_whole
 from topgraft.regular import read_regular
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TOKENIZER_FILE = "tokenizer.json"
+SHARED = 8
+"""One of so many tokens of a window is in the next one, too."""
 COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 """Inputs of networks for texts, by what a tokenizer calls them."""
 
@@ -109,13 +112,35 @@ class TextPreprocess(Described):
             batch = {key: torch.full((len(raw), 1), fill[key], dtype=torch.int64) for key in self.keys}
         return batch
 
-    def count_tokens(self, text: str) -> int:
-        """Tokens of one text before anything is cut off."""
+    @cached_property
+    def _uncut(self) -> Tokenizer:
         from tokenizers import Tokenizer
 
         whole = Tokenizer.from_str(self.tokenizer)
         whole.no_truncation()
         whole.no_padding()
+        return whole
+
+    def windows(self, text: str, most: int) -> list[str]:
+        """The text where it fits; else pieces of it that fit, from its beginning to its end.
+
+        Neighbours share an eighth of their tokens. Where that would be more than ``most`` pieces, so many are
+        taken, spread evenly. A pair of texts is one piece.
+        """
+        if is_pair(text) or most == 1:
+            return [text]
+        spans = self._uncut.encode(text, add_special_tokens=False).offsets
+        room = max(1, self.max_length - self._uncut.num_special_tokens_to_add(is_pair=False))
+        over = len(spans) - room
+        if over <= 0:
+            return [text]
+        count = min(most, 1 + math.ceil(over / max(1, room - room // SHARED)))
+        starts = [round(over * number / (count - 1)) for number in range(count)] if count > 1 else [0]
+        return [text[spans[start][0] : spans[start + room - 1][1]] for start in starts]
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of one text before anything is cut off."""
+        whole = self._uncut
         first, *second = parts_of(text)
         return len(whole.encode(first, second[0] if second else None).ids)
 
