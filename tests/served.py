@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import signal
@@ -10,19 +11,25 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import soundfile
+from made_rows import as_read, table
+from made_sounds import tone
 from small_networks import graft_of
 
+from topgraft.backbones import RowPreprocess, load
 from topgraft.backbones.types import Backbone
+from topgraft.data.columns import Rows
 from topgraft.predict import Predictor
 from topgraft.saved import Model, describe, save
+from topgraft.serve.examples import Examples
 from topgraft.serve.limits import Limits
 from topgraft.serve.running import LOOPBACK, server_of, service_of
 
@@ -78,9 +85,9 @@ def asked(
         connection.close()
 
 
-def posted(address: str, document: Any) -> Reply:
-    """A request of JSON for predictions."""
-    return asked(address, "POST", "/predict", json.dumps(document), JSON)
+def posted(address: str, document: Any, path: str = "/predict") -> Reply:
+    """A request of JSON, for predictions or for more."""
+    return asked(address, "POST", path, json.dumps(document), JSON)
 
 
 def form(files: Sequence[tuple[str | None, bytes]], field: str = "files") -> bytes:
@@ -93,16 +100,37 @@ def form(files: Sequence[tuple[str | None, bytes]], field: str = "files") -> byt
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
-def graft_model(backbone: Backbone, keep: int, freeze: int) -> Model:
+def rows_backbone() -> Backbone:
+    """A network for the rows of ``made_rows``, of random values."""
+    known = RowPreprocess.of(Rows.of(as_read(table(60).drop(columns=["bought", "spent"]))))
+    return load("rows", preprocess=known)
+
+
+def wav(instrument: str, number: int, **options: float) -> bytes:
+    """A made sound as a file."""
+    written = io.BytesIO()
+    soundfile.write(written, tone(instrument, number, **options), 16_000, format="WAV")
+    return written.getvalue()
+
+
+def graft_model(backbone: Backbone, keep: int, freeze: int, classes: tuple[str, str, str] = CLASSES) -> Model:
     """A model in memory, its head of random weights."""
     graft = graft_of(backbone.chain, keep, freeze)
-    told = describe(graft, backbone, classes=CLASSES, columns={}, precision="fp32")
-    return Model(graft, backbone.preprocess, CLASSES, backbone.modality, {}, "torch", "fp32", told)
+    told = describe(graft, backbone, classes=classes, columns={}, precision="fp32")
+    return Model(graft, backbone.preprocess, classes, backbone.modality, {}, "torch", "fp32", told)
 
 
-def saved_graft(backbone: Backbone, folder: Path, keep: int, freeze: int) -> Path:
+def pairs_model(backbone: Backbone) -> Model:
+    """A model of pairs of texts."""
+    model = graft_model(backbone, 2, 1)
+    return replace(model, description={**model.description, "pairs": True})
+
+
+def saved_graft(
+    backbone: Backbone, folder: Path, keep: int, freeze: int, classes: tuple[str, str, str] = CLASSES
+) -> Path:
     """The same as a fit saves it, with its score."""
-    model = graft_model(backbone, keep, freeze)
+    model = graft_model(backbone, keep, freeze, classes)
     folder.mkdir(parents=True)
     save(folder, model.graft, model.preprocess, model.description)
     (folder / "result.json").write_text(json.dumps({"score": SCORE}))
@@ -111,16 +139,23 @@ def saved_graft(backbone: Backbone, folder: Path, keep: int, freeze: int) -> Pat
 
 @contextmanager
 def in_thread(
-    model: Model, limits: Limits | None = None, *, workers: int = 2, hosts: frozenset[str] | None = LOOPBACK
+    model: Model,
+    limits: Limits | None = None,
+    *,
+    workers: int = 2,
+    hosts: frozenset[str] | None = LOOPBACK,
+    examples: Callable[[Predictor], Examples] | None = None,
 ) -> Iterator[str]:
     """The address of a service in a thread of this process; it must end when it is told to."""
+    predictor = Predictor(model)
     service = service_of(
-        Predictor(model),
+        predictor,
         name="small.topgraft",
         score=SCORE,
         limits=limits or Limits(),
         hosts=hosts,
         workers=workers,
+        examples=None if examples is None else examples(predictor),
     )
     server = server_of(service)
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:

@@ -94,3 +94,8 @@ def test_a_number_is_the_same_written_and_as_it_is(value):
 @given(st.integers(-(10**12), 10**12))
 def test_a_whole_number_names_one_category_however_it_comes(value):
     assert as_category(value) == as_category(float(value)) == as_category(str(value)) == str(value)
+
+
+def test_a_whole_number_that_no_float_holds_is_no_number():
+    assert as_number(10**400) is None
+    assert as_category(10**400) == str(10**400)

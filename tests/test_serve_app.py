@@ -222,6 +222,8 @@ def test_the_model_tells_what_it_is(model: Model, address: str):
     assert asked(address, "GET", "/model").json == {
         "name": "small.topgraft",
         "modality": "array",
+        "pairs": False,
+        "columns": [],
         "classes": list(CLASSES),
         "outputs": [],
         "separator": "",
@@ -237,7 +239,10 @@ def test_the_model_tells_what_it_is(model: Model, address: str):
             "seconds": 30.0,
             "batch": 32,
             "pixels": 100_000_000,
+            "sound": 600,
         },
+        "examples": 0,
+        "not_looked": "Where it looked is for pictures; this model reads arrays.",
     }
 
 
@@ -258,9 +263,9 @@ def test_the_page_loads_nothing_from_elsewhere_and_looks_like_the_report(address
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
-    parts = re.findall(r'(?:src|href)="(page\.\w+)"', page.body.decode())
+    parts = re.findall(r'(?:src|href)="(\w+\.(?:js|css))"', page.body.decode())
     sources = [page.body.decode(), *(asked(address, "GET", f"/{p}").body.decode() for p in parts)]
-    assert len(sources) == 3
+    assert len(sources) == 6
     assert not [found for source in sources for found in re.findall(r"(?:https?:)?//[\w.]+\.\w+", source)]
     package = Path(topgraft.__file__).parent
     report = (package / "report" / "base.html").read_text(encoding="utf-8")

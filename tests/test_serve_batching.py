@@ -67,6 +67,15 @@ def test_a_batch_holds_no_more_than_its_weight_and_what_is_heavier_is_run_alone(
     assert gate.batches == [[0], [1, 2], [3], [4], [5, 6]]
 
 
+def test_where_all_are_filled_up_to_the_heaviest_each_weighs_as_much():
+    gate = Gate()
+    batcher, _ = first_under_way(gate, most=8, heaviest=10, is_padded=True)
+    batcher.submit([(1, 1), (2, 2), (3, 3), (4, 5), (5, 50), (6, 5), (7, 0)])
+    gate.is_open.set()
+    batcher.close()
+    assert gate.batches == [[0], [1, 2, 3], [4], [5], [6, 7]]
+
+
 def test_a_batch_that_is_not_full_waits_a_moment_for_others():
     batches: list[list[int]] = []
 

@@ -8,15 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from chromium import VIEWS, opened, scrolls_sideways, violations
 from hub_cache import tiny_bert
+from made_rows import table
 from packaged_data import pictures_of
+from PIL import Image
 from playwright.sync_api import expect
-from served import CLASSES, asked, form, graft_model, in_thread, posted
+from served import CLASSES, asked, form, graft_model, in_thread, pairs_model, posted, rows_backbone, wav
 from served import FORM as AS_FORM
 
 from topgraft.backbones import load
+from topgraft.data import read
+from topgraft.features.store import Store
+from topgraft.serve.examples import examples_of
 from topgraft.serve.limits import Limits
 
 pytestmark = pytest.mark.slow
@@ -34,9 +40,27 @@ DROP = """
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Iterator[str]:
+def pictures(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     model = graft_model(load("timm/test_efficientnet", weights="none", seed=4), 4, 3)
-    with in_thread(model, Limits(body=300_000)) as address:
+    store = Store(tmp_path_factory.mktemp("store"))
+    with in_thread(
+        model, Limits(body=300_000), examples=lambda p: examples_of(p, read(photos), store)
+    ) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def sounds() -> Iterator[str]:
+    with in_thread(graft_model(load("sound/resemblyzer", weights="none", seed=3), 2, 1)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    data = read(table(30, seed=2).drop(columns="spent"), label="bought", columns="all", modality="row")
+    store = Store(tmp_path_factory.mktemp("store"))
+    model = graft_model(rows_backbone(), 7, 0)
+    with in_thread(model, examples=lambda p: examples_of(p, data, store)) as address:
         yield address
 
 
@@ -185,6 +209,135 @@ def test_a_file_is_chosen_by_keyboard_alone(page: Any, pictures: str):
     assert answer["title"] == pictures_of("food", 1, 1)[0].name
 
 
+def test_where_it_looked_lies_over_the_picture_and_is_said_in_words(page: Any, pictures: str, tmp_path: Path):
+    """By keyboard alone: the map's numbers, as the service gives them, are what the canvas shows."""
+    path = tmp_path / "wide.png"
+    with Image.open(pictures_of("food", 0, 1)[0]) as opened:
+        opened.convert("RGB").resize((320, 160)).save(path)
+    (row,) = asked(pictures, "POST", "/looked", form([(path.name, path.read_bytes())]), AS_FORM).json
+    page.goto(pictures)
+    page.set_input_files("#files", path)
+    shown(page)
+    button = page.get_by_role("button", name="Where it looked of wide.png")
+    page.focus("#files")
+    page.keyboard.press("Tab")
+    assert button.evaluate("b => b === document.activeElement")
+    page.keyboard.press("Enter")
+    words = f"for {row['of']} it looked {row['where']}."
+    expect(page.locator("#status")).to_have_text(f"wide.png: {words}")
+    assert button.get_attribute("aria-expanded") == "true"
+    assert page.inner_text(".words") == (
+        f"F{words[1:]} Bright is what speaks for it. The network does not see the dark edges."
+    )
+    assert page.get_by_role("img", name=f"Over the picture: {words}").is_visible()
+    darkness = page.evaluate("""() => { const c = document.querySelector('.picture canvas');
+      const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+      return [c.width, c.height, Array.from({length: c.width * c.height}, (_, i) => d[4 * i + 3])]; }""")
+    dark = np.array(darkness[2]).reshape(darkness[1], darkness[0]) / 255
+    seen, shares = row["seen"], np.array(row["map"])
+    height, width = shares.shape
+    x = seen["left"] + (np.arange(width) + 0.5) / width * (seen["right"] - seen["left"])
+    y = seen["top"] + (np.arange(height) + 0.5) / height * (seen["bottom"] - seen["top"])
+    there = dark[np.ix_((y * dark.shape[0]).astype(int), (x * dark.shape[1]).astype(int))]
+    assert np.corrcoef(there.ravel(), -shares.ravel())[0, 1] > 0.97
+    assert there.ravel()[shares.argmax()] < 0.1
+    assert dark[:, 2] == pytest.approx(0.75, abs=0.01)  # outside what the network saw
+    page.keyboard.press("Enter")
+    assert button.get_attribute("aria-expanded") == "false"
+    assert page.locator(".picture canvas").is_hidden()
+
+
+def test_the_nearest_examples_are_shown_with_label_and_small_picture(page: Any, pictures: str):
+    path = pictures_of("food", 2, 1)[0]
+    (row,) = asked(pictures, "POST", "/nearest", form([(path.name, path.read_bytes())]), AS_FORM).json
+    page.goto(pictures)
+    page.set_input_files("#files", path)
+    page.get_by_role("button", name="Nearest examples of").click()
+    expect(page.locator(".nearest li")).to_have_count(5)
+    for i, one in enumerate(row["nearest"]):
+        item = page.locator(".nearest li").nth(i)
+        assert item.locator("strong").inner_text() == one["label"]
+        assert item.locator("p").inner_text() == f"{one['name']}, similarity {one['similarity']:.2f}"
+        picture = item.get_by_alt_text(f"The example {one['name']}")
+        expect(picture).to_have_js_property("complete", value=True)
+        assert 0 < picture.evaluate("i => Math.max(i.naturalWidth, i.naturalHeight)") <= 112
+    labels = ", ".join(one["label"] for one in row["nearest"])
+    expect(page.locator("#status")).to_have_text(f"{path.name}: nearest examples: {labels}.")
+
+
+def test_without_examples_the_page_says_how_to_get_them(page: Any, texts: str):
+    page.goto(texts)
+    page.fill("#text", "bad")
+    page.click("#ask")
+    shown(page)
+    expect(page.locator("#absent")).to_contain_text("topgraft serve MODEL --examples DATA")
+    assert page.locator(".answer button").count() == 0
+
+
+def test_a_pair_of_texts_has_two_fields(page: Any, tmp_path: Path):
+    tiny_bert(tmp_path)
+    with in_thread(pairs_model(load(f"hf/{tmp_path}"))) as address:
+        page.goto(address)
+        page.get_by_label("First text").fill("a good film")
+        page.keyboard.press("Control+Enter")
+        expect(page.locator("#status")).to_have_text("Nothing to predict: the second text is empty.")
+        assert page.evaluate("document.activeElement.id") == "second-text"
+        page.keyboard.type("bad")
+        page.keyboard.press("Control+Enter")
+        (answer,) = shown(page)
+        (row,) = posted(address, {"texts": [["a good film", "bad"]]}).json
+        check(answer, row, "a good film | bad")
+        assert violations(page) == []
+
+
+def test_a_sound_is_chosen_and_can_be_heard(page: Any, sounds: str, tmp_path: Path):
+    path = tmp_path / "bell.wav"
+    path.write_bytes(wav("bell", 1, seconds=0.5))
+    page.goto(sounds)
+    page.get_by_label("Choose sounds, or drop them here").set_input_files(path)
+    (answer,) = shown(page)
+    (row,) = asked(sounds, "POST", "/predict", form([(path.name, path.read_bytes())]), AS_FORM).json
+    check(answer, row, path.name)
+    sound = page.get_by_label("The sound bell.wav")
+    expect(sound).to_have_js_property("duration", 0.5)
+    assert "sounds of 3 classes" in page.inner_text("#about")
+    (tmp_path / "no.wav").write_bytes(b"no sound")
+    page.set_input_files("#files", tmp_path / "no.wav")
+    expect(page.locator(".answer .sick")).to_contain_text("No prediction: not a sound")
+
+
+def test_a_row_is_filled_in_by_keyboard_alone(page: Any, rows: str):
+    page.goto(rows)
+    page.wait_for_selector("#cells:visible")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.labels[0].textContent") == "age"
+    page.keyboard.type("31.5")
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.labels[0].textContent") == "town"
+    page.keyboard.type("Rom")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    (answer,) = shown(page)
+    sent = {"age": 31.5, "income": None, "kids": None, "town": "Rom"}
+    (row,) = posted(rows, {"rows": [sent]}).json
+    check(answer, row, "age 31.5, town Rom")
+    assert page.locator("#notes").is_hidden()
+    (near,) = posted(rows, {"rows": [sent]}, "/nearest").json
+    page.get_by_role("button", name="Nearest examples of age 31.5, town Rom").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".nearest li")).to_have_count(5)
+    cells = near["nearest"][0]["row"]
+    assert f"town {cells['town']}" in page.locator(".nearest li").first.inner_text()
+    page.fill("#cell-0", "old")
+    page.press("#cell-0", "Enter")
+    expect(page.locator(".answer .sick")).to_contain_text("column \"age\" holds numbers, and 'old' is none")
+    page.fill("#cell-0", "")
+    page.select_option("#cell-3", "")
+    page.press("#cell-0", "Enter")
+    expect(page.locator("#status")).to_contain_text("every field is empty")
+
+
 def test_a_service_that_is_gone_is_said(browser: Any, tmp_path: Path):
     tiny_bert(tmp_path)
     page = browser.new_page()
@@ -197,8 +350,18 @@ def test_a_service_that_is_gone_is_said(browser: Any, tmp_path: Path):
     page.close()
 
 
-@pytest.mark.parametrize(("width", "scheme"), VIEWS)
-@pytest.mark.parametrize("kind", ["pictures", "texts"])
+@pytest.mark.parametrize(
+    ("kind", "width", "scheme"),
+    [
+        *(("pictures", *view) for view in VIEWS),
+        *(("texts", *view) for view in VIEWS),
+        *((kind, *VIEWS[at]) for kind, at in (("rows", 0), ("rows", 3), ("sounds", 1))),
+        *(
+            pytest.param(kind, *VIEWS[at], marks=pytest.mark.exhaustive)
+            for kind, at in (("rows", 1), ("rows", 2), ("sounds", 0), ("sounds", 2), ("sounds", 3))
+        ),
+    ],
+)
 def test_nothing_scrolls_sideways_or_keeps_anybody_out(
     request: pytest.FixtureRequest, browser: Any, width: int, scheme: str, kind: str, tmp_path: Path
 ):
@@ -211,6 +374,17 @@ def test_nothing_scrolls_sideways_or_keeps_anybody_out(
     if kind == "pictures":
         (tmp_path / f"{'long' * 30}.webp").write_bytes(b"x")
         page.set_input_files("#files", [*pictures_of("food", 0, 1), tmp_path / f"{'long' * 30}.webp"])
+        for i, name in enumerate(("Where it looked", "Nearest examples")):
+            page.get_by_role("button", name=name).click()
+            page.wait_for_selector((".picture canvas", ".nearest img")[i])
+    elif kind == "sounds":
+        (tmp_path / "bell.wav").write_bytes(wav("bell", 1, seconds=0.5))
+        page.set_input_files("#files", tmp_path / "bell.wav")
+    elif kind == "rows":
+        page.fill("#cell-0", "31")
+        page.press("#cell-0", "Enter")
+        page.get_by_role("button", name="Nearest examples").click()
+        page.wait_for_selector(".nearest li")
     else:
         page.fill("#text", "good" * 100)
         page.click("#ask")
@@ -219,6 +393,6 @@ def test_nothing_scrolls_sideways_or_keeps_anybody_out(
     assert violations(page) == []
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert dark == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 28)"}[scheme]
-    assert re.fullmatch(r".+: .+, \d+\.\d %|2 predictions.+", page.inner_text("#status"))
+    assert re.fullmatch(r".+: .+, \d+\.\d %|.+: nearest examples: .+\.", page.inner_text("#status"))
     assert page.complaints == []
     context.close()

@@ -19,27 +19,41 @@ import schemathesis
 from hub_cache import tiny_bert
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
+from made_rows import table
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection
-from served import graft_model, in_thread
+from served import graft_model, in_thread, rows_backbone
 from small_networks import backbone_of, example_maps, maps
 
 from topgraft.backbones import load
+from topgraft.data import read
+from topgraft.features.store import Store
+from topgraft.serve.examples import examples_of
 from topgraft.serve.limits import Limits
 
 EXAMPLES = int(os.environ.get("TOPGRAFT_FUZZ_EXAMPLES", "15"))
 LIMITS = Limits(body=100_000, inputs=20)
 
 
-@pytest.fixture(scope="module", params=["arrays", "texts"])
+@pytest.fixture(scope="module", params=["arrays", "texts", "rows", "sounds", "pictures"])
 def described(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    examples = None
     if request.param == "arrays":
         model = graft_model(backbone_of(maps(), example_maps()), 4, 2)
+    elif request.param == "rows":
+        model = graft_model(rows_backbone(), 7, 0)
+        data = read(table(20, seed=2).drop(columns="spent"), label="bought", columns="all", modality="row")
+        store = Store(tmp_path_factory.mktemp("store"))
+        examples = lambda predictor: examples_of(predictor, data, store)  # noqa: E731
+    elif request.param == "pictures":
+        model = graft_model(load("timm/test_efficientnet", weights="none"), 4, 3)
+    elif request.param == "sounds":
+        model = graft_model(load("sound/resemblyzer", weights="none"), 1, 1)
     else:
         folder: Path = tmp_path_factory.mktemp("bert")
         tiny_bert(folder)
         model = graft_model(load(f"hf/{folder}"), 2, 1)
-    with in_thread(model, LIMITS) as address:
+    with in_thread(model, LIMITS, examples=examples) as address:
         yield schemathesis.openapi.from_url(f"{address}/openapi.json")
 
 

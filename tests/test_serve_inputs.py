@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from packaged_data import pictures_of
 from PIL import Image
 
-from topgraft.serve.inputs import Refused, array_row, picture_row, pixels, rows_of_json, weights
+from topgraft.serve.inputs import Refused, array_row, column_names, file_row, pixels, rows_of_json, weights
 
 
 def test_texts_and_their_errors_are_those_of_predict(tmp_path: Path):
@@ -91,18 +92,43 @@ def test_arrays_have_the_numbers_and_the_shape_that_were_sent():
 
 
 def test_a_picture_keeps_the_name_that_it_was_sent_with():
-    assert picture_row("../a.png", b"x", 3).name == "../a.png"
-    assert [picture_row(name, b"x", 3).name for name in (None, "")] == ["3", "3"]
-    assert picture_row("\udcff.png", b"x", 0).name == "\\udcff.png"
+    assert file_row("../a.png", b"x", 3).name == "../a.png"
+    assert [file_row(name, b"x", 3).name for name in (None, "")] == ["3", "3"]
+    assert file_row("\udcff.png", b"x", 0).name == "\\udcff.png"
 
 
 def test_the_weight_of_a_picture_is_its_pixels_even_where_a_few_bytes_claim_many():
     picture = pictures_of("food", 0, 1)[0]
     with Image.open(picture) as opened:
         width, height = opened.size
-    sent = [picture_row("a", picture.read_bytes(), 0), picture_row("b", b"nothing", 1)]
-    assert [weight for _, weight in weights(sent)] == [width * height, 0]
+    sent = [file_row("a", picture.read_bytes(), 0), file_row("b", b"nothing", 1)]
+    assert [weight for _, weight in weights(sent, "picture")] == [width * height, 0]
     assert pixels(bomb(9000, 9000)) == 81_000_000
+
+
+def test_the_weight_of_a_sound_is_its_seconds():
+    written = io.BytesIO()
+    soundfile.write(written, np.zeros((17_000, 2), dtype=np.float32), 8_000, format="FLAC")
+    sent = [file_row("a", written.getvalue(), 0), file_row("b", b"nothing", 1), file_row("c", b"", 2)]
+    assert [weight for _, weight in weights(sent, "sound")] == [3, 0, 0]
+
+
+def test_rows_are_objects_and_what_is_none_is_the_error_of_its_row():
+    sent = [{"age": 31, "town": None}, {}, [31], None, "age", 3]
+    rows = rows_of_json(json.dumps({"rows": sent}).encode(), "row", most=6)
+    assert [row.value for row in rows] == [sent[0], {}, None, None, None, None]
+    assert [row.error is None for row in rows] == [True, True, False, False, False, False]
+    assert str(rows[2].error).startswith("a list, not an object with cells")
+
+
+def test_of_columns_that_are_not_known_only_some_are_named_and_shortened():
+    many = {f"{i}-{'x' * 200}": 1 for i in range(5_000)} | {"age": 1}
+    names = column_names(
+        rows_of_json(json.dumps({"rows": [many]}).encode(), "row", most=1), {"age": "number"}
+    )
+    assert len(names) == 101
+    assert names[-1] == "age"
+    assert max(map(len, names)) == 80
 
 
 def bomb(width: int, height: int) -> bytes:

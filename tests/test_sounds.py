@@ -16,6 +16,7 @@ import torch
 from command_line import called, done
 from made_sounds import INSTRUMENTS, tone, write_sounds
 from packaged_data import write_table
+from served import assert_same, serving
 from test_backbones_sound_extractor import write as write_network
 
 from topgraft.data import Sound, open_sound, read
@@ -186,14 +187,20 @@ def test_probe_and_layers_and_backbones_know_sounds(place: Path, tmp_path: Path)
     assert all(name.startswith("hf/") for name, _ in others)
 
 
-@pytest.mark.parametrize(
-    "command", [("serve",), ("export", "--to", "onnx"), ("export", "--to", "state-dict")]
-)
-def test_what_is_not_there_for_sounds_yet_is_said(fitted, tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_served_they_get_the_rows_of_predict(fitted, place: Path) -> None:
     folder, _ = fitted
-    name, *options = command
-    out = ["-o", tmp_path / "out"] if name == "export" else ["--port", "0"]
-    outcome = called(name, folder, *options, *out)
+    paths = sorted((place / "new").rglob("*.*"))
+    expected = done("predict", folder, *paths, "--json").json
+    with serving(folder) as served:
+        reply = served.predict_files([(str(path), path.read_bytes()) for path in paths])
+    assert_same(reply.json, expected, apart=1e-5)
+    assert all(row["error"] is None for row in reply.json)
+
+
+@pytest.mark.parametrize("form", ["onnx", "state-dict"])
+def test_what_is_not_there_for_sounds_yet_is_said(fitted, tmp_path: Path, form: str) -> None:
+    folder, _ = fitted
+    outcome = called("export", folder, "--to", form, "-o", tmp_path / "out")
     assert outcome.status == 2
     assert "takes sounds" in outcome.err
     assert not list(tmp_path.iterdir())

@@ -13,20 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.calibration import calibration_error, prediction_set
 from topgraft.configuration import in_force
 from topgraft.console import Console
-from topgraft.data import read
-from topgraft.data.columns import Rows
 from topgraft.data.notes import number
-from topgraft.data.places import has_columns
 from topgraft.data.types import Data
 from topgraft.data.unlabelled import Row, rows
 from topgraft.errors import TopgraftError
 from topgraft.label_scores import HALF, frequency_score, label_set, label_table, score_labels
+from topgraft.labelled import data_for
 from topgraft.number_scores import r2, score_numbers
-from topgraft.predict import Prediction, Predictor, number_columns, predicted_classes, rows_of
+from topgraft.predict import (
+    Prediction,
+    Predictor,
+    column_notes,
+    number_columns,
+    predicted_classes,
+    rows_of,
+)
 from topgraft.rank_scores import median_score, score_ranks
 from topgraft.run import RunFolder
 from topgraft.saved import Model, open_model
@@ -97,13 +101,9 @@ def _counted(predictions: Iterable[Prediction], advance: Callable[[int], None]) 
 
 def _row_notes(model: Model, given: Sequence[Row]) -> list[str]:
     """How tables of rows fit the columns that the model knows; nothing for other models."""
-    known = model.preprocess
     records = [row.value for row in given if isinstance(row.value, Mapping)]
-    if not isinstance(known, RowPreprocess) or not records:
-        return []
-    aside = {part for name in model.columns.values() for part in (name, *name.split(","))}
-    names = [name for name in dict.fromkeys(n for record in records for n in record) if name not in aside]
-    return known.found_by_name(names, "the table")
+    names = list(dict.fromkeys(name for record in records for name in record))
+    return column_notes(model, names, "the table") if records else []
 
 
 def _modality(model: Model) -> Any:
@@ -187,29 +187,12 @@ def run_evaluate(
         from topgraft.scorers import must_be_scorers
 
         must_be_scorers(scorers, model.task, classes=len(model.classes))
-    asked = {n: c for n, c in columns.items() if c is not None}
-    if has_columns(source):
-        asked = {n: c for n, c in model.columns.items() if n in ("text", "path", "label")} | asked
-    known = model.preprocess
-    data = read(
-        source,
-        columns=known.kinds if isinstance(known, RowPreprocess) else None,
-        text=asked.get("text"),
-        label=asked.get("label"),
-        path=asked.get("path"),
-        group=asked.get("group"),
-        classes=model.classes or None,
-        task=model.task,
-        separator=model.separator or None,
-        modality=_modality(model),
-        max_unreadable=max_unreadable,
-    )
+    data, notes = data_for(model, source, columns, max_unreadable=max_unreadable)
     if data.targets is None:
         raise TopgraftError(f"{source} has no labels to compare with. Name their column (--label).")
     data_lines(console, data)
-    if isinstance(known, RowPreprocess) and isinstance(data.inputs, Rows):
-        for note in known.matched(data.inputs, data.origin):
-            console.line("Columns", note)
+    for note in notes:
+        console.line("Columns", note)
     with console.progress("Predicting", len(data)) as advance:
         predictions = []
         for p in Predictor(model, tta=tta).predict(rows_of(data)):

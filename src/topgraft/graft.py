@@ -14,6 +14,7 @@ from topgraft.choices import first_of, refuse_auto, resolve_freeze
 from topgraft.errors import TopgraftError
 from topgraft.head import Head, OwnHead
 from topgraft.memory import MemoryFormat
+from topgraft.pooling import pool
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -122,6 +123,13 @@ class Graft(nn.Module):
             given = self.body_format.run(self.body, given)
         logits: Tensor = self.head(given)
         return logits
+
+    def features(self, given: State | Inputs) -> Tensor:
+        """What the head reads of states as :meth:`from_state` takes them, ``(batch, width)`` float32."""
+        if self.body is not None:
+            given = self.body_format.run(self.body, given)
+        assert isinstance(given, State)
+        return pool(given, self.head.layout)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter, int]]:
         """Each parameter that trains: its name in the network (``head.…`` in the head), itself, its block."""

@@ -181,6 +181,13 @@ def serve(
         float, typer.Option(help="For reading a request, and again for its answer.")
     ] = 30.0,
     batch: Annotated[int, typer.Option(help="Inputs that are run at the same time.")] = 32,
+    examples: Annotated[
+        str | None,
+        typer.Option(help="Data, as fit read them: the page shows which of them are nearest to an input."),
+    ] = None,
+    text: options.TextOption = None,
+    label: options.LabelOption = None,
+    path: options.PathOption = None,
     *,
     trust_code: options.Trust = False,
     json: options.Json = False,
@@ -202,5 +209,14 @@ def serve(
         seconds=max_seconds,
         batch=batch,
     )
-    shown = Console.for_command(json=json, quiet=quiet)
-    run_serve(model, host=host, port=port, limits=limits, trust_code=trust_code, as_json=json, console=shown)
+    run_serve(
+        model,
+        host=host,
+        port=port,
+        limits=limits,
+        trust_code=trust_code,
+        as_json=json,
+        console=Console.for_command(json=json, quiet=quiet),
+        examples=examples,
+        columns={"text": text, "label": label, "path": path},
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from topgraft.backbones.preprocess import TextPreprocess
 from topgraft.backbones.row_preprocess import RowPreprocess
+from topgraft.chain import Inputs, State
 from topgraft.data.lazily import is_file
 from topgraft.data.pairs import are_two, is_pair, pair_of
 from topgraft.data.types import Data, Modality
@@ -137,22 +138,26 @@ class Predictor:
 
         It is run in halves, which is said, where memory is too little.
         """
+        return self._in_halves(inputs, self.model.graft.from_state)
+
+    def features(self, inputs: dict[str, Tensor]) -> Tensor:
+        """What the head reads of a preprocessed batch, ``(batch, width)`` float32 on the CPU."""
+        return self._in_halves(inputs, self.model.graft.features)
+
+    def _in_halves(self, inputs: dict[str, Tensor], rest: Callable[[State | Inputs], Tensor]) -> Tensor:
+        """The frozen part, then what comes after it."""
         count = len(next(iter(inputs.values())))
         if count == 0:
-            return self._logits(inputs)
-        return self._halving.run(
-            range(count),
-            lambda rows: self._logits(part_of(inputs, rows)),
-            torch.cat,
-        )
+            return self._run(inputs, rest)
+        return self._halving.run(range(count), lambda rows: self._run(part_of(inputs, rows), rest), torch.cat)
 
-    def _logits(self, inputs: dict[str, Tensor]) -> Tensor:
-        graft = self.model.graft.eval()
+    def _run(self, inputs: dict[str, Tensor], rest: Callable[[State | Inputs], Tensor]) -> Tensor:
+        self.model.graft.eval()
         with torch.inference_mode():
             if self.engine is None:
-                return graft.from_state({n: t.to(self.device) for n, t in inputs.items()}).float().cpu()
+                return rest({n: t.to(self.device) for n, t in inputs.items()}).float().cpu()
             state = self.engine.run(inputs)
-            return graft.from_state(state.to(dtype=torch.float32)).float().cpu()
+            return rest(state.to(dtype=torch.float32)).float().cpu()
 
     def predict(self, rows: Iterable[Row], *, batch_size: int = BATCH) -> Iterator[Prediction]:
         """Predictions in the order of the rows; a row that can't be read gives one with an error.
@@ -165,7 +170,7 @@ class Predictor:
 
     def batch(self, chunk: list[Row]) -> list[Prediction]:
         """Predictions of a few rows, run as one batch by the calling thread; several threads may call it."""
-        return list(self._said(chunk, *self._read(chunk)))
+        return list(self._said(chunk, *self.read(chunk)))
 
     def _answers(self, decoded: list[Any]) -> Tensor:
         """Probabilities or numbers ``(batch, outputs)`` float64, the mean over views or windows."""
@@ -201,8 +206,8 @@ class Predictor:
             best = median_of(p) if is_ordered else max(range(len(p)), key=p.__getitem__)
             yield Prediction(row.name, self.model.classes[best], p[best], tuple(p))
 
-    def _read(self, chunk: list[Row]) -> tuple[list[str | None], list[Any]]:
-        """Why each row can't be read, if so, and what the others hold."""
+    def read(self, chunk: Sequence[Row]) -> tuple[list[str | None], list[Any]]:
+        """Why each row can't be read, if so, and what the others hold, ready for preprocessing."""
         errors: list[str | None] = []
         decoded = []
         for row in chunk:
@@ -245,6 +250,21 @@ class Predictor:
         if self.model.takes_pairs:
             raise TopgraftError("one text; this model was fitted on pairs of texts")
         raise TopgraftError("a pair of texts; this model was fitted on single ones")
+
+
+def column_notes(model: Model, names: Sequence[str], origin: str) -> list[str]:
+    """How the columns of some rows fit those that a model of rows knows; nothing for other models.
+
+    Raises
+    ------
+    TopgraftError
+        If none of them is known.
+    """
+    known = model.preprocess
+    if not isinstance(known, RowPreprocess):
+        return []
+    aside = {part for name in model.columns.values() for part in (name, *name.split(","))}
+    return known.found_by_name([name for name in names if name not in aside], origin)
 
 
 def _chances(logits: Tensor, *, several: bool) -> Tensor:

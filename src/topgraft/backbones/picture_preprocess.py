@@ -136,6 +136,29 @@ class PicturePreprocess(Described):
             picture = picture.resize((new[1], new[0]), sample)
         return _centre(picture, self.size, fill=self._fill())
 
+    def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """What the network sees of a picture: left, top, right and bottom, as shares of its width and height.
+
+        Outside 0 to 1 where the picture is given a border.
+
+        Parameters
+        ----------
+        height, width
+            Of the picture, pixels.
+
+        Examples
+        --------
+        >>> preprocess = PicturePreprocess(size=(32, 32), resize=(32, 32))
+        >>> preprocess.seen(100, 200)
+        (0.25, 0.0, 0.75, 1.0)
+        >>> preprocess.resized("border").seen(100, 200)
+        (0.0, -0.5, 1.0, 1.5)
+        """
+        high, wide = self._resized(height, width)
+        top, bottom = _middle(high, self.size[0])
+        left, right = _middle(wide, self.size[1])
+        return left / wide, top / high, right / wide, bottom / high
+
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = self.resize
         if self.mode == "squash":
@@ -225,6 +248,13 @@ def _as_picture(picture: Any) -> Image:
     if not isinstance(picture, Pillow.Image):
         raise TopgraftError(f"Expected a decoded picture, got {type(picture).__name__}: {picture!r:.80}.")
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _middle(side: int, size: int) -> tuple[int, int]:
+    """Where :func:`_centre` begins and ends along one side, pixels; outside it where it is filled up."""
+    missing = max(0, size - side)
+    start = round((side + missing - size) / 2) - missing // 2
+    return start, start + size
 
 
 def _centre(picture: Image, size: tuple[int, int], fill: tuple[int, ...]) -> Image:

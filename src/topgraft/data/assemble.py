@@ -106,7 +106,7 @@ def assemble(
     conflicts = [s for s in alike if targets is not None and differ(targets, s)]
     given = None if found.groups is None else [found.groups[i] for i in kept]
     groups = dup.united(len(kept), [*exact, *near, *_given_groups(given, notes)])
-    said = None if targets is None else [_said(target, named, found.separator) for target in targets]
+    said = None if targets is None else [said_of_target(target, named, found.separator) for target in targets]
     notes.extend(duplicate_notes(names, sets, exact, conflicts=conflicts, labels=said))
     return Data(
         modality=found.modality,
@@ -131,8 +131,8 @@ def assemble(
     )
 
 
-def _said(target: Any, names: tuple[str, ...], separator: str) -> str:
-    """The target of one example in words."""
+def said_of_target(target: Any, names: tuple[str, ...], separator: str) -> str:
+    """The target of one example in words: its class, its labels, or its numbers."""
     if separator:
         return said_of_labels(target, names, separator) or "no label"
     return names[target] if names else said_of_numbers(target)

@@ -153,7 +153,10 @@ def as_number(cell: Any) -> float | None:
         return value if math.isfinite(value) and "_" not in cell else None
     if isinstance(cell, (bool, np.bool_)) or not isinstance(cell, Real):
         return None
-    value = float(cell)
+    try:
+        value = float(cell)
+    except OverflowError:  # a whole number that is too large
+        return None
     return None if math.isinf(value) else value
 
 

@@ -182,6 +182,25 @@ def sound_of(value: Any, *, max_seconds: float = MAX_SECONDS) -> Sound:
     return checked(sound, "")
 
 
+def told_seconds(content: bytes) -> float:
+    """Seconds of a sound by its header, at most :data:`MAX_SECONDS`; 0 where there is none to be read.
+
+    Examples
+    --------
+    >>> import soundfile
+    >>> file = io.BytesIO()
+    >>> soundfile.write(file, np.zeros(800), 16_000, format="FLAC")
+    >>> told_seconds(file.getvalue()), told_seconds(b"no sound")
+    (0.05, 0.0)
+    """
+    library = reader()
+    try:
+        with library.SoundFile(_Content(content)) as file:
+            return min(MAX_SECONDS, float(file.frames / file.samplerate))
+    except (library.LibsndfileError, ArithmeticError, MemoryError):
+        return 0.0
+
+
 def checked(sound: Sound, name: str) -> Sound:
     """The sound itself.
 

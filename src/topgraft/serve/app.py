@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
@@ -18,20 +18,31 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 import topgraft
 from topgraft.data.unlabelled import Row
-from topgraft.errors import RunningError, TopgraftError
+from topgraft.looking import Looked
 from topgraft.predict import Prediction
 from topgraft.saved import Model
-from topgraft.serve.batching import Batcher, Closed, Full
-from topgraft.serve.described import Health, ServedModel, described, predict_schema
-from topgraft.serve.guard import SOON, Guard
-from topgraft.serve.inputs import FIELD, KEYS, Refused, picture_row, refuse_count, rows_of_json, weights
+from topgraft.serve.asking import Given, answers, given
+from topgraft.serve.batching import Batcher
+from topgraft.serve.described import (
+    NOTES,
+    Health,
+    ServedModel,
+    described,
+    looked_schema,
+    nearest_schema,
+    predict_schema,
+)
+from topgraft.serve.examples import ADVICE, Examples, Near
+from topgraft.serve.guard import Guard
+from topgraft.serve.inputs import Refused
 from topgraft.serve.limits import Limits
+from topgraft.serve.looks import told
 from topgraft.serve.metrics import Counting, Metrics
 
-Result = TypeVar("Result")
-SMALL = 65_536
-"""Bytes of a body that is read at once, without a thread for it."""
-PARTS = {"page.css": "text/css", "page.js": "text/javascript"}
+PARTS = {
+    "page.css": "text/css",
+    **dict.fromkeys(("answers.js", "inputs.js", "more.js", "page.js"), "text/javascript"),
+}
 """Of the page, beside ``page.html``."""
 
 
@@ -53,6 +64,12 @@ class Service:
         What is refused, and what is counted.
     hosts
         Names by which it may be asked, or nothing for any.
+    examples, nearest
+        What inputs are compared with, and where they wait for it; nothing where there are no examples.
+    looked
+        Where pictures wait to be told where the model looked; nothing where it can't be told.
+    not_looked
+        Why not.
     """
 
     model: Model
@@ -62,15 +79,30 @@ class Service:
     limits: Limits
     metrics: Metrics
     hosts: frozenset[str] | None = None
+    examples: Examples | None = None
+    nearest: Batcher[Row, list[Near] | str] | None = None
+    looked: Batcher[Row, Looked | str] | None = None
+    not_looked: str = ""
+
+    @property
+    def batchers(self) -> list[Batcher[Row, Any]]:
+        """All that inputs may wait in."""
+        return [one for one in (self.batcher, self.nearest, self.looked) if one is not None]
+
+    @property
+    def waiting(self) -> int:
+        """Inputs that wait."""
+        return sum(map(len, self.batchers))
 
 
 def app_of(service: Service) -> FastAPI:
-    """The application; it closes the service's batcher when it ends."""
+    """The application; it closes the service's batchers when it ends."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await run_in_threadpool(service.batcher.close)
+        for batcher in service.batchers:
+            await run_in_threadpool(batcher.close)
 
     app = FastAPI(
         title=f"Topgraft: {service.name}",
@@ -82,26 +114,82 @@ def app_of(service: Service) -> FastAPI:
     )
     app.add_middleware(Guard, limits=service.limits, hosts=service.hosts)
     app.add_middleware(Counting, metrics=service.metrics)
-    service.metrics.watch(lambda: len(service.batcher))
+    service.metrics.watch(lambda: service.waiting)
     _add_page(app)
     _add_told(app, service)
     one_at_a_time = asyncio.Lock()
+    _add_nearest(app, service, one_at_a_time)
+    _add_looked(app, service, one_at_a_time)
 
     @app.post("/predict", openapi_extra=predict_schema(service.model, service.limits))
     async def predict(request: Request) -> Response:
         """Label and probabilities, or numbers, of each input in order: the rows of `predict --json`."""
-        limits = service.limits
-        rows = await _within(
-            limits.seconds,
-            _rows(request, service.model.modality, limits, one_at_a_time),
-            Refused(408, f"The request was not read within {limits.seconds:g} s."),
-        )
-        found = await _predictions(service, rows)
-        failed = sum(p.error is not None for p in found)
-        service.metrics.answered(ok=len(found) - failed, failed=failed)
-        return JSONResponse([p.row(service.model.classes, service.model.outputs) for p in found])
+        sent = await given(request, service.model, service.limits, one_at_a_time)
+        answered = await answers(service.batcher, sent.rows, service.model, service.limits)
+        found = [_prediction(row, one) for row, one in zip(sent.rows, answered, strict=True)]
+        return _rows([p.row(service.model.classes, service.model.outputs) for p in found], sent, service)
 
     return app
+
+
+def _add_nearest(app: FastAPI, service: Service, one_at_a_time: asyncio.Lock) -> None:
+    """The examples that are nearest to an input, where there are some."""
+    examples, batcher = service.examples, service.nearest
+    schema = nearest_schema(service.model, service.limits)
+
+    @app.post("/nearest", openapi_extra=schema, include_in_schema=batcher is not None)
+    async def nearest(request: Request) -> Response:
+        """The nearest examples of the training data of each input, in order, nearest first."""
+        if examples is None or batcher is None:
+            raise Refused(404, ADVICE)
+        sent = await given(request, service.model, service.limits, one_at_a_time)
+        found = await answers(batcher, sent.rows, service.model, service.limits)
+        rows = [_near_row(row, near, examples) for row, near in zip(sent.rows, found, strict=True)]
+        return _rows(rows, sent, service)
+
+    @app.get("/examples/{index}", include_in_schema=False)
+    async def example(index: str) -> Response:
+        """A small picture, by its number: no file is looked up."""
+        pictures = examples.pictures if examples is not None else ()
+        at = int(index) if index.isascii() and index.isdecimal() and len(index) < 10 else len(pictures)
+        if at >= len(pictures):
+            raise Refused(404, f"There is no picture {index:.20}; {len(pictures):,} are held.")
+        return Response(pictures[at], media_type="image/webp")
+
+
+def _add_looked(app: FastAPI, service: Service, one_at_a_time: asyncio.Lock) -> None:
+    """Where in a picture the model looked, where that can be told."""
+    batcher = service.looked
+    schema = looked_schema(service.model, service.limits)
+
+    @app.post("/looked", openapi_extra=schema, include_in_schema=batcher is not None)
+    async def looked(request: Request) -> Response:
+        """What speaks for the predicted class, as a map over what the network saw of each picture."""
+        if batcher is None:
+            raise Refused(404, service.not_looked)
+        sent = await given(request, service.model, service.limits, one_at_a_time)
+        found = await answers(batcher, sent.rows, service.model, service.limits)
+        rows = [_looked_row(row, one) for row, one in zip(sent.rows, found, strict=True)]
+        return _rows(rows, sent, service)
+
+
+def _near_row(row: Row, near: list[Near] | str, examples: Examples) -> dict[str, Any]:
+    if isinstance(near, str):
+        return {"input": row.name, "nearest": [], "error": near}
+    return {"input": row.name, "nearest": [examples.shown(one) for one in near], "error": None}
+
+
+def _looked_row(row: Row, looked: Looked | str) -> dict[str, Any]:
+    if isinstance(looked, str):
+        return {"input": row.name, "of": None, "map": [], "seen": None, "where": None, "error": looked}
+    return {"input": row.name, **told(looked), "error": None}
+
+
+def _rows(rows: Sequence[Mapping[str, Any]], sent: Given, service: Service) -> Response:
+    """The reply; what is to be told of columns stands in a header, since rows are those of ``predict``."""
+    failed = sum(row["error"] is not None for row in rows)
+    service.metrics.answered(ok=len(rows) - failed, failed=failed)
+    return JSONResponse(rows, headers={NOTES: json.dumps(sent.notes)} if sent.notes else None)
 
 
 def _add_page(app: FastAPI) -> None:
@@ -126,7 +214,7 @@ def _add_told(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     async def health() -> Health:
         """Whether it answers, and how many inputs wait."""
-        return Health(status="ok", waiting=len(service.batcher))
+        return Health(status="ok", waiting=service.waiting)
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -136,80 +224,28 @@ def _add_told(app: FastAPI, service: Service) -> None:
     @app.get("/model")
     async def model() -> ServedModel:
         """What the model tells apart, and how it was made."""
-        return described(service.model, service.name, service.score, service.limits)
+        return told_of(service)
 
 
-async def _rows(request: Request, modality: str, limits: Limits, one_at_a_time: asyncio.Lock) -> list[Row]:
-    """What is to be predicted, from the body."""
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    expected = "multipart/form-data" if modality == "picture" else "application/json"
-    if given != expected:
-        how = f'files in the field "{FIELD}"' if modality == "picture" else f'{{"{KEYS[modality]}": [...]}}'
-        raise Refused(415, f"This model takes {expected} with {how}, not {given or 'a body without a type'}.")
-    if modality == "picture":
-        return await _pictures(request, limits)
-    body = await request.body()
-    if len(body) <= SMALL:
-        return rows_of_json(body, modality, most=limits.inputs)
-    async with one_at_a_time:  # lists of JSON take many times the memory of their text
-        return await run_in_threadpool(rows_of_json, body, modality, most=limits.inputs)
+def _prediction(row: Row, found: Prediction | str) -> Prediction:
+    """A prediction, or the error of an input on which the model can't be run."""
+    if isinstance(found, str):
+        return Prediction(row.name, None, None, (), found)
+    if not all(math.isfinite(number) for number in (*found.probabilities, *found.values)):
+        return Prediction(row.name, None, None, (), "the network gives something that is not a number")
+    return found
 
 
-async def _pictures(request: Request, limits: Limits) -> list[Row]:
-    async with request.form(max_files=limits.inputs, max_fields=1) as form:
-        parts = form.multi_items()
-        for field, part in parts:
-            if field != FIELD or isinstance(part, str):
-                what = "a field without a file" if isinstance(part, str) else "a file in the field"
-                raise Refused(422, f'Expected files in the field "{FIELD}", got {what} "{field:.80}".')
-        refuse_count(len(parts), limits.inputs)
-        return [
-            picture_row(part.filename, await part.read(), i)
-            for i, (_, part) in enumerate(parts)
-            if not isinstance(part, str)
-        ]
-
-
-async def _predictions(service: Service, rows: Sequence[Row]) -> list[Prediction]:
-    """What the model says of each row, as soon as its turn has come."""
-    limits = service.limits
-    busy = Refused(503, "Too many inputs wait already. Try again.", retry_after=SOON)
-    known = await run_in_threadpool(weights, rows) if service.model.modality == "picture" else weights(rows)
-    try:
-        answers = service.batcher.submit(known)
-    except Full:
-        raise busy from None
-    except Closed:
-        raise Refused(503, "The service is ending.", retry_after=SOON) from None
-    late = Refused(504, f"There was no answer within {limits.seconds:g} s.", retry_after=SOON)
-    found = await _within(limits.seconds, _all(answers), late)
-    return [_prediction(row, one, service.model.modality) for row, one in zip(rows, found, strict=True)]
-
-
-async def _all(answers: Sequence[Future[Prediction]]) -> list[Prediction | BaseException]:
-    return await asyncio.gather(*map(asyncio.wrap_future, answers), return_exceptions=True)
-
-
-def _prediction(row: Row, found: Prediction | BaseException, modality: str) -> Prediction:
-    """A prediction, or the error of an input on which the model can't be run; else the failure is raised."""
-    if isinstance(found, Prediction):
-        if not all(math.isfinite(number) for number in (*found.probabilities, *found.values)):
-            return Prediction(row.name, None, None, (), "the network gives something that is not a number")
-        return found
-    # Which shapes of arrays a network takes only the network knows, and it says so in many ways.
-    of_input = (TopgraftError, ValueError, RuntimeError) if modality == "array" else TopgraftError
-    if isinstance(found, of_input) and not isinstance(found, RunningError):
-        said = " ".join(str(found).split())
-        return Prediction(row.name, None, None, (), f"can't be run: {said:.200}")
-    raise found
-
-
-async def _within(seconds: float, work: Awaitable[Result], otherwise: Refused) -> Result:
-    """The result of ``work``, if it comes in time."""
-    try:
-        return await asyncio.wait_for(work, seconds)
-    except asyncio.TimeoutError:
-        raise otherwise from None
+def told_of(service: Service) -> ServedModel:
+    """What a service tells of its model."""
+    return described(
+        service.model,
+        service.name,
+        service.score,
+        service.limits,
+        examples=len(service.examples) if service.examples is not None else 0,
+        not_looked=service.not_looked,
+    )
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -222,7 +258,7 @@ async def _said(request: Request, error: Exception) -> Response:
     """What the framework refused, in the form of our own refusals."""
     status, detail = getattr(error, "status_code", 400), getattr(error, "detail", str(error))
     if status in (404, 405):
-        known = "GET /, /model, /health, /metrics, /openapi.json; POST /predict"
+        known = "GET /, /model, /health, /metrics, /openapi.json; POST /predict, /nearest, /looked"
         detail = f"{request.method} {request.url.path:.80} is not there. Expected one of: {known}."
     if str(detail).startswith("Too many files"):
         status = 413

@@ -59,6 +59,8 @@ class Batcher(Generic[Item, Result]):
         Items in a batch.
     heaviest
         Weight of a batch; a heavier item is run alone.
+    is_padded
+        Whether each item is filled up to the heaviest of its batch, so that all weigh as much as that one.
     waiting
         Items that may wait.
     pause
@@ -82,11 +84,12 @@ class Batcher(Generic[Item, Result]):
         workers: int,
         most: int,
         heaviest: int = 1,
+        is_padded: bool = False,
         waiting: int = 1024,
         pause: float = PAUSE,
         seen: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._work, self._most, self._heaviest = work, most, heaviest
+        self._work, self._most, self._heaviest, self._is_padded = work, most, heaviest, is_padded
         self._room, self._pause, self._seen = waiting, pause, seen
         self._queue: deque[Waiting[Item, Result]] = deque()
         self._changed = threading.Condition()
@@ -152,15 +155,17 @@ class Batcher(Generic[Item, Result]):
 
     def _taken(self) -> list[Waiting[Item, Result]]:
         batch: list[Waiting[Item, Result]] = []
-        weight = 0
         while self._queue and len(batch) < self._most:
-            if batch and weight + self._queue[0].weight > self._heaviest:
+            if batch and self._weight([*batch, self._queue[0]]) > self._heaviest:
                 break
             one = self._queue.popleft()
             if one.answer.set_running_or_notify_cancel():
                 batch.append(one)
-                weight += one.weight
         return batch
+
+    def _weight(self, batch: Sequence[Waiting[Item, Result]]) -> int:
+        weights = [one.weight for one in batch]
+        return len(weights) * max(weights) if self._is_padded else sum(weights)
 
     def _answer(self, batch: list[Waiting[Item, Result]]) -> None:
         self._seen(len(batch))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from topgraft.data.folders import printable
 from topgraft.data.unlabelled import Row, text_row
 from topgraft.errors import did_you_mean
 
+FILES = ("picture", "sound")
+"""What is sent as files of a form."""
 FIELD = "files"
-"""Of a form with pictures."""
-KEYS = {"text": "texts", "array": "arrays"}
+"""Of such a form."""
+KEYS = {"text": "texts", "array": "arrays", "row": "rows"}
 """Of a JSON document, by modality."""
+STRANGERS = 100
+"""Columns that are not known of which names are read, to tell of them."""
 
 
 class Refused(Exception):
@@ -36,14 +41,14 @@ class Refused(Exception):
 
 
 def rows_of_json(body: bytes, modality: str, *, most: int) -> list[Row]:
-    """Texts or arrays of a JSON document such as ``{"texts": ["one", "two"]}``.
+    """Texts, arrays or rows of a JSON document such as ``{"texts": ["one", "two"]}``.
 
     Parameters
     ----------
     body
         As it was sent.
     modality
-        ``text`` or ``array``.
+        ``text``, ``array`` or ``row``.
     most
         Inputs that a request may hold.
 
@@ -77,7 +82,7 @@ def rows_of_json(body: bytes, modality: str, *, most: int) -> list[Row]:
         given = _kind(values) if key in document else "no such key"
         raise Refused(422, f'Expected {{"{key}": [...]}}, a list, got {given}.')
     refuse_count(len(values), most)
-    make = text_row if modality == "text" else array_row
+    make = {"text": text_row, "array": array_row, "row": record_row}[modality]
     return [make(str(i), value) for i, value in enumerate(values)]
 
 
@@ -116,21 +121,67 @@ def array_row(name: str, value: Any) -> Row:
     return Row(name, numbers)
 
 
-def picture_row(name: str | None, content: bytes, index: int) -> Row:
-    """A picture that was sent, by the name that the sender gave it: nothing is looked up under that name.
+def record_row(name: str, value: Any) -> Row:
+    """A row of a table: cells by the names of their columns.
 
     Examples
     --------
-    >>> picture_row("../../etc/passwd", b"", 0)
+    >>> record_row("0", {"age": 31, "town": None}).value
+    {'age': 31, 'town': None}
+    >>> record_row("1", [31]).error
+    'a list, not an object with cells by the names of their columns'
+    """
+    if isinstance(value, dict):
+        return Row(name, value)
+    return Row(name, None, f"{_kind(value)}, not an object with cells by the names of their columns")
+
+
+def column_names(rows: Sequence[Row], known: Mapping[str, Any]) -> list[str]:
+    """Names of the columns that rows have, in the order of the first of each; of strangers only some.
+
+    Examples
+    --------
+    >>> column_names([Row("0", {"age": 31, "kids": 1}), Row("1", None, "none")], {"age": "number"})
+    ['age', 'kids']
+    """
+    names: dict[str, None] = {}
+    strangers = 0
+    for row in rows:
+        for name in row.value or ():
+            if name in names:
+                continue
+            if name not in known:
+                strangers += 1
+                if strangers > STRANGERS:
+                    continue
+                name = f"{printable(name):.80}"  # noqa: PLW2901 (as it is told)
+            names[name] = None
+    return list(names)
+
+
+def file_row(name: str | None, content: bytes, index: int) -> Row:
+    """A file that was sent, by the name that the sender gave it: nothing is looked up under that name.
+
+    Examples
+    --------
+    >>> file_row("../../etc/passwd", b"", 0)
     Row(name='../../etc/passwd', value=None, error='an empty file (0 bytes)', digest=None)
     """
     shown = printable(name) if name else str(index)
     return Row(shown, content) if content else Row(shown, None, "an empty file (0 bytes)")
 
 
-def weights(rows: Sequence[Row]) -> list[tuple[Row, int]]:
-    """Each row with what it adds to a batch: the pixels of a picture, read from its header; else nothing."""
-    return [(row, pixels(row.value) if isinstance(row.value, bytes) else 0) for row in rows]
+def weights(rows: Sequence[Row], modality: str) -> list[tuple[Row, int]]:
+    """Each row with what it adds to a batch, by its header: pixels, or seconds of a sound; else nothing."""
+    weigh = {"picture": pixels, "sound": seconds}.get(modality)
+    return [(row, weigh(row.value) if weigh and isinstance(row.value, bytes) else 0) for row in rows]
+
+
+def seconds(content: bytes) -> int:
+    """Of a sound, by its header, rounded up; 0 where there is none to be read."""
+    from topgraft.data.sounds import told_seconds
+
+    return math.ceil(told_seconds(content))
 
 
 def pixels(content: bytes) -> int:

@@ -21,7 +21,7 @@ class Limits:
     body
         Bytes of the largest body of a request.
     inputs
-        Texts, pictures or arrays of one request.
+        Texts, pictures, sounds, arrays or rows of one request.
     waiting
         Inputs of all requests that may wait for their turn.
     seconds
@@ -30,6 +30,8 @@ class Limits:
         Inputs that are run at the same time by one worker.
     pixels
         Of all pictures that one worker decodes at the same time; a larger picture is run alone.
+    sound
+        Seconds of all sounds that one worker runs at the same time, each filled up to the longest of them.
 
     Raises
     ------
@@ -50,10 +52,11 @@ class Limits:
     seconds: float = 30.0
     batch: int = 32
     pixels: int = 100_000_000
+    sound: int = 600
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
-        for name in ("body", "inputs", "waiting", "batch", "pixels"):
+        for name in ("body", "inputs", "waiting", "batch", "pixels", "sound"):
             if getattr(self, name) < 1:
                 raise TopgraftError(f"{name} {getattr(self, name)} is out of range: give 1 or more.")
         if self.waiting < self.inputs:

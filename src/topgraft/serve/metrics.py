@@ -9,7 +9,22 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from topgraft.serve.guard import App, Message, Receive, Scope, Send
 
-PATHS = ("/", "/page.css", "/page.js", "/predict", "/health", "/metrics", "/model", "/openapi.json")
+PATHS = (
+    "/",
+    "/page.css",
+    "/answers.js",
+    "/inputs.js",
+    "/more.js",
+    "/page.js",
+    "/predict",
+    "/nearest",
+    "/looked",
+    "/examples",
+    "/health",
+    "/metrics",
+    "/model",
+    "/openapi.json",
+)
 """Told apart; all others are counted together, so that nobody can make up new ones."""
 METHODS = ("GET", "POST", "HEAD", "OPTIONS")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -94,7 +109,8 @@ class Counting:
                 status = message["status"]
             await send(message)
 
-        path = scope["path"] if scope["path"] in PATHS else "other"
+        asked = "/examples" if scope["path"].startswith("/examples/") else scope["path"]
+        path = asked if asked in PATHS else "other"
         method = scope["method"] if scope["method"] in METHODS else "other"
         try:
             await self.app(scope, receive, sending)

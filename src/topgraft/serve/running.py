@@ -9,35 +9,49 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from topgraft.console import Console, percent
+from topgraft.console import Console, counted, percent, size
 from topgraft.errors import RunningError, TopgraftError, TopgraftWarning
 from topgraft.serve.limits import Limits
 
 if TYPE_CHECKING:
     from uvicorn import Server
 
+    from topgraft.data.unlabelled import Row
     from topgraft.predict import Predictor
     from topgraft.saved import Model
     from topgraft.serve.app import Service
+    from topgraft.serve.batching import Batcher
+    from topgraft.serve.examples import Examples
 
-SERVED = ("picture", "text", "array")
+Result = TypeVar("Result")
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 BACKLOG = 1024
 """Connections that may wait to be taken, and connections at the same time."""
+UNREADABLE = 0.05
+"""Share of the examples that may be unusable, as for ``fit``."""
 GRACE = 5
 """Seconds beyond a request's own limit that the end waits for requests under way."""
 
 
 def run_serve(
-    folder: Path, *, host: str, port: int, limits: Limits, trust_code: bool, as_json: bool, console: Console
+    folder: Path,
+    *,
+    host: str,
+    port: int,
+    limits: Limits,
+    trust_code: bool,
+    as_json: bool,
+    console: Console,
+    examples: str | None = None,
+    columns: Mapping[str, str | None] | None = None,
 ) -> None:
     """Serve a saved model until the process is interrupted or told to end.
 
@@ -55,38 +69,47 @@ def run_serve(
         Whether the address and the model are told as one line of JSON, once the service answers.
     console
         Where people read it.
+    examples
+        Data whose nearest examples are shown, as ``fit`` reads them.
+    columns
+        Of these data, by ``text``, ``label`` and ``path``, where they are not those of the fit.
 
     Raises
     ------
     TopgraftError
-        If the extra ``serve`` is not installed, the model can't be opened or takes sounds, or the port can't
-        be had.
+        If the extra ``serve`` is not installed, the model can't be opened, it takes sounds and their reader
+        is not installed, the examples can't be read or held, or the port can't be had.
     """
     _must_be_installed()
+    from topgraft.data.sounds import reader
     from topgraft.predict import Predictor
     from topgraft.saved import open_model
-    from topgraft.serve.described import described
+    from topgraft.serve.app import told_of
     from topgraft.side_by_side import single_threaded
 
     with _listening(host, port) as listener:
         model = open_model(folder, trust_code=trust_code)
-        if model.modality not in SERVED:
-            raise TopgraftError(
-                f"{folder} takes {model.modality}s; served are pictures, texts and arrays so far. "
-                f"`topgraft predict {folder} ...` takes {model.modality}s."
-            )
+        if model.modality == "sound":
+            reader()
         predictor = Predictor(model)
+        held = None if examples is None else _held(predictor, examples, columns or {}, console)
         warm_up(predictor)
         name, score = folder.resolve().name, score_of(folder)
         with single_threaded() as cores:
             service = service_of(
-                predictor, name=name, score=score, limits=limits, hosts=hosts_of(host), workers=cores
+                predictor,
+                name=name,
+                score=score,
+                limits=limits,
+                hosts=hosts_of(host),
+                workers=cores,
+                examples=held,
             )
             server = server_of(service)
             listener.listen(BACKLOG)
             at = address(listener)
             if as_json:
-                told = asdict(described(predictor.model, name, score, limits))
+                told = asdict(told_of(service))
                 line = json.dumps({"address": at, "model": told}, ensure_ascii=False, allow_nan=False)
                 sys.stdout.write(f"{line}\n")
                 sys.stdout.flush()
@@ -107,22 +130,70 @@ def service_of(
     limits: Limits,
     hosts: frozenset[str] | None,
     workers: int,
+    examples: Examples | None = None,
 ) -> Service:
-    """A model with the threads that run it."""
+    """A model with the threads that run it: what is more than predictions is done by one thread each."""
+    from topgraft.looking import Looker
     from topgraft.serve.app import Service
     from topgraft.serve.batching import Batcher
+    from topgraft.serve.examples import Nearest
+    from topgraft.serve.looks import MOST, Looks
     from topgraft.serve.metrics import Metrics
 
-    metrics = Metrics()
-    batcher = Batcher(
-        predictor.batch,
-        workers=workers,
-        most=limits.batch,
-        heaviest=limits.pixels,
-        waiting=limits.waiting,
-        seen=metrics.batches.observe,
+    metrics, is_sound = Metrics(), predictor.model.modality == "sound"
+
+    def batcher(
+        work: Callable[[list[Row]], Sequence[Result]], threads: int, most: int
+    ) -> Batcher[Row, Result]:
+        return Batcher(
+            work,
+            workers=threads,
+            most=most,
+            heaviest=limits.sound if is_sound else limits.pixels,
+            is_padded=is_sound,
+            waiting=limits.waiting,
+            seen=metrics.batches.observe,
+        )
+
+    looked, why = None, ""
+    try:
+        looks = Looks(predictor, Looker(predictor.model))
+        looked = batcher(looks.batch, min(1, workers), min(MOST, limits.batch))
+    except TopgraftError as error:
+        why = str(error)
+    return Service(
+        model=predictor.model,
+        name=name,
+        score=score,
+        batcher=batcher(predictor.batch, workers, limits.batch),
+        limits=limits,
+        metrics=metrics,
+        hosts=hosts,
+        examples=examples,
+        nearest=None
+        if examples is None
+        else batcher(Nearest(predictor, examples).batch, min(1, workers), limits.batch),
+        looked=looked,
+        not_looked=why,
     )
-    return Service(predictor.model, name, score, batcher, limits, metrics, hosts)
+
+
+def _held(predictor: Predictor, source: str, columns: Mapping[str, str | None], console: Console) -> Examples:
+    """Read the examples and hold them, and say so."""
+    from topgraft.features.store import Store
+    from topgraft.labelled import data_for
+    from topgraft.serve.examples import NEAREST, examples_of
+    from topgraft.show import data_lines
+
+    data, notes = data_for(predictor.model, source, columns, max_unreadable=UNREADABLE)
+    data_lines(console, data)
+    for note in notes:
+        console.line("Columns", note)
+    with console.progress("Examples", len(data)) as advance:
+        examples = examples_of(predictor, data, Store(), advance=advance)
+    held = f"{counted(len(examples), 'example')} in {size(examples.held)} of memory"
+    console.line("Examples", f"{held}; the {NEAREST} nearest of each input are shown")
+    return examples
 
 
 def server_of(service: Service) -> Server:
@@ -187,13 +258,20 @@ def address(listener: socket.socket) -> str:
 
 def warm_up(predictor: Predictor) -> None:
     """Run one input, so that nobody waits for the conversion of a network; arrays have no usual shape."""
+    import numpy as np
     from PIL import Image
 
     from topgraft.data.pairs import pair_of
+    from topgraft.data.sounds import Sound
     from topgraft.data.unlabelled import Row
 
-    text = pair_of("a text", "another") if predictor.model.takes_pairs else "a text"
-    first = {"text": text, "picture": Image.new("RGB", (64, 64))}.get(predictor.model.modality)
+    known: dict[str, Any] = {
+        "text": pair_of("a text", "another") if predictor.model.takes_pairs else "a text",
+        "picture": Image.new("RGB", (64, 64)),
+        "sound": Sound(np.zeros(16_000, dtype=np.float32), 16_000),
+        "row": {},
+    }
+    first = known.get(predictor.model.modality)
     if first is not None:
         predictor.batch([Row("0", first)])
 
