@@ -82,6 +82,7 @@ def test_json_has_the_fixed_form_and_people_read_standard_error(cache: Path) -> 
         size = Store().size()
         assert outcome.json == {
             "folder": str(cache),
+            "remote": None,
             "bytes": size,
             "limit": Store().limit.bytes,
             "limit_from": "default",

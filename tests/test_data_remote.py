@@ -18,6 +18,7 @@ from command_line import called
 from hub_datasets import write_pictures
 from made_shards import write_shards
 from packaged_data import pictures_of, write_table
+from s3_server import s3_server
 
 from topgraft.data import read, read_test, rows
 from topgraft.data.places import has_columns
@@ -234,19 +235,8 @@ def test_a_disk_that_is_too_small_is_told_before(memory: str, monkeypatch: pytes
         read(f"{memory}/photos")
 
 
-def test_pictures_and_shards_in_s3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    s3fs = pytest.importorskip("s3fs")
-    moto = pytest.importorskip("moto.server")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        files = s3fs.S3FileSystem()
-        files.mkdir("bucket")
+def test_pictures_and_shards_in_s3(folder: Path) -> None:
+    with s3_server("bucket") as files:
         files.put(f"{folder}/", "bucket/data", recursive=True)
         data = read("s3://bucket/data/photos/")
         assert data.digests == read(folder / "photos").digests
@@ -260,6 +250,3 @@ def test_pictures_and_shards_in_s3(folder: Path, monkeypatch: pytest.MonkeyPatch
         assert (len(more), any("Fetched 1 file (" in note for note in more.notes)) == (9, True)
         with pytest.raises(TopgraftError, match=r"s3://bucket/none/a.csv: there is nothing"):
             read("s3://bucket/none/a.csv")
-    finally:
-        server.stop()
-        s3fs.S3FileSystem.clear_instance_cache()

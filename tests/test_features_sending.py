@@ -6,6 +6,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 from command_line import tiny_job
@@ -78,8 +79,24 @@ def test_states_that_are_not_held_in_memory_are_not_sent(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "IN_MEMORY", 10)
     data = data_of_maps(12)
     shelf, _ = states(backbone_of(maps(), example_maps()), data, Store(tmp_path), 2)
-    with pytest.raises(NotSendable, match=r"the activations that it reads are more than 4.3 GB"):
+    with pytest.raises(NotSendable, match=r"more than 4.3 GB, and the store has no address"):
         sendable(StateSource(shelf, data.digests))
+
+
+def test_states_that_are_not_held_are_found_at_the_address_of_the_store(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "IN_MEMORY", 10)
+    data, address = data_of_maps(12), "memory://sending/store"
+    shelf, _ = states(backbone_of(maps(), example_maps()), data, Store(tmp_path / "a", remote=address), 2)
+    source = StateSource(shelf, data.digests)
+    here = arrays_of(source.batch(ROWS, training=True))
+    sent = pickle.dumps(sendable(source))
+    assert len(sent) < 10_000
+    shutil.rmtree(tmp_path / "a")  # as on another machine, which has a store of its own
+    monkeypatch.setenv("TOPGRAFT_CACHE", str(tmp_path / "b"))
+    assert arrays_of(pickle.loads(sent).batch(ROWS, training=True)) == here
+    fsspec.filesystem("memory").rm("/sending", recursive=True)
+    with pytest.raises(NotSendable, match="not all of them are at memory://sending/store"):
+        sendable(source)
 
 
 def test_an_engine_that_converts_is_not_sent():

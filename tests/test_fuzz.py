@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,6 +109,25 @@ def test_a_drawing_that_acts_is_not_put_into_a_page(tmp_path: Path, inside: str)
         drawing(place)
     place.write_text('<svg xmlns="http://www.w3.org/2000/svg"><g/><text>a &lt;b&gt; c</text></svg>')
     assert "&lt;b&gt;" in drawing(place)
+
+
+@pytest.mark.exhaustive
+def test_changes_can_be_guided_by_coverage() -> None:
+    pytest.importorskip("atheris")
+    program = Path(__file__).parent.parent / "benchmarks" / "fuzz.py"
+    command = [
+        sys.executable,
+        str(program),
+        "--engine",
+        "atheris",
+        "--reader",
+        "safetensors",
+        "--minutes",
+        "0.4",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"safetensors +[\d,]+ opened +[1-9][\d,]* refused +0 failed", done.stdout)
 
 
 def test_no_change_writes_through_a_link(tmp_path: Path) -> None:

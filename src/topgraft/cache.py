@@ -193,6 +193,7 @@ def ago(seconds: float) -> str:
 
 def _totals(console: Console, store: Store, shelves: Sequence[Stored]) -> None:
     from topgraft.console import size
+    from topgraft.features.remote import VARIABLE
 
     bound, taken = store.limit, sum(shelf.bytes for shelf in shelves)
     over = ""
@@ -200,6 +201,8 @@ def _totals(console: Console, store: Store, shelves: Sequence[Stored]) -> None:
         over = f"; {size(taken - bound.bytes)} over it, dropped when something is stored next"
     console.line("Store", str(store.root))
     console.line("Total", size(taken) if shelves else "nothing is stored")
+    if store.remote is not None:
+        console.line("Remote", f"{store.remote.said}: what is stored here is shared there (${VARIABLE})")
     console.line("Limit", f"{bound} ({bound.because}){over}", *[bound.note] * bool(bound.note))
 
 
@@ -207,6 +210,7 @@ def _document(store: Store, shelves: Sequence[Stored]) -> dict[str, Any]:
     bound = store.limit
     return {
         "folder": str(store.root),
+        "remote": None if store.remote is None else store.remote.said,
         "bytes": sum(shelf.bytes for shelf in shelves),
         "limit": bound.bytes,
         "limit_from": bound.origin,

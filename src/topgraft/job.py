@@ -375,6 +375,8 @@ class Job(Underway):
             self.console.progress("Storing", count * (1 + views), f"at cut {freeze}") as advance,
         ):
             source, reused = search.source_at(material, keep, freeze, views=views, advance=advance)
+        for line in self.store.moved():
+            self.console.line("Storing", line)
         share = self.costs.share(0, freeze)
         self.note_reuse("states", reused, reused * self.seconds_of_pass * share / count)
         return source

@@ -269,8 +269,7 @@ def measure(
         settings = replace(settings, engine=choice.engine, precision=choice.precision)
         console.line("Engine", engine_in_words(choice))
     began = time.monotonic()
-    label = f"{len(backbone.chain)} cuts"
-    with console.progress("One pass", len(data), label) as advance:
+    with console.progress("One pass", len(data), f"{len(backbone.chain)} cuts") as advance:
         features, reused = one_pass(
             backbone,
             data,
@@ -287,6 +286,7 @@ def measure(
         "One pass",
         f"{len(backbone.chain)} cuts of {len(data):,} examples in {seconds:.1f} s"
         + (f"; {reused:,} were stored by an earlier run" if reused else ""),
+        *store.moved(),
     )
     told = {"items_reused": reused, "seconds": seconds, "seconds_an_example": rate, "fresh": fresh}
     return features, told | {"engine": settings.engine, "precision": settings.precision}

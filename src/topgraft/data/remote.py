@@ -150,8 +150,8 @@ def here(address: str) -> Here:
         raise TopgraftError(f"{address} is on this machine: give the path itself, {rest}")
     name = name_of(address)
     is_one = is_table_name(name) or is_tar_name(name) or kind_of(name) is not None
-    files = _opened(address)
-    with _failing(address):
+    files = opened(address)
+    with failing(address):
         files.invalidate_cache()
         found, passed = (_files(files, address), []) if is_one else _below(files, address)
     from topgraft.features.fetched import Fetched
@@ -170,7 +170,14 @@ def here(address: str) -> Here:
     return Here(path, brought.folder, shown(base), " ".join(notes), bring)
 
 
-def _opened(address: str) -> Any:
+def opened(address: str) -> Any:
+    """The file system of an address.
+
+    Raises
+    ------
+    TopgraftError
+        If nothing reads such addresses, or a package is missing.
+    """
     import fsspec
 
     scheme = address.partition("://")[0].lower()
@@ -195,7 +202,7 @@ def _opened(address: str) -> Any:
 
 
 @contextlib.contextmanager
-def _failing(address: str) -> Iterator[None]:
+def failing(address: str, done: str = "be fetched", verb: str = "read") -> Iterator[None]:
     """What file systems raise, as something that a person can act on."""
     said = shown(address)
     try:
@@ -207,14 +214,14 @@ def _failing(address: str) -> Iterator[None]:
         status = getattr(cause, "status", None)
         if cause is not None and not isinstance(cause, FileNotFoundError) and status not in (404, 410):
             kind = TopgraftError if status in (401, 403) else RunningError
-            raise kind(f"{said} can't be fetched: {_short(cause)}") from error
+            raise kind(f"{said} can't {done}: {_short(cause)}") from error
         raise TopgraftError(f"{said}: there is nothing at this address.") from error
     except PermissionError as error:
-        raise TopgraftError(f"{said}: no permission to read it: {_short(error)}") from error
+        raise TopgraftError(f"{said}: no permission to {verb} it: {_short(error)}") from error
     except Exception as error:
         if "redential" in type(error).__name__ + str(error):
             raise TopgraftError(f"{said}: fsspec found no credentials for it: {_short(error)}") from error
-        raise RunningError(f"{said} can't be fetched: {_short(error)}") from error
+        raise RunningError(f"{said} can't {done}: {_short(error)}") from error
 
 
 def _short(error: BaseException) -> str:
@@ -310,7 +317,7 @@ def _those(files: Any, base: str, names: Iterable[str]) -> list[Wanted]:
             return None
 
     safe = sorted({name for name in names if is_safe(name)})
-    with _failing(base), ThreadPoolExecutor(8) as pool:
+    with failing(base), ThreadPoolExecutor(8) as pool:
         return [found for found in pool.map(one, safe) if found is not None]
 
 
@@ -323,7 +330,7 @@ def _brought(place: Fetched, files: Any, address: str, wanted: Sequence[Wanted])
         warnings.warn(said, FetchWarning, stacklevel=2)
 
     def get(places: list[str], paths: list[str]) -> None:
-        with _failing(address):
+        with failing(address):
             files.get(places, paths)
 
     return place.bring(wanted, get)

@@ -21,7 +21,7 @@ from topgraft.features.holds import Hold
 from topgraft.features.limit import limit_of, make_room, told_dropped, told_over
 from topgraft.features.shelf import StoreWarning, key_of
 from topgraft.features.store import Store
-from topgraft.features.stored import DESCRIPTION, FILES, INDEX, shelves_in
+from topgraft.features.stored import DESCRIPTION, FILES, FOLDER, INDEX, shelves_in
 from topgraft.files import read_json, told, write_json
 
 _HELD: dict[Path, Hold] = {}
@@ -90,7 +90,7 @@ class Fetched:
         self.address = said or address
         self.root = (store or Store()).root
         self.description = {"what": "fetched", "address": self.address}
-        self.folder = self.root / "features-1" / key_of({"what": "fetched", "address": address})
+        self.folder = self.root / FOLDER / key_of({"what": "fetched", "address": address})
         self.files = self.folder / FILES
 
     def bring(self, wanted: Sequence[Wanted], get: Callable[[list[str], list[str]], Any]) -> Brought:

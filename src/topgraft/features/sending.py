@@ -8,6 +8,8 @@ from topgraft.console import size
 from topgraft.errors import TopgraftError
 from topgraft.features.engine import Engine
 from topgraft.features.reading import Batch
+from topgraft.features.remote import VARIABLE
+from topgraft.features.shared import SharedShelf
 from topgraft.features.sources import IN_MEMORY, LiveSource, Source, StateSource, ViewSource
 
 
@@ -18,20 +20,27 @@ class NotSendable(TopgraftError):
 def sendable(source: Source) -> Source:
     """The source with all that another process needs for it, whatever is stored there.
 
-    Stored numbers travel themselves: the store is the leading process's alone. Of examples it is what
+    Stored numbers travel themselves: the store is the leading process's alone. More than are held in memory
+    are found by the other process where the store is shared through an address. Of examples it is what
     decoding reads; files are looked for where they are named, see :func:`named_files`.
 
     Raises
     ------
     NotSendable
-        If stored numbers are more than are held in memory, or an engine converts the network for itself.
+        If stored numbers are more than are held in memory and not all at an address, or an engine converts
+        the network for itself.
     """
     if isinstance(source, ViewSource):
         return ViewSource([sent for sent in map(sendable, source.views) if isinstance(sent, StateSource)])
     if isinstance(source, StateSource):
-        if not source.is_held:
-            raise NotSendable(f"the activations that it reads are more than {size(IN_MEMORY)}")
-        return source.by_itself()
+        if source.is_held:
+            return source.by_itself()
+        more = f"the activations that it reads are more than {size(IN_MEMORY)}"
+        if not isinstance(source.shelf, SharedShelf):
+            raise NotSendable(f"{more}, and the store has no address ({VARIABLE})")
+        if not source.shelf.has_all_there(source.digests):
+            raise NotSendable(f"{more}, and not all of them are at {source.shelf.remote.said}")
+        return source
     if isinstance(source, LiveSource):
         if source.engine is not None and type(source.engine) is not Engine:
             raise NotSendable(f"{source.engine.name} runs the frozen part in each step")

@@ -7,7 +7,7 @@ import hashlib
 import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -286,7 +286,7 @@ class Shelf:
             done = "could not be deleted and is left out" if os.path.lexists(path) else "was deleted"
             self._say(f"{path} is damaged ({reason}); it {done}, and its examples will be made again.")
 
-    def _write(self, name: str, parts: list[bytes | memoryview]) -> None:
+    def _write(self, name: str, parts: Iterable[bytes | memoryview]) -> None:
         try:
             for last in (False, False, True):
                 with told(self.folder):

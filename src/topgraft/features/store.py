@@ -18,8 +18,10 @@ from typing import Any
 
 from topgraft.errors import TopgraftError, did_you_mean
 from topgraft.features.limit import Limit, limit_of, limit_of_environment, make_room, write_limit
+from topgraft.features.remote import Remote
+from topgraft.features.shared import SharedShelf
 from topgraft.features.shelf import NotStored, Shelf, StoreWarning, key_of
-from topgraft.features.stored import Stored, remove, shelves_in
+from topgraft.features.stored import FOLDER, Stored, remove, shelves_in
 
 __all__ = ["NotStored", "Shelf", "Store", "StoreWarning", "default_root"]
 
@@ -56,11 +58,14 @@ class Store:
     ----------
     root
         Its folder, made when something is first stored; :func:`default_root` when not given.
+    remote
+        An address at which other machines find what is stored, such as ``s3://bucket/topgraft``.
+        ``$TOPGRAFT_CACHE_REMOTE`` when neither it nor ``root`` is given.
 
     Raises
     ------
     TopgraftError
-        If ``$TOPGRAFT_CACHE_LIMIT`` is no size.
+        If ``$TOPGRAFT_CACHE_LIMIT`` is no size, or ``remote`` no address that can be written to.
 
     Examples
     --------
@@ -73,9 +78,13 @@ class Store:
     [[3.0, 4.0], [1.0, 2.0], [3.0, 4.0]]
     """
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, *, remote: str | None = None) -> None:
         self.root = default_root() if root is None else Path(root).expanduser().absolute()
-        self._folder = self.root / "features-1"
+        if remote is None and root is None:
+            self.remote = Remote.of_environment()
+        else:
+            self.remote = None if remote is None else Remote(remote)
+        self._folder = self.root / FOLDER
         self._recent: list[Shelf] = []
         limit_of_environment()  # better refused now than when there is something to store
 
@@ -89,14 +98,19 @@ class Store:
             weights, cut, pooling, preprocessing, precision, engine, versions.
         passing
             Whether the run needs it only while the caller does: it is not among the last
-            :data:`RECENT` that stay in use.
+            :data:`RECENT` that stay in use, nor shared through an address.
         """
-        shelf = Shelf(self._folder / key_of(description), description)
+        folder = self._folder / key_of(description)
         if passing:
-            return shelf
+            return Shelf(folder, description)
+        shelf = SharedShelf(folder, description, self.remote) if self.remote else Shelf(folder, description)
         others = [recent for recent in self._recent if recent.key != shelf.key]
         self._recent = [*others[1 - RECENT :], shelf]
         return shelf
+
+    def moved(self) -> list[str]:
+        """What came from the store's address and went there since this was last asked, if anything."""
+        return self.remote.told() if self.remote is not None else []
 
     def size(self) -> int:
         """Bytes that the store takes."""

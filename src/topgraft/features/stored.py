@@ -18,6 +18,8 @@ from topgraft.features.shards import SUFFIX, Shard
 from topgraft.files import DamagedFile, read_json, sweep, told
 
 SHARD = re.compile(r"[0-9a-f]{64}" + re.escape(SUFFIX))
+FOLDER = "features-1"
+"""Of the shelves, in a store and at its address; another version that could not read these has another."""
 DESCRIPTION = "description.json"
 FILES, INDEX = "files", "files.json"
 """Of what was fetched: the folder of the files, and what is known of them."""
