@@ -76,7 +76,12 @@ def score(model: Model, picture: Image.Image, of: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "freeze"), [("test_efficientnet", 0), ("test_efficientnet", 5), ("test_resnet", 2)]
+    ("name", "freeze"),
+    [
+        ("test_efficientnet", 0),
+        pytest.param("test_efficientnet", 5, marks=pytest.mark.exhaustive),
+        ("test_resnet", 2),
+    ],
 )
 def test_behind_the_last_cut_the_parts_of_all_places_and_the_bias_make_up_the_score(name: str, freeze: int):
     backbone = load(f"timm/{name}", weights="none", seed=4)

@@ -35,7 +35,10 @@ EXAMPLES = int(os.environ.get("TOPGRAFT_FUZZ_EXAMPLES", "15"))
 LIMITS = Limits(body=100_000, inputs=20)
 
 
-@pytest.fixture(scope="module", params=["arrays", "texts", "rows", "sounds", "pictures"])
+KINDS = ["arrays", "texts", "rows", "pictures", pytest.param("sounds", marks=pytest.mark.exhaustive)]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def described(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     examples = None
     if request.param == "arrays":
