@@ -53,9 +53,9 @@ class Examples:
         return Examples(self.modality, inputs, [self.kinds[i] for i in rows], self.values[rows])
 
     def parted(self) -> tuple[Examples, Examples]:
-        """Three of four to learn from, and the rest."""
+        """Four of five to learn from, and the rest; kinds that take turns are in both."""
         at = np.arange(len(self))
-        return self.part(at[at % 4 != 3]), self.part(at[at % 4 == 3])
+        return self.part(at[at % 5 != 4]), self.part(at[at % 5 == 4])
 
 
 def names_of(task: str, examples: Examples, limits: Sequence[float]) -> list[str]:
