@@ -107,9 +107,9 @@ def pictures(_place: Path) -> Examples:
 
 
 def texts(_place: Path) -> Examples:
-    """60 packaged glosses of three kinds, and how many words each has."""
+    """60 packaged glosses of three kinds, and how many tens of words each has."""
     found = sorted(glosses_of(("animal", "food", "person"), 20))
-    words = np.array([float(len(text.split())) for text, _ in found])
+    words = np.array([len(text.split()) / 10 for text, _ in found])
     return Examples("text", [text for text, _ in found], [name for _, name in found], words)
 
 
@@ -123,12 +123,12 @@ def sounds(place: Path) -> Examples:
 
 
 def rows(_place: Path) -> Examples:
-    """400 patients of scikit-learn's diabetes data, their sex, and how far the illness went in a year."""
+    """400 patients of scikit-learn's diabetes data, their sex, and a tenth of how far the illness went."""
     from sklearn.datasets import load_diabetes
 
     frame = load_diabetes(as_frame=True, scaled=False).frame[:400]
     kinds = ["female" if sex == 1 else "male" for sex in frame["sex"]]
-    return Examples("row", frame.drop(columns=["sex", "target"]), kinds, frame["target"].to_numpy(float))
+    return Examples("row", frame.drop(columns=["sex", "target"]), kinds, frame["target"].to_numpy(float) / 10)
 
 
 def arrays(_place: Path) -> Examples:
