@@ -53,9 +53,9 @@ class Examples:
         return Examples(self.modality, inputs, [self.kinds[i] for i in rows], self.values[rows])
 
     def parted(self) -> tuple[Examples, Examples]:
-        """Three of four to learn from, and the rest."""
+        """Four of five to learn from, and the rest; kinds that take turns are in both."""
         at = np.arange(len(self))
-        return self.part(at[at % 4 != 3]), self.part(at[at % 4 == 3])
+        return self.part(at[at % 5 != 4]), self.part(at[at % 5 == 4])
 
 
 def names_of(task: str, examples: Examples, limits: Sequence[float]) -> list[str]:
@@ -107,9 +107,9 @@ def pictures(_place: Path) -> Examples:
 
 
 def texts(_place: Path) -> Examples:
-    """60 packaged glosses of three kinds, and how many words each has."""
+    """60 packaged glosses of three kinds, and how many tens of words each has."""
     found = sorted(glosses_of(("animal", "food", "person"), 20))
-    words = np.array([float(len(text.split())) for text, _ in found])
+    words = np.array([len(text.split()) / 10 for text, _ in found])
     return Examples("text", [text for text, _ in found], [name for _, name in found], words)
 
 
@@ -123,12 +123,12 @@ def sounds(place: Path) -> Examples:
 
 
 def rows(_place: Path) -> Examples:
-    """400 patients of scikit-learn's diabetes data, their sex, and how far the illness went in a year."""
+    """400 patients of scikit-learn's diabetes data, their sex, and a tenth of how far the illness went."""
     from sklearn.datasets import load_diabetes
 
     frame = load_diabetes(as_frame=True, scaled=False).frame[:400]
     kinds = ["female" if sex == 1 else "male" for sex in frame["sex"]]
-    return Examples("row", frame.drop(columns=["sex", "target"]), kinds, frame["target"].to_numpy(float))
+    return Examples("row", frame.drop(columns=["sex", "target"]), kinds, frame["target"].to_numpy(float) / 10)
 
 
 def arrays(_place: Path) -> Examples:

@@ -23,7 +23,7 @@ SOURCES = {
     "sound": "sound/resemblyzer",
     "row": "rows/resnet",
 }
-SAMPLE = {("row", "multilabel"), ("row", "ordinal")}
+SAMPLE = {("row", "multilabel")}
 CASES = [
     pytest.param(
         modality,
@@ -85,7 +85,8 @@ def test_from_a_table_to_a_score_on_new_rows(made, modality: str, task: str, tmp
     scored = done("evaluate", tmp_path / "run", asked, "--json").json
     name, value = score_of(task, names_of(task, new, limits), rows)
     assert {one["metric"]: one["value"] for one in scored["scores"]}[name] == pytest.approx(value)
-    assert scored["score"]["value"] > scored["majority"]
+    known_least = scored["majority"]  # of two labels their order alone may be right for every example
+    assert scored["score"]["value"] > known_least or scored["score"]["value"] == known_least == 1.0
     report = done("report", tmp_path / "run", "-o", tmp_path / "page.html")
     assert (tmp_path / "page.html").is_file(), report.err
 

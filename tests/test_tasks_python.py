@@ -16,7 +16,7 @@ import topgraft as tg
 from topgraft.backbones.types import Backbone
 from topgraft.files import read_json
 
-SAMPLE = {("array", "multilabel"), ("array", "regression"), ("array", "ordinal")}
+SAMPLE = {("array", "multilabel"), ("array", "ordinal")}
 TRAINED = {"picture": (6, 5), "text": (2, 1), "sound": (3, 2), "row": (7, 5), "array": (2, 1)}
 """How many blocks are kept, and how many of them frozen: one or two train."""
 CASES = [

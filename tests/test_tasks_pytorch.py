@@ -34,7 +34,7 @@ from topgraft.ordered import steps_of
 
 KEPT = {"picture": (4, 3), "text": (3, 2), "sound": (4, 3), "row": (3, 2), "array": (2, 1)}
 """How many blocks are kept, and how many of them frozen."""
-SAMPLE = {("array", "multilabel"), ("array", "regression"), ("array", "ordinal"), ("row", "classification")}
+SAMPLE = {("array", "multilabel"), ("array", "ordinal")}
 COUNT = 8
 CASES = [
     pytest.param(
