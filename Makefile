@@ -9,7 +9,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench
 .PHONY: fuzz soak audit lower-bounds torture honesty health simulation planning screenshots source study
-.PHONY: site clean-install lower-bounds
+.PHONY: site clean-install
 
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,9 +100,10 @@ coverage: install  ## every network that can be had as a chain, each cut checked
 torture: install  ## kills, faults and bad input on real processes and files; writes two pages in docs/
 	$(BIN)/python benchmarks/torture.py
 
-# MINUTES=60 for longer. What fails is printed as the changes that did it.
+# MINUTES=60 for longer. What fails is printed as the changes that did it. ENGINE=atheris: guided by coverage.
 fuzz: install  ## changed files at every reader, and requests at the service, for MINUTES (10)
-	$(BIN)/python benchmarks/fuzz.py --minutes $(or $(MINUTES),10)
+	$(if $(filter atheris,$(ENGINE)),$(BIN)/python -m pip install --quiet --only-binary=:all: atheris)
+	$(BIN)/python benchmarks/fuzz.py --minutes $(or $(MINUTES),10) --engine $(or $(ENGINE),hypothesis)
 
 soak: install  ## a service and fits for MINUTES (10), whose memory must not grow; writes a section in docs/
 	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),10) --write
@@ -116,6 +117,7 @@ audit: install  ## known vulnerabilities of what is installed at run time, and a
 clean-install: install  ## the package with every extra in an environment of its own, used from outside the checkout
 	$(BIN)/python benchmarks/clean_install.py
 
-# It installs several gigabytes the first time. OLDEST=python3.11 where there is no older Python.
+# It installs several gigabytes the first time, then takes about three minutes. OLDEST=python3.11 where there is no
+# older Python.
 lower-bounds:  ## old versions of the dependencies in an environment of its own, and a sample of the tests there
 	$(PYTHON) benchmarks/lower_bounds.py --python $(or $(OLDEST),python3.10)
