@@ -9,6 +9,8 @@ import numpy as np
 from machine import markdown_table
 from paired import Judged, differences, mean_score
 
+from topgraft.console import counted
+
 BEST, ADVISED = "best of the grid", "advised"
 MEASURES = {"probe": "probe", "logme": "LogME", "neighbours": "nearest neighbours"}
 DRAWS = 10_000
@@ -21,7 +23,7 @@ TEXT = """\
 
 Written by `make study`. For each task a grid of full trainings over keep and freeze, and `topgraft fit`
 with both on `auto`; all with the same recipe (`--epochs` as shown, no augmentation, no mixup, no taps,
-`--soup 1`), the same {seeds} draws of the examples that are learned from, and the same untouched
+`--soup 1`), the same {draws} of the examples that are learned from, and the same untouched
 examples. Pictures are small, so that a grid can be afforded on 2 cores.
 
 **Regret** is what the advice loses against the best pair of the grid, in points of accuracy. That best
@@ -152,7 +154,7 @@ def document(records: Mapping[str, Record]) -> str:
         low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
         within = "within" if np.mean(means) <= MARGIN else "more than"
         together = (
-            f"Over {len(means)} tasks the mean regret is {np.mean(means):+.2f} points "
+            f"Over {counted(len(means), 'task')} the mean regret is {np.mean(means):+.2f} points "
             f"({low:+.2f} to {high:+.2f}): {within} {MARGIN:g} point of the best. "
             f"At most {SHARE:.0%} of the grid's time was promised."
         )
@@ -172,7 +174,7 @@ def document(records: Mapping[str, Record]) -> str:
         for name, record in done.items()
     ]
     return TEXT.format(
-        seeds=max((len(judged(record)) for record in done.values()), default=0),
+        draws=counted(max((len(judged(record)) for record in done.values()), default=0), "draw"),
         regret="\n".join(markdown_table(header, rows)),
         together=together,
         ranks="\n".join(markdown_table(["task", *MEASURES.values()], ranks)),
