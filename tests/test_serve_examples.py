@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import called
+from hub_cache import tiny_bert
 from made_rows import table
 from packaged_data import glosses_of, pictures_of
 from PIL import Image
@@ -70,7 +72,7 @@ def test_the_nearest_are_those_of_the_largest_cosine_of_standardised_features(mo
     a, b = (asked_for - mean) / spread, (known - mean) / spread
     cosine = (a @ b.T) / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
     predictor = Predictor(model)
-    found = examples.nearest(predictor.features(model.preprocess.batch(list(new.inputs))))
+    found = examples.nearest(predictor.features(list(new.inputs)))
     for row, near in zip(cosine, found, strict=True):
         best = np.argsort(-row)[:5]
         assert [one.index for one in near] == best.tolist()
@@ -79,10 +81,27 @@ def test_the_nearest_are_those_of_the_largest_cosine_of_standardised_features(mo
 
 
 def test_features_are_those_that_the_head_reads(model: Model):
-    inputs = model.preprocess.batch(list(data_of_maps(9).inputs))
-    predictor = Predictor(model)
+    values, predictor = list(data_of_maps(9).inputs), Predictor(model)
+    logits = predictor.logits(model.preprocess.batch(values))
     with torch.no_grad():
-        assert torch.equal(model.graft.head(predictor.features(inputs)), predictor.logits(inputs))
+        assert torch.equal(model.graft.head(predictor.features(values)), logits)
+
+
+def test_of_a_text_in_windows_they_are_the_mean_over_these(tmp_path: Path):
+    tiny_bert(tmp_path)
+    plain = graft_model(load(f"hf/{tmp_path}"), 2, 1)
+    model = replace(
+        plain,
+        preprocess=replace(plain.preprocess, max_length=6),
+        description={**plain.description, "windows": 3},
+    )
+    text = "a good film bad a good long film a bad film"
+    pieces = model.preprocess.windows(text, 3)
+    assert len(pieces) == 3
+    found = Predictor(model).features([text, "bad"])
+    each = Predictor(replace(model, description=plain.description)).features([*pieces, "bad"])
+    torch.testing.assert_close(found[0], each[:3].mean(0))
+    torch.testing.assert_close(found[1], each[3])
 
 
 def test_an_example_itself_is_its_own_nearest_and_features_that_never_vary_do_not_count(
@@ -90,7 +109,7 @@ def test_an_example_itself_is_its_own_nearest_and_features_that_never_vary_do_no
 ):
     data = data_of_maps(20)
     examples = held(model, data, tmp_path)
-    features = Predictor(model).features(model.preprocess.batch(list(data.inputs)))
+    features = Predictor(model).features(list(data.inputs))
     for i, near in enumerate(examples.nearest(features)):
         assert (near[0].index, near[0].similarity) == (i, pytest.approx(1.0, abs=1e-4))
     same = read((np.stack([data.inputs[3]] * 4), list("abab")))
@@ -105,7 +124,7 @@ def test_what_is_stored_is_not_run_again_and_another_model_does_not_read_it(
 ):
     data, ran = data_of_maps(40), []
     features = Predictor.features
-    monkeypatch.setattr(Predictor, "features", lambda p, i: ran.append(len(i["x"])) or features(p, i))
+    monkeypatch.setattr(Predictor, "features", lambda p, some: ran.append(len(some)) or features(p, some))
     first = held(model, data.subset(range(30)), tmp_path)
     assert sum(ran) == 30
     second = held(model, data, tmp_path)

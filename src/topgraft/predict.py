@@ -140,9 +140,13 @@ class Predictor:
         """
         return self._in_halves(inputs, self.model.graft.from_state)
 
-    def features(self, inputs: dict[str, Tensor]) -> Tensor:
-        """What the head reads of a preprocessed batch, ``(batch, width)`` float32 on the CPU."""
-        return self._in_halves(inputs, self.model.graft.features)
+    def features(self, decoded: list[Any]) -> Tensor:
+        """What the head reads of decoded examples, ``(batch, width)`` float32 on the CPU.
+
+        Of a text that is read in windows it is the mean over them.
+        """
+        features, batch = self.model.graft.features, self.model.preprocess.batch
+        return self._over_windows(decoded, lambda some: self._in_halves(batch(some), features))
 
     def _in_halves(self, inputs: dict[str, Tensor], rest: Callable[[State | Inputs], Tensor]) -> Tensor:
         """The frozen part, then what comes after it."""
@@ -174,14 +178,18 @@ class Predictor:
 
     def _answers(self, decoded: list[Any]) -> Tensor:
         """Probabilities or numbers ``(batch, outputs)`` float64, the mean over views or windows."""
-        if self.model.windows > 1 and isinstance(self.model.preprocess, TextPreprocess):
-            pieces = [self.model.preprocess.windows(text, self.model.windows) for text in decoded]
-            flat = self._chances([piece for some in pieces for piece in some])
-            return torch.stack([some.mean(0) for some in flat.split([len(some) for some in pieces])])
-        total = self._chances(decoded)
+        total = self._over_windows(decoded, self._chances)
         for number in range(1, self.tta):
             total = total + self._chances([view(one, number) for one in decoded])
         return total if self.tta == 1 else total / self.tta
+
+    def _over_windows(self, decoded: list[Any], said: Callable[[list[Any]], Tensor]) -> Tensor:
+        """What is said of each example, or the mean over the windows of each text that is read in some."""
+        if self.model.windows == 1 or not isinstance(self.model.preprocess, TextPreprocess):
+            return said(decoded)
+        pieces = [self.model.preprocess.windows(text, self.model.windows) for text in decoded]
+        flat = said([piece for some in pieces for piece in some])
+        return torch.stack([some.mean(0) for some in flat.split([len(some) for some in pieces])])
 
     def _chances(self, decoded: list[Any]) -> Tensor:
         said = self.logits(self.model.preprocess.batch(decoded)).double()

@@ -214,7 +214,7 @@ class Nearest:
         return [next(found) if error is None else error for error in errors]
 
     def _near(self, values: list[Any]) -> list[list[Near] | str]:
-        features = self.predictor.features(self.predictor.model.preprocess.batch(values))
+        features = self.predictor.features(values)
         finite = torch.isfinite(features).all(1).tolist()
         near = self.examples.nearest(torch.nan_to_num(features, 0.0, 0.0, 0.0))
         wrong = "the network gives something that is not a number"
@@ -242,6 +242,7 @@ def _description(predictor: Predictor) -> dict[str, Any]:
         "pooling": POOLING,
         "preprocessing": model.preprocess.fingerprint,
         "freeze": graft.freeze,
+        "windows": model.windows,
         "engine": version_of(engine.name if engine is not None else "torch"),
         "precision": model.precision,
         "picture": [SIDE, QUALITY],
@@ -279,9 +280,8 @@ def _fill(predictor: Predictor, data: Data, shelf: Shelf, advance: Callable[[int
 
 def _made(predictor: Predictor, data: Data, rows: Sequence[int]) -> dict[str, Any]:
     """What is stored of a batch."""
-    preprocess = predictor.model.preprocess
-    values = decoded(preprocess, data, rows)
-    arrays: dict[str, Any] = {"features": predictor.features(preprocess.batch(values))}
+    values = decoded(predictor.model.preprocess, data, rows)
+    arrays: dict[str, Any] = {"features": predictor.features(values)}
     if data.modality == "picture":
         arrays["picture"] = [
             torch.from_numpy(np.frombuffer(_small(value), np.uint8).copy()) for value in values
