@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -20,8 +22,11 @@ from s3_server import s3_server
 from small_networks import backbone_of, data_of_maps, example_maps, maps
 
 from topgraft.backbones.types import Backbone
+from topgraft.chain import State
 from topgraft.errors import RunningError, TopgraftError
+from topgraft.features import sources
 from topgraft.features.passes import one_pass, states
+from topgraft.features.sending import sendable
 from topgraft.features.shared import SharedShelf
 from topgraft.features.sources import StateSource
 from topgraft.features.store import NotStored, Shelf, Store, StoreWarning
@@ -355,6 +360,34 @@ def test_two_commands_with_stores_of_their_own_share_a_bucket(
     assert [one["cuts"] for one in (said[0].json, said[1].json)] == [said[0].json["cuts"]] * 2
     assert called("cache", "--json").json["remote"] == "s3://bucket/commands"
     assert "Remote" in called("cache").out
+
+
+READING = """
+import pickle, sys
+from pathlib import Path
+
+source = pickle.loads(Path(sys.argv[1]).read_bytes())
+sys.stdout.buffer.write(source.batch([3, 1, 9], training=True).tensors[0].numpy().tobytes())
+"""
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_worker_in_another_process_finds_in_the_bucket_what_is_too_large_to_be_sent(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "IN_MEMORY", 10)
+    data = data_of_maps(12)
+    shelf, _ = states(backbone, data, Store(tmp_path / "a", remote="s3://bucket/states"), 1)
+    source = StateSource(shelf, data.digests)
+    (tmp_path / "sent").write_bytes(pickle.dumps(sendable(source)))
+    own = {**os.environ, "TOPGRAFT_CACHE": str(tmp_path / "b"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    read = subprocess.run(
+        [sys.executable, "-c", READING, tmp_path / "sent"], env=own, capture_output=True, check=True
+    )
+    here = source.batch([3, 1, 9], training=True)
+    assert isinstance(here, State)
+    assert read.stdout == here.tensors[0].numpy().tobytes()
+    assert len(list((tmp_path / "b").rglob("*.safetensors"))) == 1
 
 
 def test_damage_in_a_bucket_is_noticed_and_mended(s3: Any, tmp_path: Path) -> None:

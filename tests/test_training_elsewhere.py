@@ -14,10 +14,13 @@ import pytest
 import torch
 from ray_cluster import TwoNodes, two_nodes
 from ray_work import Reading, until
+from s3_server import s3_server
 from small_networks import backbone_of, bits, data_of_maps, differing, example_maps, kept, maps, material_of
 
 from topgraft.candidates import Candidate, Trying
 from topgraft.errors import RunningError
+from topgraft.features import sources
+from topgraft.features.store import Store
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History, Recipe
 from topgraft.search import Material, new_graft, run_trial, source_at
@@ -33,9 +36,18 @@ STEPS = 16  # four an epoch
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[TwoNodes]:
-    with two_nodes() as nodes:
-        yield nodes
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the workers' machine."""
+    return tmp_path_factory.mktemp("theirs")
+
+
+@pytest.fixture(scope="module")
+def cluster(theirs: Path) -> Iterator[TwoNodes]:
+    with s3_server("bucket"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOPGRAFT_CACHE", str(theirs))
+        with two_nodes() as nodes:
+            patch.undo()
+            yield nodes
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +119,33 @@ def test_two_workers_train_to_the_bits_of_one_process_and_what_is_frozen_stays(
     told = workers.told()
     assert told["pieces"] - before["pieces"] == 2 * RECIPE.epochs  # each worker's part of each epoch
     assert (told["workers_lost"], told["done_again"]) == (before["workers_lost"], before["done_again"])
+
+
+def test_states_that_are_too_many_to_be_sent_are_found_by_workers_at_the_address_of_the_store(
+    material: Material,
+    workers: RayWorkers,
+    here: tuple[Graft, History],
+    theirs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sources, "IN_MEMORY", 10)
+    shared = replace(material, store=Store(tmp_path, remote="s3://bucket/states"))
+    graft, source = new_graft(shared, KEEP, FREEZE, shared.rows), source_at(shared, KEEP, FREEZE)[0]
+    with led(workers):
+        history = train_by_parts(
+            graft,
+            source,
+            shared.targets,
+            shared.rows,
+            recipe=RECIPE,
+            validation=shared.validation,
+            from_start=False,
+        )
+    assert same(graft, history, here)
+    assert {p.name for p in theirs.rglob("*.safetensors")} == {
+        p.name for p in tmp_path.rglob("*.safetensors")
+    }
 
 
 def test_another_number_of_parts_is_another_training_within_rounding(
