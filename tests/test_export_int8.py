@@ -61,14 +61,15 @@ def test_pictures_are_static_and_what_is_told_is_what_onnx_runtime_gives(
     before, after = (run_file(place / "model.onnx", batch) for place in (tmp_path / "fp32", folder))
     assert told["int8"]["agreement"]["value"] == float((before.argmax(1) == after.argmax(1)).mean())
     assert told["int8"]["probabilities"] == pytest.approx(float(np.abs(before - after).max()), abs=2e-3)
-    accuracy = told["int8"]["accuracy"]
+    accuracy = told["int8"]["score"]
+    assert accuracy["metric"] == "accuracy"
     assert accuracy["int8"] == float((after.argmax(1) == data.targets[rows]).mean())
     assert accuracy["loss"] == accuracy["fp32"] - accuracy["int8"]
 
 
 def test_texts_are_dynamic_and_need_no_examples(tmp_path: Path) -> None:
     told = export(texts(), "onnx", tmp_path / "int8", int8=True).document["int8"]
-    assert (told["method"], told["calibrated_on"], told["accuracy"]) == ("dynamic", 0, None)
+    assert (told["method"], told["calibrated_on"], told["score"]) == ("dynamic", 0, None)
     kinds = {node.op_type for node in onnx.load(str(tmp_path / "int8" / "model.onnx")).graph.node}
     assert kinds & {"MatMulInteger", "DynamicQuantizeLinear"}
     assert told["bytes"] < told["bytes_fp32"]
@@ -82,14 +83,14 @@ def test_texts_with_labels_tell_the_loss_of_accuracy(tmp_path: Path) -> None:
     )
     told = export(model, "onnx", tmp_path / "more", int8=True, check_on=str(table)).document["int8"]
     assert told["examples"] == 30
-    assert told["accuracy"]["loss"] == told["accuracy"]["fp32"] - told["accuracy"]["int8"]
+    assert told["score"]["loss"] == told["score"]["fp32"] - told["score"]["int8"]
 
 
 def test_what_can_not_be_is_refused_and_leaves_nothing(photos: Path, tmp_path: Path) -> None:
     model, out = named(pictures(), CLASSES), tmp_path / "x"
     few = read(sorted(photos.rglob("*.webp"))[:6], targets=["food"] * 6, classes=CLASSES)
     for options, words in (
-        ({"to": "openvino", "int8": True, "check_on": photos}, "--int8 is for --to onnx"),
+        ({"to": "torch", "int8": True, "check_on": photos}, "--int8 is for --to onnx and --to openvino"),
         ({"to": "onnx", "int8": True}, "Give some, best labelled"),
         ({"to": "onnx", "check_on": photos}, "--check is for --int8"),
         ({"to": "onnx", "int8": True, "check_on": few}, "At least 16 are needed"),
@@ -99,6 +100,8 @@ def test_what_can_not_be_is_refused_and_leaves_nothing(photos: Path, tmp_path: P
         assert not out.exists()
     with pytest.raises(TopgraftError, match="this model reads arrays"):
         export(arrays(), "onnx", out, int8=True)
+    with pytest.raises(TopgraftError, match="sets the range of activations by examples"):
+        export(texts(), "openvino", out, int8=True)
 
 
 @pytest.mark.exhaustive

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from topgraft.backbones.grafted import input_shapes
 from topgraft.errors import TopgraftError
 from topgraft.export.examples import examples_of
-from topgraft.export.whole import program_of, whole_of
+from topgraft.export.whole import length_of, program_of, whole_of
 from topgraft.saved import Model
 
 
@@ -29,9 +29,8 @@ def test_the_whole_gives_what_the_graft_gives_and_leaves_it_as_it_was(freeze):
 
 
 def program(model: Model, *, module: nn.Module | None = None) -> nn.Module:
-    longest = getattr(model.preprocess, "max_length", None)
-    whole = whole_of(model, module=module)
-    made = program_of(whole, input_shapes(model.description), examples_of(model).traced, longest=longest)
+    whole, steps = whole_of(model, module=module), length_of(model)
+    made = program_of(whole, input_shapes(model.description), examples_of(model).traced, steps=steps)
     return made.module()
 
 

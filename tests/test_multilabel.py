@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import FILLING, Job, called, done, table_of, tiny_job
+from exported_runs import said_by_an_export
 from sklearn.metrics import (
     average_precision_score,
     f1_score,
@@ -178,11 +179,15 @@ def test_what_cannot_be_meant_is_refused(job: Job, tmp_path: Path, command: tupl
     assert words in outcome.err.replace("\n", " ")
 
 
+def test_an_export_gives_the_rows_of_predict_and_tells_what_8_bits_cost(
+    job: Job, run: tuple[Path, dict], tmp_path: Path
+) -> None:
+    scored = said_by_an_export(run[0], job, tmp_path)
+    assert scored["metric"] == "label ranking average precision"
+
+
 def test_what_is_not_there_yet_says_so(run: tuple[Path, dict], tmp_path: Path) -> None:
     out, _ = run
-    outcome = called("export", out, "--to", "state-dict", "-o", tmp_path / "x")
-    assert outcome.status == 2
-    assert "export is for one class an example so far" in outcome.err
     outcome = called("report", out, out, "-o", tmp_path / "two.html")
     assert outcome.status == 2
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from command_line import FILLING, Job, called, done, table_of, tiny_job
+from exported_runs import said_by_an_export
 from sklearn.metrics import cohen_kappa_score, mean_absolute_error
 from small_networks import backbone_of, example_maps, maps, material_of
 
@@ -155,11 +156,15 @@ def test_what_cannot_be_meant_is_refused(job: Job, tmp_path: Path, command: tupl
     assert not (tmp_path / "run").exists()
 
 
+def test_an_export_gives_the_rows_of_predict_and_tells_what_8_bits_cost(
+    job: Job, run: tuple[Path, dict], tmp_path: Path
+) -> None:
+    scored = said_by_an_export(run[0], job, tmp_path)
+    assert scored["metric"] == "weighted agreement"
+
+
 def test_what_is_not_there_yet_says_so(run: tuple[Path, dict], tmp_path: Path) -> None:
     out, _ = run
-    outcome = called("export", out, "--to", "state-dict", "-o", tmp_path / "x")
-    assert outcome.status == 2
-    assert "those of this model are ordered" in outcome.err
     outcome = called("report", out, out, "-o", tmp_path / "two.html")
     assert outcome.status == 2
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import Job, called, done, table_of, tiny_job, word_texts
+from exported_runs import said_by_an_export
 from packaged_data import pictures_of
 from PIL import Image
 from sklearn.metrics import mean_absolute_error, r2_score
@@ -156,7 +157,7 @@ def test_several_numbers_at_once(job: Job, tmp_path: Path) -> None:
     assert list(row) == ["input", "prediction_worth", "prediction_words", "error"]
 
 
-def test_what_is_for_classes_alone_is_refused(job: Job, run: tuple[Path, dict], tmp_path: Path) -> None:
+def test_what_is_for_classes_alone_is_refused(job: Job, tmp_path: Path) -> None:
     for more, words in (
         (("--class-weights", "balanced"), "--class-weights balanced is for classes"),
         (("--label-smoothing", "0.1"), "--label-smoothing 0.1 is for classes"),
@@ -166,17 +167,16 @@ def test_what_is_for_classes_alone_is_refused(job: Job, run: tuple[Path, dict], 
         assert outcome.status == 2
         assert words in outcome.err
         assert not (tmp_path / "none").exists()
-    for command, words in (
-        (
-            ("compare", job.table, "--label", "worth", "--backbone", job.backbone),
-            "compare is for classes so far",
-        ),
-        (("export", run[0], "--to", "onnx", "-o", tmp_path / "onnx"), "export is for classes so far"),
-    ):
-        outcome = called(*command)
-        assert outcome.status == 2
-        assert words in outcome.err
-    assert not (tmp_path / "onnx").exists()
+    outcome = called("compare", job.table, "--label", "worth", "--backbone", job.backbone)
+    assert outcome.status == 2
+    assert "compare is for classes so far" in outcome.err
+
+
+def test_an_export_gives_the_rows_of_predict_and_tells_what_8_bits_cost(
+    job: Job, run: tuple[Path, dict], tmp_path: Path
+) -> None:
+    scored = said_by_an_export(run[0], job, tmp_path)
+    assert scored["metric"] == "R2"
 
 
 def numbers_of_maps(count: int = 60):

@@ -214,9 +214,20 @@ def test_probe_measures_every_depth(big: Path, small: Path):
     assert [cut["block"] for cut in cuts] == ["embedding", *(f"blocks.{i}" for i in range(6))]
 
 
-def test_an_export_computes_the_same(big: Path, tmp_path: Path):
-    pytest.importorskip("onnxruntime")
-    assert "made-up rows" in done("export", big, "--to", "onnx", "-o", tmp_path / "onnx").out
+@pytest.mark.parametrize(
+    "to",
+    [
+        "onnx",
+        "state-dict",
+        "huggingface",
+        *[pytest.param(to, marks=pytest.mark.exhaustive) for to in ("torch", "openvino")],
+    ],
+)
+def test_an_export_computes_the_same(to: str, big: Path, tmp_path: Path):
+    told = done("export", big, "--to", to, "-o", tmp_path / "out", "--json").json
+    assert told["checked_on"] == "6 made-up rows"
+    assert told["inputs"][0]["shape"] == ["batch", told["inputs"][0]["shape"][1]]
+    assert told["difference"]["probabilities"] < 1e-5
 
 
 def test_mixtures_of_rows_are_refused(small: Path, tmp_path: Path):

@@ -197,15 +197,6 @@ def test_served_they_get_the_rows_of_predict(fitted, place: Path) -> None:
     assert all(row["error"] is None for row in reply.json)
 
 
-@pytest.mark.parametrize("form", ["onnx", "state-dict"])
-def test_what_is_not_there_for_sounds_yet_is_said(fitted, tmp_path: Path, form: str) -> None:
-    folder, _ = fitted
-    outcome = called("export", folder, "--to", form, "-o", tmp_path / "out")
-    assert outcome.status == 2
-    assert "takes sounds" in outcome.err
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_mel_baseline_tells_instruments_apart(place: Path) -> None:
     from topgraft.baselines import answers, fit_baseline, raw_features
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from topgraft.backbones.types import Backbone
 from topgraft.console import percent
-from topgraft.data.types import Data
+from topgraft.data.types import Data, Task
 from topgraft.score import judged_on
 from topgraft.show import constant_answer, in_unit, is_share
 
@@ -25,13 +25,7 @@ def model_card(result: dict[str, Any], backbone: Backbone, data: Data, *, comman
     """
     import topgraft
 
-    kind = {
-        "picture": "image-classification",
-        "text": "text-classification",
-        "sound": "audio-classification",
-    }.get(data.modality, "tabular-classification")
-    if data.outputs:
-        kind = "tabular-regression" if data.modality in ("array", "row") else "other"
+    kind = task_tag(data.modality, data.task)
     score = result["score"]
     kept, frozen = result["blocks"]["kept"], result["blocks"]["frozen"]
     counts = "\n".join(f"- {plain_text(name)}: {n:,}" for name, n in data.counts.items())
@@ -71,6 +65,23 @@ Made by Topgraft {topgraft.__version__} from {plain_text(backbone.source)}
 
 Scores hold for data like those above. {_limits(data)}
 """
+
+
+def task_tag(modality: str, task: Task) -> str:
+    """The hub's name for what a model does, ``pipeline_tag``; of numbers it has one for tables only.
+
+    Examples
+    --------
+    >>> task_tag("sound", "multilabel"), task_tag("row", "regression"), task_tag("text", "regression")
+    ('audio-classification', 'tabular-regression', 'other')
+    """
+    if task == "regression":
+        return "tabular-regression" if modality in ("array", "row") else "other"
+    return {
+        "picture": "image-classification",
+        "text": "text-classification",
+        "sound": "audio-classification",
+    }.get(modality, "tabular-classification")
 
 
 def _limits(data: Data) -> str:

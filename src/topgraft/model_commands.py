@@ -139,7 +139,8 @@ def export(
     ] = None,
     *,
     int8: Annotated[
-        bool, typer.Option("--int8", help="onnx: in whole numbers of 8 bits; what it costs is told.")
+        bool,
+        typer.Option("--int8", help="onnx, openvino: in whole numbers of 8 bits; what it costs is told."),
     ] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier export.")] = False,
     trust_code: options.Trust = False,

@@ -35,7 +35,18 @@ def median_score(targets: Array, classes: int) -> float:
     >>> median_score(np.array([0, 1, 2]), 3).__round__(3)
     0.667
     """
-    return 1 - float(np.abs(targets - median_class(targets)).mean()) / (classes - 1)
+    return weighted_agreement(targets, np.full_like(targets, median_class(targets)), classes)
+
+
+def weighted_agreement(targets: Array, predictions: Array, classes: int) -> float:
+    """:data:`AGREEMENT`: one less the mean distance of answers, as a share of the largest possible one.
+
+    Examples
+    --------
+    >>> weighted_agreement(np.array([0, 2]), np.array([1, 2]), 3)
+    0.75
+    """
+    return 1 - float(np.abs(targets - predictions).mean()) / (classes - 1)
 
 
 def quadratic_kappa(targets: Array, predictions: Array) -> float:

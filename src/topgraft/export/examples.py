@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from topgraft import demo
 from topgraft.backbones.grafted import input_shapes
 from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.chain.point import Shape
-from topgraft.errors import TopgraftError
+from topgraft.data.sounds import Sound
 from topgraft.features.reading import at_least
 from topgraft.saved import Model
 
@@ -24,6 +25,8 @@ CHECKED = (1, 5)
 """Numbers of examples: in the batch that is traced, and in those that are compared."""
 _WORDS = 6
 _LENGTHS = (7, 5, 11)
+_SECONDS = (0.7, 2.4, 1.6, 3.4, 0.4, 2.9, 5.1, 1.2, 4.0)
+_RATE = 16_000
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,10 @@ class Examples:
 
 
 def examples_of(model: Model) -> Examples:
-    """Packaged pictures or texts, preprocessed as the model does it; random numbers for arrays and rows.
+    """Packaged pictures or texts, or sounds that are made, preprocessed as the model does it.
 
-    Raises
-    ------
-    TopgraftError
-        For a model of sounds, of which none are packaged.
+    Of arrays and rows it is random numbers.
     """
-    if model.modality == "sound":
-        raise TopgraftError(
-            "This model takes sounds, and there are none in the package to check an export on: models of "
-            "sounds are not exported yet. The saved folder itself opens wherever Topgraft is installed."
-        )
     if model.modality == "array":
         shapes, numbers = input_shapes(model.description), torch.Generator().manual_seed(0)
         sizes = zip((TRACED, *CHECKED), _LENGTHS, strict=True)
@@ -73,6 +68,8 @@ def examples_of(model: Model) -> Examples:
         return Examples("made-up rows", traced, tuple(checked))
     if model.modality == "picture":
         kind, raw = "packaged pictures", _pictures(model)
+    elif model.modality == "sound":
+        kind, raw = "made-up sounds", _sounds()
     else:
         kind, raw = "packaged texts", _texts()
     batches = [model.preprocess.batch(list(islice(raw, count))) for count in (TRACED, *CHECKED)]
@@ -95,6 +92,17 @@ def _texts() -> Iterator[str]:
         texts = [row["text"] for row in csv.DictReader(file)][::150]
     yield from (" ".join(text.split()[:_WORDS]) for text in texts[:TRACED])
     yield from texts[TRACED:]
+
+
+def _sounds() -> Iterator[Sound]:
+    """Chords that die away, in noise: no two of them alike, and of other lengths than those traced."""
+    numbers = np.random.default_rng(0)
+    for place, seconds in enumerate(_SECONDS):
+        t = np.arange(int(seconds * _RATE)) / _RATE
+        pitch = 110 * 2 ** (place / 4)
+        chord = sum(np.sin(2 * np.pi * pitch * k * t) / k for k in range(1, 6 + place % 3))
+        samples = 0.2 * chord * np.exp(-t * (place % 4)) + numbers.normal(0, 0.01, len(t))
+        yield Sound(samples.astype(np.float32), _RATE)
 
 
 def _random(

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from topgraft.backbones.grafted import PREPROCESSING
 from topgraft.console import Console, counted, size
 from topgraft.errors import TopgraftError, did_you_mean
-from topgraft.export.checking import TOLERANCE, Difference, measured, must_hold
+from topgraft.export.checking import Difference, measured, must_hold, tolerance
 from topgraft.export.examples import Examples, examples_of
 from topgraft.export.int8 import say, told_by
 from topgraft.export.job import ExportJob, Written, inputs_json, outputs_json
+from topgraft.export.outputs import answer_json, outputs_of
 from topgraft.export.place import DOCUMENT, check, export_folder
 from topgraft.files import write_json
 from topgraft.saved import Model, open_model
@@ -90,11 +91,11 @@ def export(
     trust_code
         Whether the function that made one's own network, which the description names, may be run.
     int8
-        ``"onnx"`` only: put the export into 8 bits, see :mod:`topgraft.export.int8`. It is compared in fp32
-        first, and then with itself in fp32, which is told and not bounded.
+        ``"onnx"`` and ``"openvino"`` only: put the export into 8 bits, see :mod:`topgraft.export.int8`. It is
+        compared in fp32 first, and then with itself in fp32, which is told and not bounded.
     check_on
-        Examples for that, as for :func:`topgraft.read`: by a part the ranges of activations are set
-        (pictures), on the others both are compared.
+        Examples for that, as for :func:`topgraft.read`: by a part the ranges of activations are set (not of
+        texts in ONNX), on the others both are compared.
     console
         Where results are written; nowhere by default.
 
@@ -127,21 +128,6 @@ def export(
     if hasattr(writer, "must_be_installed"):
         writer.must_be_installed()
     opened = model if isinstance(model, Model) else open_model(model, module=module, trust_code=trust_code)
-    if opened.separator:
-        raise TopgraftError(
-            "export is for one class an example so far; this model gives several labels. Python opens it "
-            "with topgraft.open_model."
-        )
-    if opened.is_ordered:
-        raise TopgraftError(
-            "export is for classes without an order so far; those of this model are ordered. Python opens it "
-            "with topgraft.open_model."
-        )
-    if opened.outputs:
-        raise TopgraftError(
-            f"export is for classes so far; this model predicts {', '.join(opened.outputs)}. Python opens it "
-            "with topgraft.open_model."
-        )
     if check_on is not None and not int8:
         raise TopgraftError("--check is for --int8; an export in fp32 is checked on packaged examples.")
     given = told_by(opened, check_on, to=to) if int8 else None
@@ -150,8 +136,9 @@ def export(
     examples = examples_of(opened)
     with export_folder(path, overwrite=overwrite) as folder:
         written = write(ExportJob(opened, source, folder, examples, module, trust_code, int8, given))
-        must_hold(written.difference, written.runtime)
-        document = _document(opened, to, written, examples)
+        most = tolerance(opened, examples.checked)
+        must_hold(written.difference, most, written.runtime)
+        document = _document(opened, to, written, most, examples)
         if to != "huggingface":
             (folder / PREPROCESSING).mkdir()
             opened.preprocess.save(folder / PREPROCESSING)
@@ -179,7 +166,9 @@ def default_folder(source: Path | None, to: str) -> Path:
     return Path(f"{stem}-{to}")
 
 
-def _document(model: Model, to: str, written: Written, examples: Examples) -> dict[str, Any]:
+def _document(
+    model: Model, to: str, written: Written, most: Difference, examples: Examples
+) -> dict[str, Any]:
     """What ``export.json`` holds: all that a person needs to run it without topgraft."""
     description = model.description
     return {
@@ -187,14 +176,17 @@ def _document(model: Model, to: str, written: Written, examples: Examples) -> di
         "format": to,
         "inputs": inputs_json(model),
         "outputs": outputs_json(model),
+        "task": model.task,
         "classes": list(model.classes),
+        "numbers": list(model.outputs),
+        "answer": answer_json(model),
         "modality": model.modality,
         "preprocessing": model.preprocess.describe(),
         "precision": "fp32",
         "runtime": written.runtime,
         "checked_on": f"{examples.count} {examples.kind}",
         "difference": written.difference.to_json(),
-        "tolerance": TOLERANCE.to_json(),
+        "tolerance": most.to_json(),
         "from_predict": _from_predict(model, to, examples),
         "backbone": description["backbone"]["source"],
         "licence": description["backbone"]["licence"],
@@ -209,17 +201,14 @@ def _from_predict(model: Model, to: str, examples: Examples) -> dict[str, Any] |
     """Where ``predict`` runs the frozen part in another precision: how far its answers are from fp32."""
     if model.precision == "fp32" or model.graft.frozen is None or to == "huggingface":
         return None
-    import torch
-
     from topgraft.predict import Predictor
 
     predictor = Predictor(model)
 
-    def run(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        logits = predictor.logits(dict(batch))
-        return logits, torch.softmax(logits, 1)
+    def run(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        return outputs_of(model.task, predictor.logits(dict(batch)))
 
-    found = measured(run, model.graft, examples.checked)
+    found = measured(run, model, examples.checked)
     return {"precision": model.precision, "engine": model.engine, "difference": found.to_json()}
 
 
@@ -230,21 +219,19 @@ def _say(console: Console, told: Mapping[str, Any], examples: Examples) -> None:
     for label, key in (("Reads", "inputs"), ("Gives", "outputs")):
         ports = [f"{p['name']} {p['dtype']} ({', '.join(map(str, p['shape']))})" for p in told[key]]
         console.line(label, ", ".join(ports))
-    difference = Difference(**told["difference"])
+    difference, most = (Difference(**told[key]) for key in ("difference", "tolerance"))
     console.line(
         "Checked",
         f"by {told['runtime']} on {examples.count} {examples.kind}, in batches of "
-        f"{' and '.join(str(len(next(iter(b.values())))) for b in examples.checked)}: "
-        f"probabilities differ from PyTorch's in fp32 by at most {difference.probabilities:.1e} "
-        f"(limit {TOLERANCE.probabilities:g}), logits by {difference.logits:.1e} of the largest "
-        f"(limit {TOLERANCE.logits:g})",
+        f"{' and '.join(str(len(next(iter(b.values())))) for b in examples.checked)}. They differ from "
+        f"PyTorch's in fp32 by at most: {difference.in_words()} (limits: {most.in_words()})",
     )
+    console.line("Answer", f"from {told['answer']['from']}: {told['answer']['told']}")
     if "int8" in told:
         say(console, told["int8"])
     if (other := told["from_predict"]) is not None:
-        apart = other["difference"]["probabilities"]
         console.line(
             "Note",
             f"predict runs the frozen part in {other['precision']} by {other['engine']}, and this is fp32: "
-            f"on the same examples their probabilities differ by up to {apart:.1e}",
+            f"on the same examples they differ by up to: {Difference(**other['difference']).in_words()}",
         )

@@ -12,15 +12,22 @@ from torch import Tensor
 
 from topgraft.backbones.packaged import HUB_NAMES
 from topgraft.backbones.preprocess import TOKENIZER_FILE, TextPreprocess
-from topgraft.card import plain_text
+from topgraft.card import plain_text, task_tag
 from topgraft.export.checking import measured
 from topgraft.export.job import ExportJob, Written
+from topgraft.export.outputs import answer_json, outputs_of
 from topgraft.files import DamagedFile, read_json, write_json, write_whole
 from topgraft.saved import Model, open_model, save
 
 CARD, RESULT, PICTURE = "README.md", "result.json", "chain.svg"
 """What a run has beside its graft."""
-_TASKS = {"picture": "image-classification", "text": "text-classification"}
+CONFIG = "config.json"
+PROBLEMS = {
+    "classification": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regression": "regression",
+}
+"""Task -> its name in Transformers, which has none for ordered classes."""
 _FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
@@ -34,19 +41,35 @@ def write(job: ExportJob) -> Written:
         write_json(folder / RESULT, {**result, "model": name})  # and not where it lay on somebody's disk
     if job.source is not None and (job.source / PICTURE).is_file():
         write_whole(folder / PICTURE, (job.source / PICTURE).read_bytes())
-    write_json(folder / "labels.json", list(model.classes))
+    if model.classes:
+        write_json(folder / "labels.json", list(model.classes))
+    write_json(folder / CONFIG, config_of(model))
     if isinstance(model.preprocess, TextPreprocess):
         _write_tokenizer(folder, model.preprocess)
     write_whole(folder / CARD, _card(model, name, result, _body(job.source, model, name)).encode())
     opened = open_model(folder, module=job.module, trust_code=job.trust_code)
 
-    def run(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def run(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         with torch.inference_mode():
-            logits = opened.graft(dict(batch)).float()
-        return logits, torch.softmax(logits, 1)
+            return outputs_of(model.task, opened.graft(dict(batch)).float())
 
-    difference = measured(run, model.graft, job.examples.checked)
-    return Written("topgraft", difference, {})
+    difference = measured(run, model, job.examples.checked)
+    return Written("topgraft", difference, {"problem_type": PROBLEMS.get(model.task)})
+
+
+def config_of(model: Model) -> dict[str, Any]:
+    """The part of Transformers' configuration that says what is answered, under its names there.
+
+    It names no class of Transformers, which could not open the folder: what it holds is some blocks of a
+    network, and a head of ours.
+    """
+    names = dict(enumerate(model.classes or model.outputs))
+    problem = PROBLEMS.get(model.task)
+    return {
+        **({} if problem is None else {"problem_type": problem}),
+        "id2label": {str(i): name for i, name in names.items()},
+        "label2id": {name: i for i, name in names.items()},
+    }
 
 
 def _result(source: Path | None) -> dict[str, Any]:
@@ -78,7 +101,7 @@ def _card(model: Model, name: str, result: Mapping[str, Any], body: str) -> str:
     """The card: metadata as the hub reads them, then what people read."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    task = _TASKS.get(model.modality, "tabular-classification")
+    task = task_tag(model.modality, model.task)
     scores = [
         EvalResult(
             task_type=task,
@@ -150,7 +173,7 @@ def _body(source: Path | None, model: Model, name: str) -> str:
         body = _FRONT.sub("", written.read_text("utf-8"), count=1)
     else:
         body = _facts(model, name)
-    inputs = {"picture": "new/*.jpg", "text": "new.csv"}.get(model.modality, "new.npz")
+    inputs = {"picture": "new/*.jpg", "sound": "new/*.wav", "array": "new.npz"}.get(model.modality, "new.csv")
     return f"""{body.rstrip()}
 
 ## Use
@@ -168,7 +191,7 @@ topgraft predict downloaded {inputs}
 def _facts(model: Model, name: str) -> str:
     description = model.description
     backbone, kept = description["backbone"], description["kept"]
-    classes = "\n".join(f"- {plain_text(c)}" for c in model.classes)
+    names = "\n".join(f"- {plain_text(name)}" for name in model.classes or model.outputs)
     return f"""
 # {plain_text(name)}
 
@@ -178,7 +201,11 @@ licence of the weights: {plain_text(str(backbone["licence"] or "not known"))}).
 It keeps {description["keep"]} of {len(description["blocks"])} blocks, to `{kept[-1]}`; of these
 {description["freeze"]} never changed.
 
-## Classes
+## {"Numbers" if model.outputs else "Labels" if model.separator else "Classes"}
 
-{classes}
+{names}
+
+## How it answers
+
+{plain_text(answer_json(model)["told"])}.
 """

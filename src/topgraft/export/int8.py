@@ -15,6 +15,7 @@ from topgraft.data import read
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
 from topgraft.export.checking import Run, round_up
+from topgraft.export.outputs import answers_of, score_of
 from topgraft.features.reading import batch_of
 from topgraft.saved import Model
 from topgraft.score import wilson_interval
@@ -26,8 +27,8 @@ MOST_CALIBRATED, LEAST = 128, 16
 FIRST = 2
 """Convolutions that stay in fp32. On 60 pictures by 14 blocks of EfficientNet-Lite0 it was 93 instead of 90 %
 that kept their answer, and the mean change of a probability 0.028 instead of 0.074."""
-DYNAMIC = ("text",)
-"""What activations are put into 8 bits for batch by batch, so that nothing has to be known of them."""
+MODALITIES = ("picture", "text")
+FORMATS = ("onnx", "openvino")
 
 
 @dataclass(frozen=True)
@@ -47,35 +48,38 @@ def told_by(model: Model, source: Any, *, to: str) -> Told | None:
     TopgraftError
         If the format has no 8 bits here, examples are needed and not given, or too few.
     """
-    if to != "onnx":
-        raise TopgraftError(f"--int8 is for --to onnx; --to {to} is written in fp32 only.")
-    if model.modality not in ("picture", *DYNAMIC):
+    if to not in FORMATS:
+        raise TopgraftError(f"--int8 is for --to onnx and --to openvino; --to {to} is written in fp32 only.")
+    if model.modality not in MODALITIES:
         raise TopgraftError(f"--int8 is for pictures and texts so far; this model reads {model.modality}s.")
+    is_dynamic = model.modality == "text" and to == "onnx"
     if source is None:
-        if model.modality in DYNAMIC:
+        if is_dynamic:
             return None
         raise TopgraftError(
             "--int8 sets the range of activations by examples like those to come. Give some, best labelled "
             "ones that were not trained on: --check DATA."
         )
-    columns = {n: c for n, c in model.columns.items() if n in ("text", "path", "label")}
-    is_table = isinstance(source, (str, Path)) and not Path(source).is_dir()
-    data = (
-        source
-        if isinstance(source, Data)
-        else read(
-            source,
-            **(columns if is_table else {}),  # type: ignore[arg-type]  # names of columns
-            classes=model.classes,
-            task=model.task,
-            modality=model.modality,  # type: ignore[arg-type]  # one that this version knows
-        )
-    )
+    data = source if isinstance(source, Data) else _read(model, source)
     if len(data) < LEAST:
         raise TopgraftError(f"--check has {len(data)} examples. At least {LEAST} are needed for --int8.")
     order = np.random.default_rng(0).permutation(len(data)).tolist()
-    count = 0 if model.modality in DYNAMIC else min(MOST_CALIBRATED, len(data) // 2)
+    count = 0 if is_dynamic else min(MOST_CALIBRATED, len(data) // 2)
     return Told(data, order[:count], order[count:])
+
+
+def _read(model: Model, source: Any) -> Data:
+    """Examples as the model's own were read, their labels by its classes."""
+    columns = {n: c for n, c in model.columns.items() if n in ("text", "path", "label")}
+    is_table = isinstance(source, (str, Path)) and not Path(source).is_dir()
+    return read(
+        source,
+        **(columns if is_table else {}),  # type: ignore[arg-type]  # names of columns
+        classes=model.classes or None,
+        task=model.task,
+        separator=model.separator or None,
+        modality=model.modality,  # type: ignore[arg-type]  # one that this version knows
+    )
 
 
 def quantise(model: Model, path: Path, told: Told | None, names: list[str]) -> None:
@@ -124,7 +128,7 @@ def quantise(model: Model, path: Path, told: Told | None, names: list[str]) -> N
         quantize_static(
             str(ready),
             str(made),
-            _reader(_batches(model, told.data, told.calibrated), names),
+            _reader(batches_of(model, told.data, told.calibrated), names),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -156,59 +160,77 @@ def compared(
     Returns
     -------
     dict
-        ``method``, ``calibrated_on``, ``examples``, ``agreement`` (the share of examples with the same
-        answer) with its 95 % interval, ``probabilities`` (the largest difference of one), and ``accuracy``
-        with that of both and the ``loss``; ``None`` where the examples have no labels.
+        ``method``, ``calibrated_on``, ``examples``; of classes and labels ``agreement`` (the share of
+        examples with the same answer) with its 95 % interval, and ``probabilities`` (the largest difference
+        of one); of predicted numbers ``numbers`` (the largest difference, as a share of the standard
+        deviation) and their mean; and ``score``, with the ``metric`` of the task, its value of both and the
+        ``loss``; ``None`` where the examples have no labels.
     """
-    batches = packaged if told is None else tuple(_batches(model, told.data, told.compared))
-    pairs = [(original(batch)[1].numpy(), made(batch)[1].numpy()) for batch in batches]
+    batches = packaged if told is None else tuple(batches_of(model, told.data, told.compared))
+    pairs = [(original(batch)[-1].numpy(), made(batch)[-1].numpy()) for batch in batches]
     before, after = (np.concatenate([pair[i] for pair in pairs]) for i in range(2))
-    same = before.argmax(1) == after.argmax(1)
-    low, high = wilson_interval(float(same.mean()), len(same))
     found: dict[str, Any] = {
         "method": "static" if told is not None and told.calibrated else "dynamic",
         "calibrated_on": 0 if told is None else len(told.calibrated),
-        "examples": len(same),
+        "examples": len(before),
         "origin": "packaged examples" if told is None else told.data.origin,
-        "agreement": {"value": float(same.mean()), "low": low, "high": high},
-        "probabilities": round_up(float(np.abs(before - after).max())),
-        "accuracy": None,
+        **_change(model, before, after),
+        "score": None,
     }
     if told is not None and told.data.targets is not None:
         wanted = np.asarray(told.data.targets)[told.compared]
-        fp32, int8 = (float((one.argmax(1) == wanted).mean()) for one in (before, after))
-        found["accuracy"] = {"fp32": fp32, "int8": int8, "loss": fp32 - int8}
+        (metric, fp32), (_, int8) = (score_of(model.task, wanted, one) for one in (before, after))
+        found["score"] = {"metric": metric, "fp32": fp32, "int8": int8, "loss": fp32 - int8}
     return found
+
+
+def _change(model: Model, before: Array, after: Array) -> dict[str, Any]:
+    """How far the last output in 8 bits is from that in fp32."""
+    if model.task == "regression":
+        shares = np.abs(after - before) / np.array(model.spread)
+        return {"numbers": round_up(float(shares.max())), "numbers_mean": round_up(float(shares.mean()))}
+    answers = [answers_of(model.task, said).reshape(len(said), -1) for said in (before, after)]
+    same = (answers[0] == answers[1]).all(1)
+    low, high = wilson_interval(float(same.mean()), len(same))
+    return {
+        "agreement": {"value": float(same.mean()), "low": low, "high": high},
+        "probabilities": round_up(float(np.abs(before - after).max())),
+    }
 
 
 def say(console: Console, found: Mapping[str, Any]) -> None:
     """What it cost, in words."""
-    same, accuracy = found["agreement"], found["accuracy"]
     how = (
         f"ranges set by {found['calibrated_on']} other examples of {found['origin']}"
         if found["calibrated_on"]
         else "weights only; activations batch by batch"
     )
     sizes = f"{size(found['bytes_fp32'])} in fp32, {size(found['bytes'])} in int8"
-    within = f"95 % interval {percent(same['low'], 1)} to {percent(same['high'], 1)}"
-    agree = f"the same answer as in fp32 for {percent(same['value'], 1)} of {found['examples']} examples"
-    apart = f"probabilities differ by up to {found['probabilities']:.2g}"
-    lines = [
-        f"{found['method']}, {how}; {sizes}",
-        f"{agree} of {found['origin']} ({within}); {apart}",
-    ]
-    if accuracy is not None:
-        fp32, int8 = percent(accuracy["fp32"], 1), percent(accuracy["int8"], 1)
-        loss = (
-            f"{'a loss' if accuracy['loss'] >= 0 else 'a gain'} of {100 * abs(accuracy['loss']):.1f} points"
-        )
-        lines.append(f"accuracy there {fp32} in fp32 and {int8} in int8: {loss}")
+    lines = [f"{found['method']}, {how}; {sizes}", _change_in_words(found)]
+    if (score := found["score"]) is not None:
+        fp32, int8 = percent(score["fp32"], 1), percent(score["int8"], 1)
+        loss = f"{'a loss' if score['loss'] >= 0 else 'a gain'} of {100 * abs(score['loss']):.1f} points"
+        lines.append(f"{score['metric']} there {fp32} in fp32 and {int8} in int8: {loss}")
     console.line("Int8", *lines)
 
 
-def _batches(model: Model, data: Data, rows: list[int]) -> Iterator[dict[str, Tensor]]:
-    for begin in range(0, len(rows), BATCH):
-        yield batch_of(model.preprocess, data, rows[begin : begin + BATCH])
+def _change_in_words(found: Mapping[str, Any]) -> str:
+    of = f"{found['examples']} examples of {found['origin']}"
+    if "numbers" in found:
+        mean, most = percent(found["numbers_mean"], 1), percent(found["numbers"], 1)
+        return f"numbers differ from those in fp32 by {mean} of a deviation, at most {most}, on {of}"
+    same = found["agreement"]
+    within = f"95 % interval {percent(same['low'], 1)} to {percent(same['high'], 1)}"
+    agree = f"the same answer as in fp32 for {percent(same['value'], 1)} of {of} ({within})"
+    return f"{agree}; probabilities differ by up to {found['probabilities']:.2g}"
+
+
+def batches_of(
+    model: Model, data: Data, rows: list[int], *, size: int = BATCH
+) -> Iterator[dict[str, Tensor]]:
+    """Some examples, preprocessed, so many at a time."""
+    for begin in range(0, len(rows), size):
+        yield batch_of(model.preprocess, data, rows[begin : begin + size])
 
 
 def _head_of(graph: Any) -> list[str]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from topgraft.backbones.grafted import input_shapes
 from topgraft.export.checking import Difference
-from topgraft.export.whole import OUTPUTS, Whole, open_shape, program_of, whole_of
+from topgraft.export.outputs import answer_json, names_of
+from topgraft.export.whole import Whole, length_of, open_shape, program_of, whole_of
 from topgraft.saved import Model
 
 if TYPE_CHECKING:
@@ -56,18 +57,20 @@ class ExportJob:
 
     def program(self) -> ExportedProgram:
         """The graft as a graph of ``torch.export``."""
-        longest = getattr(self.model.preprocess, "max_length", None)
         shapes = input_shapes(self.model.description)
-        return program_of(self.whole(), shapes, self.examples.traced, longest=longest)
+        return program_of(self.whole(), shapes, self.examples.traced, steps=length_of(self.model))
 
     def notes(self) -> dict[str, str]:
-        """What files carry as metadata: classes, preprocessing and where the graft comes from."""
+        """What files carry as metadata: task, classes, preprocessing and where the graft comes from."""
         import topgraft
 
         backbone = self.model.description["backbone"]
         return {
             "topgraft.version": topgraft.__version__,
+            "topgraft.task": self.model.task,
             "topgraft.classes": json.dumps(list(self.model.classes), ensure_ascii=False),
+            "topgraft.numbers": json.dumps(list(self.model.outputs), ensure_ascii=False),
+            "topgraft.answer": json.dumps(answer_json(self.model), ensure_ascii=False),
             "topgraft.preprocessing": json.dumps(self.model.preprocess.describe(), ensure_ascii=False),
             "topgraft.modality": self.model.modality,
             "topgraft.backbone": str(backbone["source"]),
@@ -96,13 +99,14 @@ class Written:
 
 def inputs_json(model: Model) -> list[dict[str, Any]]:
     """Name, type and sizes of each input, in order."""
+    steps = length_of(model)
     return [
-        {"name": name, "dtype": str(shape.dtype).removeprefix("torch."), "shape": open_shape(shape)}
+        {"name": name, "dtype": str(shape.dtype).removeprefix("torch."), "shape": open_shape(shape, steps)}
         for name, shape in input_shapes(model.description).items()
     ]
 
 
 def outputs_json(model: Model) -> list[dict[str, Any]]:
     """The same of what comes out."""
-    sizes = ["batch", len(model.classes)]
-    return [{"name": name, "dtype": "float32", "shape": sizes} for name in OUTPUTS]
+    sizes = ["batch", len(model.classes or model.outputs)]
+    return [{"name": name, "dtype": "float32", "shape": sizes} for name in names_of(model.task)]

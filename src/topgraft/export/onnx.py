@@ -16,7 +16,8 @@ from topgraft.errors import TopgraftError
 from topgraft.export.checking import Run, measured
 from topgraft.export.int8 import compared, quantise
 from topgraft.export.job import ExportJob, Written
-from topgraft.export.whole import OUTPUTS, open_shape
+from topgraft.export.outputs import names_of
+from topgraft.export.whole import length_of, open_shape
 from topgraft.files import told
 
 FILE = "model.onnx"
@@ -37,7 +38,8 @@ def write(job: ExportJob) -> Written:
     import onnxscript
 
     path = job.folder / FILE
-    shapes = {n: open_shape(s) for n, s in input_shapes(job.model.description).items()}
+    steps = length_of(job.model)
+    shapes = {n: open_shape(s, steps) for n, s in input_shapes(job.model.description).items()}
     program = job.program()
     try:
         with warnings.catch_warnings():
@@ -46,7 +48,7 @@ def write(job: ExportJob) -> Written:
                 program,
                 dynamo=True,
                 input_names=list(shapes),
-                output_names=list(OUTPUTS),
+                output_names=list(names_of(job.model.task)),
                 verbose=False,
             )
     except Exception as error:
@@ -61,7 +63,7 @@ def write(job: ExportJob) -> Written:
         onnx.helper.set_model_props(document, job.notes())
         onnx.save(document, str(path))
     onnx.checker.check_model(str(path))
-    difference = measured(runner(path), job.model.graft, job.examples.checked)
+    difference = measured(runner(path), job.model, job.examples.checked)
     more: dict[str, Any] = {
         "opset": int(document.opset_import[0].version),
         "onnxscript": str(onnxscript.__version__),
@@ -95,21 +97,21 @@ def runner(path: Path) -> Run:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
+    names, outputs = ([port.name for port in some] for some in (session.get_inputs(), session.get_outputs()))
 
-    def run(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        logits, probabilities = session.run(list(OUTPUTS), {n: batch[n].numpy() for n in names})
-        return torch.from_numpy(logits), torch.from_numpy(probabilities)
+    def run(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        found = session.run(outputs, {n: batch[n].numpy() for n in names})
+        return tuple(torch.from_numpy(one) for one in found)
 
     return run
 
 
 def _name_sizes(document: Any, shapes: Mapping[str, list[int | str]]) -> None:
-    """Let open sizes have the names ``batch`` and ``length`` instead of the exporter's numbers."""
+    """Let open sizes have the names that are told of them instead of the exporter's numbers."""
     graph, names = document.graph, {}
     for given in graph.input:
         for size, name in zip(given.type.tensor_type.shape.dim, shapes[given.name], strict=True):
-            if name in ("batch", "length"):
+            if isinstance(name, str) and size.dim_param:
                 names[size.dim_param] = name
     for value in (*graph.input, *graph.output, *graph.value_info):
         for size in value.type.tensor_type.shape.dim:

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from topgraft.backbones.grafted import input_shapes
 from topgraft.errors import RunningError, TopgraftError
+from topgraft.export import int8_openvino
 from topgraft.export.checking import Run, measured
+from topgraft.export.int8 import compared
 from topgraft.export.job import ExportJob, Written
-from topgraft.export.whole import OUTPUTS, open_shape
+from topgraft.export.outputs import names_of
 from topgraft.features.openvino import is_installed, version
 
 FILE = "model.xml"
@@ -31,6 +33,8 @@ def write(job: ExportJob) -> Written:
         If the files can't be written.
     """
     must_be_installed()
+    if job.int8:
+        int8_openvino.must_be_installed()
     import openvino
 
     path = job.folder / FILE
@@ -40,11 +44,14 @@ def write(job: ExportJob) -> Written:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             converted = openvino.convert_model(program)
-        for ports, names in ((converted.inputs, list(shapes)), (converted.outputs, list(OUTPUTS))):
+        for ports, names in (
+            (converted.inputs, list(shapes)),
+            (converted.outputs, list(names_of(job.model.task))),
+        ):
             for port, name in zip(ports, names, strict=True):
                 port.get_tensor().set_names({name})
         sizes = {
-            name: openvino.PartialShape([s if isinstance(s, int) else -1 for s in open_shape(shape)])
+            name: openvino.PartialShape([-1 if d.batch or d.length else d.factor for d in shape.dims])
             for name, shape in shapes.items()
         }
         converted.reshape(sizes)
@@ -55,12 +62,45 @@ def write(job: ExportJob) -> Written:
         raise TopgraftError(
             f"OpenVINO can't convert this network ({type(error).__name__}: {reason}). Take --to onnx."
         ) from error
+    _save(converted, path)
+    difference = measured(runner(path), job.model, job.examples.checked)
+    more: dict[str, Any] = {}
+    if job.int8:
+        more = {"precision": "int8", "int8": _in_int8(job, converted, path, list(shapes))}
+    return Written(f"OpenVINO {version()}", difference, more)
+
+
+def _save(network: Any, path: Path) -> None:
+    import openvino
+
     try:
-        openvino.save_model(converted, str(path), compress_to_fp16=False)
+        openvino.save_model(network, str(path), compress_to_fp16=False)
     except (OSError, RuntimeError) as error:  # OpenVINO tells a full disk by the latter
         raise RunningError(f"{path} could not be written: {error}") from error
-    difference = measured(runner(path), job.model.graft, job.examples.checked)
-    return Written(f"OpenVINO {version()}", difference, {})
+
+
+def _in_int8(job: ExportJob, network: Any, path: Path, names: list[str]) -> dict[str, Any]:
+    """Put the files into 8 bits, open them again, and compare them with what they were."""
+    assert job.told is not None
+    try:
+        small = int8_openvino.quantised(job.model, network, job.told, names)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [repr(error)])[0]
+        raise TopgraftError(
+            f"NNCF can't put this network into 8 bits ({type(error).__name__}: {reason}). Leave out --int8."
+        ) from error
+    made = path.with_suffix(".int8.xml")
+    _save(small, made)
+    found = compared(job.model, runner(path), runner(made), job.told, job.examples.checked)
+    before = _size(path)
+    for ending in (".xml", ".bin"):
+        made.with_suffix(ending).replace(path.with_suffix(ending))
+    return {**found, "bytes_fp32": before, "bytes": _size(path), "nncf": int8_openvino.version()}
+
+
+def _size(path: Path) -> int:
+    """Bytes of a model's two files."""
+    return sum(path.with_suffix(ending).stat().st_size for ending in (".xml", ".bin"))
 
 
 def runner(path: Path) -> Run:
@@ -71,12 +111,11 @@ def runner(path: Path) -> Run:
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = core.compile_model(core.read_model(str(path)), "CPU", options)
     request = compiled.create_infer_request()
-    names = [port.get_any_name() for port in compiled.inputs]
+    names, outputs = ([port.get_any_name() for port in some] for some in (compiled.inputs, compiled.outputs))
 
-    def run(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def run(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         found: Any = request.infer({n: batch[n].contiguous().numpy() for n in names})
-        logits, probabilities = (torch.from_numpy(found[name].copy()) for name in OUTPUTS)
-        return logits, probabilities
+        return tuple(torch.from_numpy(found[name].copy()) for name in outputs)
 
     return run
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from topgraft.backbones.sound_preprocess import SoundPreprocess
 from topgraft.chain import Segment, State
 from topgraft.chain.point import Dim, Shape
+from topgraft.data.types import Task
 from topgraft.errors import TopgraftError
+from topgraft.export.outputs import outputs_of
 from topgraft.head import Head
 from topgraft.saved import Model, built_from
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-OUTPUTS = ("logits", "probabilities")
-
 
 class Whole(nn.Module):
-    """Kept blocks and head as one module: the network's inputs in order -> logits and probabilities.
+    """Kept blocks and head as one module: the network's inputs in order -> what is told of them.
 
     Parameters
     ----------
@@ -32,19 +34,20 @@ class Whole(nn.Module):
         From the network's inputs to the last cut.
     head
         Reads the state there.
+    task
+        By which outputs follow from what the head gives.
     """
 
-    def __init__(self, kept: Segment, head: Head) -> None:
+    def __init__(self, kept: Segment, head: Head, task: Task) -> None:
         super().__init__()
-        self.kept, self.head = kept, head
+        self.kept, self.head, self.task = kept, head, task
         self.names = tuple(kept.input_shapes)
         self.to(memory_format=torch.contiguous_format)
         self.requires_grad_(requires_grad=False).eval()
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and probabilities, each ``(batch, classes)`` float32."""
-        logits = self.head(self._reached(dict(zip(self.names, inputs, strict=True))))
-        return logits, torch.softmax(logits, 1)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Outputs ``(batch, ...)`` float32, see :func:`topgraft.export.outputs.outputs_of`."""
+        return outputs_of(self.task, self.head(self._reached(dict(zip(self.names, inputs, strict=True)))))
 
     def _reached(self, inputs: Mapping[str, Tensor]) -> State:
         """The state at the last cut, where the run stops by an exception that leaves modules half-way.
@@ -88,11 +91,51 @@ def whole_of(model: Model, *, module: nn.Module | None = None, trust_code: bool 
         )
         part, head = built.body, built.head
     assert part is not None
-    return Whole(copy.deepcopy(part), head)
+    return Whole(copy.deepcopy(part), head, model.task)
+
+
+@dataclass(frozen=True)
+class Length:
+    """What the length of inputs may be.
+
+    Parameters
+    ----------
+    step
+        It is a multiple of this.
+    most
+        So many steps at most; ``None`` where there is no limit.
+
+    Examples
+    --------
+    >>> Length().name, Length(160).name
+    ('length', '160*windows')
+    """
+
+    step: int = 1
+    most: int | None = None
+
+    @property
+    def name(self) -> str:
+        """As it is told."""
+        return "length" if self.step == 1 else f"{self.step}*windows"
+
+    def dim(self) -> Any:
+        """As ``torch.export`` takes it."""
+        more = {} if self.most is None else {"max": self.most}
+        if self.step == 1:
+            return torch.export.Dim("length", **more)
+        return self.step * torch.export.Dim("windows", **more)
+
+
+def length_of(model: Model) -> Length:
+    """What its preprocessing gives: whole windows of sounds, tokens up to the number that it cuts at."""
+    if isinstance(model.preprocess, SoundPreprocess):
+        return Length(model.preprocess.window, model.preprocess.most)
+    return Length(most=getattr(model.preprocess, "max_length", None))
 
 
 def program_of(
-    whole: Whole, shapes: Mapping[str, Shape], example: Mapping[str, Tensor], *, longest: int | None
+    whole: Whole, shapes: Mapping[str, Shape], example: Mapping[str, Tensor], *, steps: Length
 ) -> ExportedProgram:
     """The graph of ``torch.export``, for any batch and, where inputs have a length, for any length.
 
@@ -104,16 +147,15 @@ def program_of(
         Of the inputs, see :func:`topgraft.backbones.grafted.input_shapes`.
     example
         Two inputs or more, which are run once.
-    longest
-        The greatest length; ``None`` where there is none.
+    steps
+        What their length may be.
 
     Raises
     ------
     TopgraftError
         If the network can't be exported.
     """
-    batch = torch.export.Dim("batch")
-    length = torch.export.Dim("length") if longest is None else torch.export.Dim("length", max=longest)
+    batch, length = torch.export.Dim("batch"), steps.dim()
     sizes = tuple(
         {axis: _open(dim, batch, length) for axis, dim in enumerate(shape.dims) if dim.batch or dim.length}
         for shape in shapes.values()
@@ -139,19 +181,19 @@ def _open(dim: Dim, batch: Any, length: Any) -> Any:
     return size if dim.factor == 1 else dim.factor * size
 
 
-def open_shape(shape: Shape) -> list[int | str]:
+def open_shape(shape: Shape, steps: Length) -> list[int | str]:
     """Sizes of an input, ``"batch"`` and ``"length"`` for those that are open.
 
     Examples
     --------
-    >>> open_shape(Shape((Dim(1, batch=1), Dim(3), Dim(4, length=1)), torch.float32))
+    >>> open_shape(Shape((Dim(1, batch=1), Dim(3), Dim(4, length=1)), torch.float32), Length())
     ['batch', 3, '4*length']
     """
-    return [_size_name(dim) for dim in shape.dims]
+    return [_size_name(dim, steps.name) for dim in shape.dims]
 
 
-def _size_name(dim: Dim) -> int | str:
-    names = [name for name, is_there in (("batch", dim.batch), ("length", dim.length)) if is_there]
+def _size_name(dim: Dim, length: str) -> int | str:
+    names = [name for name, is_there in (("batch", dim.batch), (length, dim.length)) if is_there]
     if not names:
         return dim.factor
     return "*".join(names if dim.factor == 1 else [str(dim.factor), *names])
