@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +24,8 @@ from topgraft import demo
 
 WORK = ROOT / "build" / "honesty"
 PAGE = ROOT / "docs" / "honesty.md"
-WORD = "of"
-"""Of a gloss: whether it holds this word is all that the second task asks."""
+KINDS, PARTS, ORDERS = 60, 15, 600
+"""Of the second task: part numbers there are, those of an order, and orders."""
 PACKAGES = ("topgraft", "torch", "timm", "transformers", "numpy", "scikit-learn")
 ALLOWED = 0.05
 CODE = tuple(f"src/topgraft/{name}.py" for name in ("probe", "ridge", "softmax", "confidence", "advise"))
@@ -53,8 +54,9 @@ On shuffled labels of the packaged glosses the report of `topgraft fit` begins:
 
 ## A task on which a simple baseline is better
 
-Does a gloss hold the word "{word}"? A count of words knows, whereas a network that was trained for meaning
-has little reason to keep it. `topgraft compare` begins:
+Is a certain part among the {parts} of an order? There are {kinds} part numbers, such as {example}. A
+count of words knows, whereas to a network that was trained for meaning they are letters and figures in
+pieces, much the same in all of them. `topgraft compare` begins:
 
 > {sentence}
 {notes}
@@ -132,13 +134,30 @@ def summary_on_shuffled() -> list[str]:
 
 def baseline_task() -> dict[str, Any]:
     """What ``compare`` says of a task that a count of words solves."""
-    file = WORK / "word.json"
+    file = WORK / "parts.json"
     if not file.is_file() or "result" not in json.loads(file.read_text(encoding="utf-8")):
-        rows = [(text, "with" if WORD in text.split() else "without") for text, _ in _glosses()]
-        table = _table("word.csv", rows)
+        names, stream = part_numbers(), random.Random(1)
+        orders = [(names[0],) * (i % 2) for i in range(ORDERS)]
+        chosen = [[*held, *stream.sample(names[1:], PARTS - len(held))] for held in orders]
+        rows = [
+            (" ".join(stream.sample(some, PARTS)), "with" if names[0] in some else "without")
+            for some in chosen
+        ]
+        table = _table("parts.csv", rows)
         _topgraft("compare", table, "-o", file, "--text", "text", "--label", "label", "--budget", "240")
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["result"]
     return found
+
+
+def part_numbers() -> list[str]:
+    """Made up, all different: two letters, three figures and a letter."""
+    stream, found = random.Random(0), dict[str, None]()
+    letters = "bcdfghjklmnpqrstvwxz"
+    while len(found) < KINDS:
+        found[
+            "".join([*stream.choices(letters, k=2), str(stream.randint(100, 999)), stream.choice(letters)])
+        ] = None
+    return list(found)
 
 
 def as_page(shuffles: list[dict[str, Any]], said: list[str], found: dict[str, Any]) -> str:
@@ -161,7 +180,9 @@ def as_page(shuffles: list[dict[str, Any]], said: list[str], found: dict[str, An
         shuffles="\n".join(markdown_table(["judged by", "looks better in", "promised"], rows)),
         largest=100 * float(np.median([one["largest_gain"] for one in shuffles])),
         said="\n>\n".join(f"> {sentence}" for sentence in said),
-        word=WORD,
+        parts=PARTS,
+        kinds=KINDS,
+        example=" and ".join(part_numbers()[:2]),
         sentence=found["sentence"],
         notes="".join(f">\n> {note}\n" for note in found["notes"]),
         arms="\n".join(markdown_table(["way", "accuracy", "95 % interval"], arms)),
