@@ -55,7 +55,8 @@ On shuffled labels of the packaged glosses the report of `topgraft fit` begins:
 ## A task on which a simple baseline is better
 
 Is a certain part among the {parts} of an order? There are {kinds} part numbers, such as {example}. A
-count of words knows. The packaged network cuts texts long before such an order ends. `topgraft compare` begins:
+count of words knows. The packaged network cuts texts long before such an order ends, and `topgraft compare`
+begins:
 
 > {sentence}
 {notes}
