@@ -144,7 +144,7 @@ def installed(wheel: Path, python: str, folder: Path) -> Path:
     """The Python of a new environment with the wheel and every extra in it."""
     run(python, "-m", "venv", folder, cwd=wheel.parent)
     program = folder / "bin" / "python"
-    run(program, "-m", "pip", "install", "--quiet", f"{wheel}[all]", cwd=wheel.parent, told=True)
+    run(program, "-m", "pip", "install", "-qq", f"{wheel}[all]", cwd=wheel.parent, told=True)
     run(program, "-m", "pip", "check", cwd=wheel.parent)
     return program
 
@@ -167,7 +167,7 @@ def same_wheel(program: Path, wheel: Path, source: Path, folder: Path) -> None:
         "-m",
         "pip",
         "wheel",
-        "--quiet",
+        "-qq",
         "--no-deps",
         "-w",
         folder,
