@@ -7,13 +7,14 @@ it is of the first kind and whether the number is high.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from made_sounds import INSTRUMENTS, pitch_of, write_sounds
 from packaged_data import glosses_of, pictures_of
@@ -84,6 +85,20 @@ def targets_of(task: str, examples: Examples, limits: Sequence[float]) -> Any:
     if task == "multilabel":
         return [cell.split(SEPARATOR) if cell else [] for cell in cells]
     return np.array([float(cell) for cell in cells]) if task == "regression" else cells
+
+
+def cases(modalities: Iterable[str], kinds: Iterable[str], sample: Collection[tuple[str, str]]) -> list[Any]:
+    """Every modality with every kind of work; those that are not of the sample are exhaustive."""
+    return [
+        pytest.param(
+            modality,
+            kind,
+            id=f"{modality}-{kind}",
+            marks=[] if (modality, kind) in sample else pytest.mark.exhaustive,
+        )
+        for modality in modalities
+        for kind in kinds
+    ]
 
 
 def limits_of(examples: Examples) -> tuple[float, float, float]:

@@ -82,7 +82,7 @@ def texts(keep: int = 3, freeze: int = 1) -> Model:
 @cache
 def real(modality: str, task: Task = "classification") -> Model:
     """The first blocks of EfficientNet-Lite0, MiniLM or the speaker encoder, with their published weights."""
-    backbone = load(modality=modality)  # type: ignore[arg-type] (picture, text or sound)
+    backbone = load(modality=modality)
     assert backbone.report.matched != "random"
     return model_of(backbone, *REAL[modality], task=task)
 

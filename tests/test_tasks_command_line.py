@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import called, done
-from every_task import LEVELS, MADE, SEPARATOR, TASKS, Examples, limits_of, names_of, options_of, table
+from every_task import LEVELS, MADE, SEPARATOR, TASKS, Examples, cases, limits_of, names_of, options_of, table
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, r2_score
 
 import topgraft as tg
@@ -24,16 +24,7 @@ SOURCES = {
     "row": "rows/resnet",
 }
 SAMPLE = {("row", "multilabel")}
-CASES = [
-    pytest.param(
-        modality,
-        task,
-        id=f"{modality}-{task}",
-        marks=[] if (modality, task) in SAMPLE else pytest.mark.exhaustive,
-    )
-    for modality in SOURCES
-    for task in TASKS
-]
+CASES = cases(SOURCES, TASKS, SAMPLE)
 pytestmark = pytest.mark.usefixtures("own_store_one_thread")
 
 

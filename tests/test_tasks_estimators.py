@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from every_task import LEVELS, MADE, TASKS, Examples, limits_of, names_of, network_for
+from every_task import LEVELS, MADE, TASKS, Examples, cases, limits_of, names_of, network_for
 from scipy.sparse import csr_matrix
 from scipy.special import expit
 from sklearn.model_selection import GridSearchCV
@@ -29,20 +29,8 @@ from topgraft.probe import fit_head
 
 KEPT = {"picture": 6, "text": 2, "sound": 3, "row": "all", "array": 2, "numbers": "auto"}
 SAMPLE = {("numbers", "multilabel"), ("array", "multilabel"), ("sound", "features")}
+WITH_FEATURES = ("features", *(task for task in TASKS if task != "ordinal"))
 pytestmark = pytest.mark.usefixtures("own_store_one_thread")
-
-
-def cases(*kinds: str) -> list[Any]:
-    return [
-        pytest.param(
-            modality,
-            kind,
-            id=f"{modality}-{kind}",
-            marks=[] if (modality, kind) in SAMPLE else pytest.mark.exhaustive,
-        )
-        for modality in KEPT
-        for kind in kinds
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +58,7 @@ def labels_of(task: str, examples: Examples, limits: tuple[float, float, float])
     return np.array(cells)
 
 
-@pytest.mark.parametrize(("modality", "task"), cases(*TASKS))
+@pytest.mark.parametrize(("modality", "task"), cases(KEPT, TASKS, SAMPLE))
 def test_it_learns_predicts_and_is_kept(given, modality: str, task: str, tmp_path: Path) -> None:
     examples, backbone = given[modality]
     (known, new), limits = examples.parted(), limits_of(examples)
@@ -104,7 +92,7 @@ def test_it_learns_predicts_and_is_kept(given, modality: str, task: str, tmp_pat
         assert [p.label for p in rows] == said.tolist()
 
 
-@pytest.mark.parametrize(("modality", "task"), cases("features", *(t for t in TASKS if t != "ordinal")))
+@pytest.mark.parametrize(("modality", "task"), cases(KEPT, WITH_FEATURES, SAMPLE))
 def test_features_are_those_of_the_cut_and_auto_goes_by_any_labels(given, modality: str, task: str) -> None:
     examples, backbone = given[modality]
     if backbone is None:

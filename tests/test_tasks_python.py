@@ -9,7 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from every_task import LEVELS, MADE, SEPARATOR, TASKS, Examples, limits_of, names_of, network_for, targets_of
+from every_task import (
+    LEVELS,
+    MADE,
+    SEPARATOR,
+    TASKS,
+    Examples,
+    cases,
+    limits_of,
+    names_of,
+    network_for,
+    targets_of,
+)
 from small_networks import differing, kept
 
 import topgraft as tg
@@ -19,16 +30,7 @@ from topgraft.files import read_json
 SAMPLE = {("array", "multilabel"), ("array", "ordinal")}
 TRAINED = {"picture": (6, 5), "text": (2, 1), "sound": (3, 2), "row": (7, 5), "array": (2, 1)}
 """How many blocks are kept, and how many of them frozen: one or two train."""
-CASES = [
-    pytest.param(
-        modality,
-        task,
-        id=f"{modality}-{task}",
-        marks=[] if (modality, task) in SAMPLE else pytest.mark.exhaustive,
-    )
-    for modality in TRAINED
-    for task in TASKS
-]
+CASES = cases(TRAINED, TASKS, SAMPLE)
 pytestmark = pytest.mark.usefixtures("own_store_one_thread")
 
 

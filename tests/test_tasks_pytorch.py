@@ -13,7 +13,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
-from every_task import LEVELS, MADE, SEPARATOR, TASKS, limits_of, names_of, network_for
+from every_task import LEVELS, MADE, SEPARATOR, TASKS, cases, limits_of, names_of, network_for
 from small_networks import differing, kept
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -36,16 +36,7 @@ KEPT = {"picture": (4, 3), "text": (3, 2), "sound": (4, 3), "row": (3, 2), "arra
 """How many blocks are kept, and how many of them frozen."""
 SAMPLE = {("array", "multilabel"), ("array", "ordinal")}
 COUNT = 8
-CASES = [
-    pytest.param(
-        modality,
-        task,
-        id=f"{modality}-{task}",
-        marks=[] if (modality, task) in SAMPLE else pytest.mark.exhaustive,
-    )
-    for modality in KEPT
-    for task in TASKS
-]
+CASES = cases(KEPT, TASKS, SAMPLE)
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     # Lightning warns of workers, of short trainings, of its own dependencies.

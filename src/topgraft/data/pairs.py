@@ -7,7 +7,8 @@ into tokens does (:meth:`topgraft.backbones.preprocess.TextPreprocess.batch`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ def pair_of(first: Any, second: Any) -> Any:
     ('Is it raining?\x1eIt is.', None)
     """
     for part in (first, second):
-        if part is None or (isinstance(part, str) and not part.strip()):
+        if _is_missing(part):
             return None
         if not isinstance(part, (str, int, float)):
             return part
@@ -105,9 +106,11 @@ def text_cells(table: Table, name: str) -> Sequence[Any]:
     names = text_columns(table, name)
     if len(names) == 1:
         return table.column(name)
-    return list(_pairs(*(table.column(one)[:] for one in names)))
+    first, second = (table.column(one)[:] for one in names)
+    return [pair_of(one, other) for one, other in zip(first, second, strict=True)]
 
 
-def _pairs(first: Sequence[Any], second: Sequence[Any]) -> Iterator[Any]:
-    for one, other in zip(first, second, strict=True):
-        yield pair_of(*(None if part != part else part for part in (one, other)))  # noqa: PLR0124 (not a number)
+def _is_missing(part: Any) -> bool:
+    if isinstance(part, float):
+        return math.isnan(part)
+    return part is None or (isinstance(part, str) and not part.strip())

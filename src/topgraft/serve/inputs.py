@@ -150,12 +150,12 @@ def column_names(rows: Sequence[Row], known: Mapping[str, Any]) -> list[str]:
         for name in row.value or ():
             if name in names:
                 continue
-            if name not in known:
-                strangers += 1
-                if strangers > STRANGERS:
-                    continue
-                name = f"{printable(name):.80}"  # noqa: PLW2901 (as it is told)
-            names[name] = None
+            if name in known:
+                names[name] = None
+                continue
+            strangers += 1
+            if strangers <= STRANGERS:
+                names[f"{printable(name):.80}"] = None
     return list(names)
 
 
