@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from topgraft.data.kinds import Kind, kind_of, most_are
-from topgraft.data.notes import listed, number
+from topgraft.data.notes import listed, number, printable
 from topgraft.data.types import Found
 from topgraft.errors import TopgraftError, did_you_mean
 
@@ -57,11 +57,6 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     pieces = re.split(r"([0-9]+)", name.casefold())
     key = [(0, int(p), "") if p.isdecimal() and p.isascii() else (1, 0, p) for p in pieces if p]
     return key, name
-
-
-def printable(name: str) -> str:
-    """The name with bytes that are not UTF-8 written as escapes, so that it can be printed and saved."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def files_below(folder: Path, walk: Walk, seen: set[tuple[int, int]] | None = None) -> Iterator[Path]:

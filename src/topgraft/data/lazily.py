@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from topgraft.data.example import ExampleError
+from topgraft.data.parts import is_streamed, part, without_prefix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +23,7 @@ class Member:
     Parameters
     ----------
     shard
-        Path of the shard, a tar file.
+        Path of the shard, a tar file; or ``stream+`` and its address.
     name
         Of the member, for people; no path is ever made of it.
     start
@@ -31,6 +32,8 @@ class Member:
         Bytes of its content.
     said
         How the user gave the shard, where that is not its path.
+    content
+        What it holds, where that is known already.
 
     Examples
     --------
@@ -49,6 +52,7 @@ class Member:
     start: int
     size: int
     said: str = ""
+    content: bytes | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         """The shard and the member."""
@@ -61,9 +65,15 @@ class Member:
         ------
         ExampleError
             If it is over ``limit`` bytes, or the shard is gone or can't be read any more.
+        TopgraftError, RunningError
+            If a shard at an address can't be read any more, which is no fault of the example.
         """
+        if self.content is not None:
+            return self.content
         if self.size > limit:
             raise ExampleError(str(self), f"{self.size:,} bytes, over the limit of {limit:,}")
+        if is_streamed(self.shard):
+            return part(without_prefix(self.shard), self.start, self.size)
         try:
             with open(self.shard, "rb", buffering=0) as file:  # noqa: PTH123 (a path as text is several times quicker)
                 file.seek(self.start)

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _NOUNS = {"picture": "picture", "text": "text", "sound": "sound", "array": "example", "row": "row"}
 
 
+def printable(name: str) -> str:
+    """The name with bytes that are not UTF-8 written as escapes, so that it can be printed and saved."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def listed(names: Sequence[str], *, limit: int = 3) -> str:
     """The first few names, and how many more there are.
 

@@ -13,12 +13,11 @@ import numpy as np
 from topgraft.data.assemble import digest_of
 from topgraft.data.columns import Rows
 from topgraft.data.example import ExampleError
-from topgraft.data.folders import printable
 from topgraft.data.hugging_face import table_of_dataset
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
 from topgraft.data.labels import SEPARATOR, is_indicator, joined
 from topgraft.data.lazily import Member
-from topgraft.data.notes import number
+from topgraft.data.notes import number, printable
 from topgraft.data.pairs import are_two, pair_of
 from topgraft.data.row_tables import row_notes
 from topgraft.data.sounds import Sound

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from topgraft.data import hub
-from topgraft.data.folders import printable, refuse_missing
+from topgraft.data.addresses import is_address, name_of
+from topgraft.data.folders import refuse_missing
 from topgraft.data.hugging_face import is_saved, open_saved
-from topgraft.data.remote import here, is_address, name_of
+from topgraft.data.notes import printable
+from topgraft.data.parts import is_streamed
+from topgraft.data.remote import here
 from topgraft.data.shards import read_shards, shards_at
+from topgraft.data.streaming import read_streamed
 from topgraft.data.tables import Table, is_table_name, read_table
 from topgraft.data.tars import is_tar_name
 
@@ -21,13 +25,16 @@ def table_at(given: str) -> Table | None:
     Parameters
     ----------
     given
-        A table, a data set of the hub (``hf/NAME``), shards (``a-{000..003}.tar``), or a folder of either.
+        A table, a data set of the hub (``hf/NAME``), shards (``a-{000..003}.tar``), or a folder of either;
+        also at an address, where ``stream+`` before it leaves shards there.
 
     Raises
     ------
     TopgraftError
         If there is nothing, or it can't be read.
     """
+    if is_streamed(given):
+        return read_streamed(given)
     if is_address(given):
         place = here(given)
         with place.told():
@@ -59,7 +66,7 @@ def has_columns(source: Any) -> bool:
     if not isinstance(source, (str, os.PathLike)):
         return hasattr(source, "columns") or hasattr(source, "column_names")
     given = os.fspath(source)
-    if is_table_name(given) or is_tar_name(given) or hub.is_hub_name(given):
+    if is_streamed(given) or is_table_name(given) or is_tar_name(given) or hub.is_hub_name(given):
         return True
     if is_address(given):
         name = name_of(given)

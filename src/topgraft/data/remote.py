@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from topgraft.data.folders import natural, printable
+from topgraft.data.addresses import failing, is_safe, name_of, opened, shown
+from topgraft.data.folders import natural
 from topgraft.data.kinds import kind_of
-from topgraft.data.notes import listed, number
+from topgraft.data.notes import listed, number, printable
+from topgraft.data.parts import PREFIX
 from topgraft.data.shards import expanded
 from topgraft.data.tables import Table, is_table_name
 from topgraft.data.tars import is_tar_name
 from topgraft.data.types import Found
-from topgraft.errors import RunningError, TopgraftError, TopgraftWarning, did_you_mean
+from topgraft.errors import TopgraftError, TopgraftWarning
 
 if TYPE_CHECKING:
     from topgraft.features.fetched import Brought, Fetched, Wanted
@@ -28,9 +30,6 @@ LARGE = 100_000_000
 """Bytes from which on it is said before they are fetched."""
 MAX_DEPTH = 20
 """Folders in folders that are looked through over HTTP, where a listing may name itself."""
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
-_EXTRAS = {"s3fs": "topgraft[s3]"}
 _VERSIONS = ("ETag", "etag", "version_id", "generation", "md5Hash", "Content-MD5", "Digest", "LastModified",
              "last_modified", "Last-Modified", "updated", "mtime", "modified", "created")  # fmt: skip
 _MORE = (".arrow", "README.md")
@@ -38,41 +37,6 @@ _MORE = (".arrow", "README.md")
 
 class FetchWarning(TopgraftWarning):
     """Much is about to be fetched."""
-
-
-def is_address(given: str) -> bool:
-    """Whether a text is an address, not a path.
-
-    Examples
-    --------
-    >>> is_address("s3://bucket/photos/"), is_address("photos/"), is_address("C:/photos")
-    (True, False, False)
-    """
-    return _SCHEME.match(given) is not None
-
-
-def shown(address: str) -> str:
-    """An address without name, password and query, which may be keys.
-
-    Examples
-    --------
-    >>> shown("https://me:secret@host/a.csv?token=1"), shown("s3://bucket/photos/")
-    ('https://host/a.csv', 's3://bucket/photos')
-    """
-    scheme, _, rest = address.partition("://")
-    host, slash, path = re.split(r"[?#]", rest)[0].partition("/")
-    return printable(f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/"))
-
-
-def name_of(address: str) -> str:
-    """The last part of an address, without a query.
-
-    Examples
-    --------
-    >>> name_of("https://host/data/a.parquet?download=true"), name_of("s3://bucket/photos/")
-    ('a.parquet', 'photos')
-    """
-    return shown(address).rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -153,7 +117,7 @@ def here(address: str) -> Here:
     files = opened(address)
     with failing(address):
         files.invalidate_cache()
-        found, passed = (_files(files, address), []) if is_one else _below(files, address)
+        found, passed = (files_of(files, address), []) if is_one else below(files, address)
     from topgraft.features.fetched import Fetched
 
     # A query may be a key to one file only, and stands behind its name; a folder has none.
@@ -170,66 +134,7 @@ def here(address: str) -> Here:
     return Here(path, brought.folder, shown(base), " ".join(notes), bring)
 
 
-def opened(address: str) -> Any:
-    """The file system of an address.
-
-    Raises
-    ------
-    TopgraftError
-        If nothing reads such addresses, or a package is missing.
-    """
-    import fsspec
-
-    scheme = address.partition("://")[0].lower()
-    try:
-        return fsspec.core.url_to_fs(address)[0]
-    except ImportError as error:
-        package = _PACKAGES.get(scheme)
-        if package is None:
-            raise TopgraftError(f"{scheme}:// can't be read here: {_short(error)}") from None
-        raise TopgraftError(
-            f"{scheme}:// is read by the package {package}, which is not here ({_short(error)}).\n"
-            f"Install it: pip install '{_EXTRAS.get(package, package)}'"
-        ) from None
-    except ValueError:
-        known = sorted(fsspec.available_protocols())
-        raise TopgraftError(
-            f"{shown(address)}: nothing reads {scheme}://.{did_you_mean(scheme, known)} Expected a path, "
-            "or an address that fsspec reads, such as s3://, gs:// or https://."
-        ) from None
-    except Exception as error:
-        raise TopgraftError(f"{shown(address)} is no address that can be read: {_short(error)}") from error
-
-
-@contextlib.contextmanager
-def failing(address: str, done: str = "be fetched", verb: str = "read") -> Iterator[None]:
-    """What file systems raise, as something that a person can act on."""
-    said = shown(address)
-    try:
-        yield
-    except TopgraftError:
-        raise
-    except FileNotFoundError as error:
-        cause = error.__cause__  # HTTP's file system calls whatever goes wrong a missing file
-        status = getattr(cause, "status", None)
-        if cause is not None and not isinstance(cause, FileNotFoundError) and status not in (404, 410):
-            kind = TopgraftError if status in (401, 403) else RunningError
-            raise kind(f"{said} can't {done}: {_short(cause)}") from error
-        raise TopgraftError(f"{said}: there is nothing at this address.") from error
-    except PermissionError as error:
-        raise TopgraftError(f"{said}: no permission to {verb} it: {_short(error)}") from error
-    except Exception as error:
-        if "redential" in type(error).__name__ + str(error):
-            raise TopgraftError(f"{said}: fsspec found no credentials for it: {_short(error)}") from error
-        raise RunningError(f"{said} can't {done}: {_short(error)}") from error
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:200]
-    return re.sub(r"\?\S+", "?…", text) or type(error).__name__
-
-
-def _files(files: Any, address: str) -> list[Wanted]:
+def files_of(files: Any, address: str) -> list[Wanted]:
     """One file, or those of a range."""
     head, mark, query = address.partition("?")
     base = head.rpartition("/")[0]
@@ -237,7 +142,7 @@ def _files(files: Any, address: str) -> list[Wanted]:
     return [_wanted(files, f"{base}/{each}{mark}{query}", each) for each in expanded(name)]
 
 
-def _below(files: Any, address: str) -> tuple[list[Wanted], list[str]]:
+def below(files: Any, address: str) -> tuple[list[Wanted], list[str]]:
     """What can be an example, a table or a shard in a folder and below it, and notes on the rest."""
     root = str(files._strip_protocol(address)).rstrip("/")
     is_http = root.startswith("http")
@@ -273,21 +178,6 @@ def _below(files: Any, address: str) -> tuple[list[Wanted], list[str]]:
         lead = number(len(outside), "name leads", "names lead")
         notes.append(f"{lead} out of the folder, not fetched: {listed(outside)}.")
     return wanted, notes
-
-
-def is_safe(name: str) -> bool:
-    """Whether a relative name stays inside its folder on every system.
-
-    Examples
-    --------
-    >>> [is_safe(name) for name in ("food/a.jpg", "../a.jpg", "/a.jpg", "a/./b.jpg", "c:a.jpg")]
-    [True, False, False, False, False]
-    """
-    parts = name.split("/")
-    is_plain = all(
-        part not in ("", ".", "..") and len(part.encode("utf-8", "replace")) < 240 for part in parts
-    )
-    return is_plain and not {"\\", "\0", ":"} & set(name)
 
 
 def _is_wanted(name: str) -> bool:
@@ -327,6 +217,8 @@ def _brought(place: Fetched, files: Any, address: str, wanted: Sequence[Wanted])
         from topgraft.console import size
 
         said = f"{shown(address)}: up to {size(more)} are fetched into the store now."
+        if all(is_tar_name(one.name) for one in wanted):
+            said += f" {PREFIX} before the address would leave the shards where they lie."
         warnings.warn(said, FetchWarning, stacklevel=2)
 
     def get(places: list[str], paths: list[str]) -> None:

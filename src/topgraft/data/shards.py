@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from topgraft.data.example import ExampleError
-from topgraft.data.folders import natural, printable, refuse_missing
+from topgraft.data.folders import natural, refuse_missing
 from topgraft.data.kinds import Kind, as_kind, kind_of
 from topgraft.data.lazily import Member
-from topgraft.data.notes import listed, number
+from topgraft.data.notes import listed, number, printable
+from topgraft.data.parts import is_streamed
 from topgraft.data.tables import LABELS, TEXTS, Table, obvious
-from topgraft.data.tars import entries_of, is_tar_name
+from topgraft.data.tars import Opens, entries_of, is_tar_name
 from topgraft.errors import TopgraftError
 
 MAX_SHARDS = 100_000
@@ -29,6 +30,9 @@ MAX_FIELDS = 64
 """Different endings that members have at most."""
 MAX_TEXT = 1 << 20
 """Bytes of the largest text, label or JSON of an example (1 MiB)."""
+MAX_KEPT, KEPT = 4096, 64 << 20
+"""Bytes of the largest text or label from elsewhere that is held once it was read, and of all of them."""
+_ABOUT_EACH = 200  # bytes that holding one takes beside it
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _LOOKED_AT = 50  # examples whose JSON says which keys there are
@@ -97,13 +101,13 @@ def expanded(given: str) -> list[str]:
     return [one for name in middle for one in expanded(name)]
 
 
-def read_shards(paths: Sequence[Path], origin: str, said: Callable[[Path], str] = str) -> Table:
+def read_shards(paths: Sequence[Opens], origin: str, said: Callable[[Any], str] = str) -> Table:
     """The examples of some shards as a table: a column for each ending, and for each key of their JSON.
 
     Parameters
     ----------
     paths
-        Of the shards, in order.
+        Of the shards, in order; or what stands for paths elsewhere.
     origin
         What the user gave, for messages.
     said
@@ -213,11 +217,14 @@ class _Index:
         self.fields: dict[str, _Field] = {}
         self.problems: dict[tuple[int, str], str] = {}
         self.others: list[str] = []  # members that are no part of an example
+        self.kept: dict[tuple[int, str], bytes] = {}
+        self.kept_bytes = 0
 
-    def add(self, shard: int, path: Path, notes: list[str]) -> None:
+    def add(self, shard: int, path: Opens, notes: list[str]) -> None:
         """The members of a shard; those of a key need not stand side by side."""
         mine: dict[str, int] = {}
         origin = self.said[shard]
+        is_elsewhere = is_streamed(self.shards[shard])
         for entry in entries_of(path, origin, notes):
             key, ending = _parts(entry.name)
             if not ending or entry.name.rpartition("/")[2].startswith("."):
@@ -239,6 +246,16 @@ class _Index:
             elif entry.problem:
                 self.problems[example, ending] = entry.problem
             column.put(example, entry.start, entry.size)
+            if is_elsewhere and not entry.problem and kind_of(f"a.{ending}") is None:
+                self.keep(example, ending, entry.size)
+
+    def keep(self, example: int, ending: str, size: int) -> None:
+        """Hold a label or the like from elsewhere, for which everything around it would come again."""
+        if size <= MAX_KEPT and self.kept_bytes + size <= KEPT:
+            member = self.at(example, ending)
+            if isinstance(member, Member):
+                self.kept[example, ending] = member.read()
+                self.kept_bytes += size + _ABOUT_EACH
 
     def notes(self) -> list[str]:
         """What was found, in sentences."""
@@ -257,7 +274,10 @@ class _Index:
             return None
         shard = self.shard[example]
         name = f"{self.keys[example]}.{ending}"
-        return Member(self.shards[shard], name, column.start[example], column.size[example], self.said[shard])
+        start, size = column.start[example], column.size[example]
+        return Member(
+            self.shards[shard], name, start, size, self.said[shard], self.kept.get((example, ending))
+        )
 
     def names(self, column: Sequence[Any]) -> list[str]:
         """A name for each example: the shard and the member, or the key where the column is no member."""

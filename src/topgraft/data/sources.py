@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from topgraft.data import duplicates as dup
+from topgraft.data.addresses import is_address
 from topgraft.data.assemble import assemble
 from topgraft.data.columns import ColumnKind, Rows
 from topgraft.data.folders import read_folder
@@ -18,9 +19,10 @@ from topgraft.data.labels import separator_for
 from topgraft.data.notes import listed, number
 from topgraft.data.objects import column_files, read_object, refuse_modality
 from topgraft.data.pairs import text_cells
+from topgraft.data.parts import is_streamed
 from topgraft.data.pictures import MAX_PIXELS
 from topgraft.data.places import has_columns, table_at
-from topgraft.data.remote import here, is_address
+from topgraft.data.remote import here
 from topgraft.data.row_tables import first_labels, found_rows
 from topgraft.data.shards import choose_fields
 from topgraft.data.tables import ENDINGS, Table, choose_columns
@@ -55,7 +57,8 @@ def read(
     source
         A folder with one folder of pictures or sounds a class; a table (.csv, .tsv, .jsonl, .parquet) with a
         column of paths or texts; a Hugging Face data set (``hf/NAME``, or a folder of one); shards of
-        WebDataset (``a-{000..003}.tar``, or a folder of tar files); any of them at an address of fsspec (``s3://``).
+        WebDataset (``a-{000..003}.tar``, or a folder of tar files); any of them at an address of fsspec (``s3://``),
+        where ``stream+s3://`` reads shards by parts instead of fetching them.
         From Python
         also ``(X, y)``, an array (n, ...), lists of paths, texts, pictures or sounds (with ``targets``), a
         data frame, a torch ``Dataset`` of (input, label), or a Hugging Face ``Dataset``.
@@ -273,7 +276,7 @@ def _read_path(given: str, *, one_class: bool, kind: Kind | None) -> Found | Tab
         raise TopgraftError(
             f"A path {what} was given. Expected a folder with one folder a class, or a table."
         )
-    if is_address(given):
+    if is_address(given) and not is_streamed(given):
         place = here(given)
         with place.told():
             found = _read_path(place.path, one_class=one_class, kind=kind)

@@ -5,14 +5,22 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from contextlib import AbstractContextManager
+from typing import IO, NamedTuple, Protocol
 
-from topgraft.data.folders import printable
+from topgraft.data.notes import printable
 from topgraft.errors import TopgraftError
 
 MAX_HEADER = 1 << 20
 """Bytes of the longest name or other note in a header (1 MiB); a longer one is no name."""
+
+
+class Opens(Protocol):
+    """A path, or what stands for one elsewhere."""
+
+    def open(self, mode: str, /) -> AbstractContextManager[IO[bytes]]:
+        """The file, to read and seek in."""
+        ...
 
 
 class Entry(NamedTuple):
@@ -45,7 +53,7 @@ def is_tar_name(name: str) -> bool:
     return name.lower().endswith(".tar")
 
 
-def entries_of(path: Path, origin: str, notes: list[str]) -> Iterator[Entry]:
+def entries_of(path: Opens, origin: str, notes: list[str]) -> Iterator[Entry]:
     """Files, links and devices in a tar file, in its order; folders are passed by.
 
     Parameters
@@ -65,7 +73,7 @@ def entries_of(path: Path, origin: str, notes: list[str]) -> Iterator[Entry]:
     try:
         with path.open("rb") as file:
             _refuse_compressed(file.read(6), origin)
-            yield from _entries(_Bounded(file), path.stat().st_size, origin, notes)
+            yield from _entries(_Bounded(file), file.seek(0, io.SEEK_END), origin, notes)
     except PermissionError:
         raise TopgraftError(f"{origin}: no permission to read this file.") from None
     except OSError as error:
@@ -124,7 +132,7 @@ def _refuse_compressed(head: bytes, origin: str) -> None:
 class _Bounded(io.BufferedIOBase):
     """A file of which no header reads more than :data:`MAX_HEADER` bytes at once."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.file = file
 
     def read(self, size: int | None = -1, /) -> bytes:

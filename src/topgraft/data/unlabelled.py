@@ -10,14 +10,15 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, TextIO
 
+from topgraft.data.addresses import is_address
 from topgraft.data.example import ExampleError
-from topgraft.data.folders import Walk, files_below, is_wanted, printable
+from topgraft.data.folders import Walk, files_below, is_wanted
 from topgraft.data.kinds import as_kind
-from topgraft.data.notes import listed
+from topgraft.data.notes import listed, printable
 from topgraft.data.objects import column_files, file_cell
 from topgraft.data.pairs import are_two, pair_of, text_cells, text_columns
 from topgraft.data.places import has_columns, table_at
-from topgraft.data.remote import here, is_address
+from topgraft.data.remote import here
 from topgraft.data.sounds import reader
 from topgraft.data.tables import ENDINGS, PATHS, TEXTS, Table
 from topgraft.data.types import Modality

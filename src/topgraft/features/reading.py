@@ -13,6 +13,7 @@ from torch import Tensor
 
 from topgraft.backbones.described import Preprocess
 from topgraft.data.lazily import Member
+from topgraft.data.parts import is_streamed
 from topgraft.data.types import Data
 from topgraft.workers import Item
 
@@ -89,7 +90,8 @@ class Batch(Item):
         """Files of pictures and sounds that this process can't find."""
         missing = [path for path in self.paths() if not os.path.exists(path)]
         shards = {value.shard for value in self.data.inputs if isinstance(value, Member)}
-        return (*missing, *sorted(shard for shard in shards if not os.path.exists(shard)))
+        here = sorted(shard for shard in shards if not is_streamed(shard))
+        return (*missing, *(shard for shard in here if not os.path.exists(shard)))
 
     def filled(self) -> Batch:
         """With the content of the files, which must be what it was when they were read.
@@ -120,5 +122,7 @@ class Batch(Item):
 def _absolute(value: Any) -> Any:
     """A file by its absolute path, also inside a shard; anything else as it is."""
     if isinstance(value, Member):
+        if is_streamed(value.shard):
+            return value
         return replace(value, shard=str(Path(value.shard).absolute()), said=value.said or value.shard)
     return str(Path(value).absolute()) if isinstance(value, (str, os.PathLike)) else value

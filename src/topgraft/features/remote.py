@@ -57,7 +57,7 @@ class Remote:
     """
 
     def __init__(self, address: str) -> None:
-        from topgraft.data.remote import is_address, opened, shown
+        from topgraft.data.addresses import is_address, opened, shown
 
         said = shown(address) if is_address(address) else address
         if not is_address(address) or "::" in address or address.partition("://")[0].lower() in _HERE:
@@ -143,7 +143,7 @@ class RemoteShelf:
         RunningError
             If the connection fails.
         """
-        from topgraft.data.remote import failing
+        from topgraft.data.addresses import failing
 
         files, found = self.remote.files, {}
         with failing(self.remote.address), contextlib.suppress(_NothingYet):
@@ -231,7 +231,7 @@ class RemoteShelf:
         TopgraftError, RunningError
             As :meth:`look`, where nobody has looked yet.
         """
-        from topgraft.data.remote import failing
+        from topgraft.data.addresses import failing
 
         if self.remote.is_closed:
             return
@@ -301,7 +301,7 @@ class RemoteShelf:
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[str]:
         """The place of a shard; in the block failures are told by its address."""
-        from topgraft.data.remote import failing
+        from topgraft.data.addresses import failing
 
         with failing(f"{self.remote.address}/{FOLDER}/{self.key}/{name}"):
             yield f"{self._root}/{name}"

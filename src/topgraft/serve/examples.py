@@ -16,7 +16,7 @@ from torch import Tensor
 from topgraft.backbones.matching import digest_of
 from topgraft.console import size
 from topgraft.data.assemble import said_of_target
-from topgraft.data.folders import printable
+from topgraft.data.notes import printable
 from topgraft.data.pairs import in_words
 from topgraft.data.types import Data
 from topgraft.data.unlabelled import Row

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from topgraft.data.folders import printable
+from topgraft.data.notes import printable
 from topgraft.data.unlabelled import Row, text_row
 from topgraft.errors import did_you_mean
 
