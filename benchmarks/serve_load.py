@@ -26,6 +26,8 @@ from topgraft.predict import Predictor
 from topgraft.saved import Model, open_model
 
 BOUNDARY = "a-line-that-no-picture-holds"
+BATCHES = (32, 7)
+"""Predict's batch, and another: how far its own rows are apart is what a reply's may be, twice."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Load:
     latencies: tuple[float, ...]
     failures: tuple[str, ...]
     apart: float
+    own: float
 
     @property
     def share(self) -> float:
@@ -56,6 +59,7 @@ class Load:
         return [
             f"{self.requests} requests, {len(self.failures)} failed or unequal",
             f"probabilities differ from predict's by at most {self.apart:.1e}",
+            f"predict's own differ by {self.own:.1e} between batches of {BATCHES[0]} and of {BATCHES[1]}",
             f"inputs a second: predict {before:.1f}, serve {after:.1f} ({self.share:.2f} of it)",
             f"time to an answer: median {median:.2f} s, 95th percentile {late:.2f} s",
             *self.failures[:5],
@@ -68,23 +72,30 @@ def load(model: Model, address: str, inputs: Sequence[Row], *, clients: int, eac
     predictor = Predictor(model)
     list(predictor.predict(asked[:64]))
     began = time.monotonic()
-    known = [p.row(model.classes) for p in predictor.predict(asked, batch_size=32)]
+    known = [p.row(model.classes) for p in predictor.predict(asked, batch_size=BATCHES[0])]
     predict_seconds = time.monotonic() - began
+    again = [p.row(model.classes) for p in predictor.predict(inputs, batch_size=BATCHES[1])]
+    own = max(apart_by(one, two) for one, two in zip(known, again, strict=False))
     requests = [request(row, model.modality) for row in asked]
     began = time.monotonic()
     replies = asyncio.run(everybody(address, requests, clients))
     serve_seconds = time.monotonic() - began
     failures, apart = [], 0.0
     for (_, body), wanted in zip(replies, known, strict=True):
-        problem, gap = compared(body, wanted)
+        problem, gap = compared(body, wanted, max(1e-6, 2 * own))
         apart = max(apart, gap)
         failures += [problem] if problem else []
     return Load(
-        len(asked), predict_seconds, serve_seconds, tuple(s for s, _ in replies), tuple(failures), apart
+        len(asked), predict_seconds, serve_seconds, tuple(s for s, _ in replies), tuple(failures), apart, own
     )
 
 
-def compared(body: str, wanted: dict[str, Any], most: float = 1e-6) -> tuple[str, float]:
+def apart_by(one: dict[str, Any], two: dict[str, Any]) -> float:
+    """By how much two rows differ in a number at most."""
+    return max(abs(one[name] - value) for name, value in two.items() if isinstance(value, float))
+
+
+def compared(body: str, wanted: dict[str, Any], most: float) -> tuple[str, float]:
     """What is wrong with a reply, and how far its numbers are off."""
     try:
         (row,) = json.loads(body)
@@ -92,7 +103,7 @@ def compared(body: str, wanted: dict[str, Any], most: float = 1e-6) -> tuple[str
         return body[:200], 0.0
     if not isinstance(row, dict) or list(row) != list(wanted):
         return body[:200], 0.0
-    gap = max(abs(row[n] - v) for n, v in wanted.items() if isinstance(v, float))
+    gap = apart_by(row, wanted)
     texts = [n for n, v in wanted.items() if not isinstance(v, float) and n != "input"]
     wrong = gap > most or any(row[n] != wanted[n] for n in texts)
     return (f"{wanted['input']}: {body[:200]}" if wrong else ""), gap
