@@ -51,7 +51,7 @@ def test_the_data_is_that_of_the_shards_here(line: str, shards: Path, cache: Pat
     assert np.array_equal(there.thumbnails, here.thumbnails)
     assert there.names[0] == "line://shards/photos-000.tar:food/" + here.names[0].rpartition("/")[2]
     assert re.search(
-        r"3 shards are read where they lie, by parts \([\d.]+ kB at line://shards\)", there.notes[0]
+        r"3 files are read where they lie, by parts \([\d.]+ kB at line://shards\)", there.notes[0]
     )
     assert read("stream+line://shards/photos-{000..002}.tar").digests == here.digests
     assert has_columns(line)
@@ -153,7 +153,7 @@ def test_rows_to_predict_and_what_a_folder_holds_besides(line: str) -> None:
         ("stream+photos.tar", r"stream\+ stands before an address.*\n.*give photos.tar"),
         ("stream+file:///a/b.tar", r"give /a/b.tar"),
         ("stream+zip::s3://bucket/a.zip", "addresses inside archives are not read"),
-        ("stream+memory://loose", r"holds no shards \(.tar\), but food/a.webp.*leave out stream\+"),
+        ("stream+memory://loose", r"holds no shards \(.tar\), but food/a.webp.*Leave out stream\+"),
         ("stream+memory://loose/none.tar", "there is nothing at this address"),
         ("stream+memory://loose/{3..1}.tar", "expected a range from small to large"),
         ("stream+memory://loose/zipped.tar", "is compressed by gzip"),
@@ -166,9 +166,7 @@ def test_what_can_not_be_streamed_is_told(address: str, said: str, tmp_path: Pat
     files.pipe("/loose/food/a.webp", b"RIFF")
     whole = write_tar(tmp_path / "a.tar", of_pictures(0, 2)).read_bytes()
     try:
-        if address.endswith("loose"):
-            pass
-        else:
+        if not address.endswith("loose"):
             for name, content in {
                 "zipped": b"\x1f\x8b" + whole,
                 "cut": whole[: len(whole) // 2 + 100],

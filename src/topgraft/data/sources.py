@@ -58,7 +58,7 @@ def read(
         A folder with one folder of pictures or sounds a class; a table (.csv, .tsv, .jsonl, .parquet) with a
         column of paths or texts; a Hugging Face data set (``hf/NAME``, or a folder of one); shards of
         WebDataset (``a-{000..003}.tar``, or a folder of tar files); any of them at an address of fsspec (``s3://``),
-        where ``stream+s3://`` reads shards by parts instead of fetching them.
+        where ``stream+s3://`` reads shards and Parquet files by parts instead of fetching them.
         From Python
         also ``(X, y)``, an array (n, ...), lists of paths, texts, pictures or sounds (with ``targets``), a
         data frame, a torch ``Dataset`` of (input, label), or a Hugging Face ``Dataset``.

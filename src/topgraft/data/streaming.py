@@ -1,4 +1,4 @@
-"""Shards at an address whose examples are read there, by parts, and never fetched whole."""
+"""Shards and Parquet files at an address whose examples are read there, by parts, and never fetched whole."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import io
 import warnings
 from dataclasses import dataclass
 
+from topgraft.data import parquet_parts, parts
 from topgraft.data.addresses import failing, name_of, opened, shown
 from topgraft.data.notes import listed, number, printable
-from topgraft.data.parts import PREFIX, forget, open_parts, without_prefix
+from topgraft.data.parquet_parts import read_parquet_parts
+from topgraft.data.parts import PREFIX, open_parts, without_prefix
 from topgraft.data.remote import LARGE, FetchWarning, below, files_of
 from topgraft.data.shards import read_shards
 from topgraft.data.tables import Table
@@ -46,34 +48,43 @@ class Streamed:
 
 
 def read_streamed(given: str) -> Table:
-    """The examples of shards at an address, as :func:`topgraft.data.shards.read_shards` gives them.
+    """The examples of shards or Parquet files at an address, which stay there.
 
     Parameters
     ----------
     given
-        ``stream+`` and the address of a shard, of several by a range, or of a folder of them.
+        ``stream+`` and the address of a shard, of several by a range, or of a folder of them; or of a Parquet
+        file or a range of them.
+
+    Returns
+    -------
+    Table
+        As :func:`topgraft.data.shards.read_shards` and :func:`topgraft.data.tables.read_table` give it.
 
     Raises
     ------
     TopgraftError
-        If there are no shards, one of them is none, may not be read, or its server gives no parts of files.
+        If there are none, one of them is none, may not be read, or its server gives no parts of files.
     RunningError
         If the connection fails.
     """
     address = without_prefix(given)
+    name = name_of(address).lower()
     files = opened(address)
-    is_one = is_tar_name(name_of(address))
+    is_one = is_tar_name(name) or name.endswith(".parquet")
     with failing(address, done="be read"):
         files.invalidate_cache()
-        forget()
+        parts.forget()
+        parquet_parts.forget()
         found, passed = (files_of(files, address), []) if is_one else below(files, address)
-    shards = [one for one in found if is_tar_name(one.name)]
-    if not shards:
+    wanted = found if is_one else [one for one in found if is_tar_name(one.name)]
+    if not wanted:
         raise TopgraftError(
-            f"{shown(given)} holds no shards (.tar), but {listed([one.name for one in found])}. Only shards "
-            f"are read by parts: leave out {PREFIX}, and the files are fetched."
+            f"{shown(given)} holds no shards (.tar), but {listed([one.name for one in found])}. Shards and "
+            "Parquet files are read by parts, these by their names, as in train-{00..07}.parquet. "
+            f"Leave out {PREFIX}, and all is fetched."
         )
-    if others := [one.name for one in found if not is_tar_name(one.name)]:
+    if others := [one.name for one in found if one not in wanted]:
         are = number(len(others), "file is no shard", "files are no shards")
         passed = [*passed, f"{are} and not read: {listed(others)}."]
     base = shown(address).rpartition("/")[0] if is_one else shown(address)
@@ -82,19 +93,26 @@ def read_streamed(given: str) -> Table:
             one.place if "://" in one.place else files.unstrip_protocol(one.place),
             f"{base}/{printable(one.name)}",
         )
-        for one in shards
+        for one in wanted
     ]
+    note = _told(sum(one.size or 0 for one in wanted), len(wanted), shown(address))
+    if name.endswith(".parquet"):
+        table = read_parquet_parts([str(path) for path in paths], [path.said for path in paths], shown(given))
+    else:
+        table = read_shards(paths, shown(given), lambda path: path.said)
+    table.notes[:0] = [note, *passed]
+    return table
+
+
+def _told(whole: int, count: int, address: str) -> str:
     from topgraft.console import size
 
-    whole = sum(one.size or 0 for one in shards)
-    where = "shard is read where it lies" if len(shards) == 1 else "shards are read where they lie"
+    where = "file is read where it lies" if count == 1 else "files are read where they lie"
     note = (
-        f"{len(shards):,} {where}, by parts ({size(whole)} at {shown(address)}); nothing comes onto the disk."
-        " A training that freezes nothing reads them again in each epoch."
+        f"{count:,} {where}, by parts ({size(whole)} at {address}); nothing comes onto the disk. A training "
+        "that freezes nothing reads them again in each epoch."
     )
     if whole > LARGE:
         said = f"{note} Up to three times as many bytes come over the line before training: see docs/data.md."
-        warnings.warn(said, FetchWarning, stacklevel=2)
-    table = read_shards(paths, shown(given), lambda path: path.said)
-    table.notes[:0] = [note, *passed]
-    return table
+        warnings.warn(said, FetchWarning, stacklevel=3)
+    return note

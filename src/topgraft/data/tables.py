@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from topgraft.data.example import ExampleError
 from topgraft.data.kinds import Kind, as_kind, kind_of, most_are
+from topgraft.data.lazily import Member
 from topgraft.data.notes import listed
 from topgraft.data.pairs import text_columns
 from topgraft.errors import TopgraftError, did_you_mean
@@ -256,18 +257,24 @@ def _read_parquet(path: Path, origin: str) -> Table:
         table = parquet.read_table(path)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise TopgraftError(f"{origin} is not a Parquet file that can be read: {error}") from None
-    classes: dict[str, tuple[str, ...]] = {}
-    kinds: dict[str, Kind] = {}
-    described = (table.schema.metadata or {}).get(b"huggingface")
-    if described:
-        try:
-            features = json.loads(described)["info"]["features"]
-            classes = {n: tuple(f["names"]) for n, f in features.items() if f.get("_type") == "ClassLabel"}
-            kinds = {n: _KINDS[f["_type"]] for n, f in features.items() if f.get("_type") in _KINDS}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            classes, kinds = {}, {}  # a foreign note in the file: the numbers themselves are then the labels
+    classes, kinds = described_by_hugging_face(table.schema.metadata)
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     return Table(origin, columns, path.parent, classes, [], kinds)
+
+
+def described_by_hugging_face(
+    metadata: Mapping[bytes, bytes] | None,
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Kind]]:
+    """Names of classes, and kinds of files, by column, as the library datasets notes them."""
+    described = (metadata or {}).get(b"huggingface")
+    if not described:
+        return {}, {}
+    try:
+        features = json.loads(described)["info"]["features"]
+        classes = {n: tuple(f["names"]) for n, f in features.items() if f.get("_type") == "ClassLabel"}
+        return classes, {n: _KINDS[f["_type"]] for n, f in features.items() if f.get("_type") in _KINDS}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}, {}  # a foreign note in the file: the numbers themselves are then the labels
 
 
 def choose_columns(
@@ -379,7 +386,7 @@ def _other(table: Table, chosen: dict[str, str]) -> str | None:
 def _looks_like_files(table: Table, name: str) -> bool:
     some = [cell for cell in table.column(name)[:50] if cell is not None]
     return bool(some) and all(
-        isinstance(cell, (dict, bytes)) or (isinstance(cell, str) and kind_of(cell) is not None)
+        isinstance(cell, (dict, bytes, Member)) or (isinstance(cell, str) and kind_of(cell) is not None)
         for cell in some
     )
 
