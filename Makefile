@@ -54,7 +54,7 @@ format: install  ## put the code into the agreed format and mend what can be men
 	$(BIN)/ruff format
 
 mutants: install  ## break each contract on purpose, in a copy, and require a red test each time
-	$(BIN)/python tests/mutants/run.py
+	$(BIN)/python tests/mutants/run.py --workers $(WORKERS)
 
 versus: install  ## Topgraft beside logistic regression and a plain PyTorch loop; writes the table in docs/
 	$(BIN)/python benchmarks/versus.py

@@ -25,6 +25,8 @@ def pytest_runtest_makereport(
         kind = call.excinfo.type if call.excinfo else None
         promised = kind is not None and issubclass(kind, (AssertionError, pytest.fail.Exception))
         in_test = promised and call.when == "call"
+        if in_test and os.environ["MUTANT_STOP"] == "1":
+            item.session.shouldstop = "a test turned red"
         _append(item.nodeid, "assertion" if in_test else f"error ({kind.__name__ if kind else 'unknown'})")
     elif call.when == "call":
         _append(item.nodeid, "passed" if report.passed else "skipped")

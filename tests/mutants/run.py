@@ -11,7 +11,8 @@ notice:
 
 The rest is a patch of files under ``src`` as ``git diff`` writes it. The tests must be green without the
 patch, and at least one of them must fail with it by an assertion; an import error or another exception
-does not count, since any nonsense would cause one. Nothing in the working tree is changed.
+does not count, since any nonsense would cause one. Nothing in the working tree is changed. Several run side
+by side, each in a copy of its own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,8 +97,8 @@ def apply(mutant: Mutant, tree: Path) -> None:
                 raise Broken(f"the patch must change files under src/ only, and changes {touched}")
 
 
-def run_tests(tree: Path, tests: tuple[str, ...]) -> tuple[dict[str, str], str]:
-    """How each test of a tree ended, and what pytest said."""
+def run_tests(tree: Path, tests: tuple[str, ...], *, stop: bool) -> tuple[dict[str, str], str]:
+    """How each test of a tree ended, and what pytest said; with ``stop`` until one fails by assertion."""
     with tempfile.TemporaryDirectory() as scratch:
         outcomes = Path(scratch, "outcomes")
         outcomes.touch()
@@ -106,6 +108,7 @@ def run_tests(tree: Path, tests: tuple[str, ...]) -> tuple[dict[str, str], str]:
             "PYTHONDONTWRITEBYTECODE": "1",
             "TOPGRAFT_CACHE": str(Path(scratch, "cache")),
             "MUTANT_OUTCOMES": str(outcomes),
+            "MUTANT_STOP": str(int(stop)),
         }
         quiet = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "outcome"]
         try:
@@ -135,7 +138,7 @@ def require_green(pristine: Path, mutants: list[Mutant]) -> None:
     if not where.stdout.startswith(str(pristine)):
         raise Broken(f"the copy's own package is not imported:\n{where.stdout}{where.stderr}")
     tests = tuple(dict.fromkeys(test for mutant in mutants for test in mutant.tests))
-    ended, said = run_tests(pristine, tests)
+    ended, said = run_tests(pristine, tests, stop=False)
     absent = [test for test in tests if not any(_belongs(found, test) for found in ended)]
     if absent or set(ended.values()) - {"passed", "skipped"}:
         raise Broken(f"not green without any patch; missing: {absent or 'none'}\n{said}")
@@ -147,15 +150,14 @@ def judge(mutant: Mutant, pristine: Path, work: Path) -> tuple[bool, str, str]:
     shutil.copytree(pristine, tree)
     try:
         apply(mutant, tree)
-        ended, said = run_tests(tree, mutant.tests)
+        ended, said = run_tests(tree, mutant.tests, stop=True)
     except Broken as error:
         return False, str(error).splitlines()[0], str(error)
     finally:
         shutil.rmtree(tree)
     red = [test for test, how in ended.items() if how == "assertion"]
     if red:
-        more = f" and {len(red) - 1} more" if len(red) > 1 else ""
-        return True, red[0].partition("::")[2] + more, ""
+        return True, red[0].partition("::")[2], ""
     others = sorted({how for how in ended.values() if how.startswith("error")})
     told = ", ".join(others) or ("all green" if ended else "no test could be run")
     return False, f"none failed by assertion; {told}", said
@@ -173,6 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "contract", nargs="*", help=f"only these; all of {', '.join(CONTRACTS)} when none is given"
     )
+    parser.add_argument("--workers", type=int, default=2, help="how many run side by side")
     parser.add_argument("--root", type=Path, default=HERE.parent.parent, help="the repository")
     given = parser.parse_args(arguments)
     wanted = {name.casefold() for name in given.contract} or {name.casefold() for name in CONTRACTS}
@@ -189,14 +192,22 @@ def main(arguments: list[str] | None = None) -> int:
                 key=lambda mutant: (CONTRACTS.index(mutant.contract), mutant.path.name),
             )
             copy_tree(root, work / "pristine")
-            if mutants:
-                require_green(work / "pristine", mutants)
+            with ThreadPoolExecutor(given.workers) as pool:
+                shutil.copytree(work / "pristine", work / "green")  # tests may leave files where they run
+                green = pool.submit(require_green, work / "green", mutants) if mutants else None
+                judged = [pool.submit(judge, one, work / "pristine", work) for one in mutants]
+                if green is not None:
+                    try:
+                        green.result()
+                    except Broken:
+                        pool.shutdown(wait=True, cancel_futures=True)
+                        raise
         except Broken as error:
             print(error)
             return 1
         rows, details = [("contract", "patch", "test", "red?")], []
-        for mutant in mutants:
-            red, test, detail = judge(mutant, work / "pristine", work)
+        for mutant, one in zip(mutants, judged, strict=True):
+            red, test, detail = one.result()
             rows.append((mutant.contract, mutant.path.name, test, "yes" if red else "NO"))
             details += [] if red else [f"{mutant.path.name}\n{detail}"]
         without = [name for name in contracts if not any(mutant.contract == name for mutant in mutants)]
