@@ -10,6 +10,7 @@ import fsspec
 import pytest
 import torch
 from command_line import tiny_job
+from made_shards import write_shards
 from small_networks import backbone_of, bits, data_of_maps, example_maps, maps
 
 import topgraft as tg
@@ -127,6 +128,23 @@ def test_pictures_are_sent_with_their_files_where_these_are_lacking(pictures):
     shutil.rmtree(folder)
     assert len(named_files(sent)) == 36
     assert not any(Path(path).exists() for path in named_files(sent))
+    again = pickle.loads(whole)
+    assert named_files(again) == ()
+    there = again.batch(ROWS, training=True)
+    assert {n: bits(t) for n, t in there.items()} == {n: bits(t) for n, t in here.items()}
+
+
+def test_pictures_in_shards_are_sent_where_these_are_lacking(tmp_path, monkeypatch):
+    write_shards(tmp_path / "shards")
+    preprocess = tg.load("timm/tf_efficientnet_lite0").preprocess
+    sent = sendable(LiveSource(tg.read(tmp_path / "shards"), preprocess, engine=None, augment=None))
+    here = sent.batch(ROWS, training=True)
+    assert [Path(path).name for path in named_files(sent)] == ["photos-000.tar", "photos-001.tar"]
+    whole = pickle.dumps(with_files(sent))
+    monkeypatch.setattr(sending, "IN_MEMORY", 1000)
+    with pytest.raises(NotSendable, match="its files"):
+        with_files(sent)
+    shutil.rmtree(tmp_path / "shards")
     again = pickle.loads(whole)
     assert named_files(again) == ()
     there = again.batch(ROWS, training=True)

@@ -88,10 +88,7 @@ class Batch(Item):
 
     def lacks(self) -> tuple[str, ...]:
         """Files of pictures and sounds that this process can't find."""
-        missing = [path for path in self.paths() if not os.path.exists(path)]
-        shards = {value.shard for value in self.data.inputs if isinstance(value, Member)}
-        here = sorted(shard for shard in shards if not is_streamed(shard))
-        return (*missing, *(shard for shard in here if not os.path.exists(shard)))
+        return tuple(path for path in (*self.paths(), *self.shards()) if not os.path.exists(path))
 
     def filled(self) -> Batch:
         """With the content of the files, which must be what it was when they were read.
@@ -117,6 +114,11 @@ class Batch(Item):
         if self.data.modality not in ("picture", "sound"):
             return []
         return [value for value in self.data.inputs if isinstance(value, str)]
+
+    def shards(self) -> list[str]:
+        """Shards of pictures and sounds on disks, each once."""
+        found = {value.shard for value in self.data.inputs if isinstance(value, Member)}
+        return sorted(shard for shard in found if not is_streamed(shard))
 
 
 def _absolute(value: Any) -> Any:

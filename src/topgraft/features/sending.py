@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from topgraft.console import size
+from topgraft.data.lazily import Member
 from topgraft.errors import TopgraftError
 from topgraft.features.engine import Engine
 from topgraft.features.reading import Batch
@@ -50,8 +51,11 @@ def sendable(source: Source) -> Source:
 
 
 def named_files(source: Source) -> tuple[str, ...]:
-    """Files of examples that it reads."""
-    return tuple(Batch(source.data).paths()) if isinstance(source, LiveSource) else ()
+    """Files of examples that it reads, and shards."""
+    if not isinstance(source, LiveSource):
+        return ()
+    batch = Batch(source.data)
+    return (*batch.paths(), *batch.shards())
 
 
 def with_files(source: Source) -> Source:
@@ -66,6 +70,7 @@ def with_files(source: Source) -> Source:
         return source
     batch = Batch(source.data)
     total = sum(Path(path).stat().st_size for path in batch.paths())
+    total += sum(value.size for value in source.data.inputs if isinstance(value, Member))
     if total > IN_MEMORY:
         raise NotSendable(f"its files, {size(total)}, are not there for the workers")
     return LiveSource(batch.filled().data, source.preprocess, engine=source.engine, augment=source.augment)
