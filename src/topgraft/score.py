@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -298,6 +298,19 @@ def optimism(searched: Array, untouched: Score) -> dict[str, float]:
         "difference": share - untouched.value,
         "error": math.sqrt(variance),
     }
+
+
+def optimism_in_words(told: Mapping[str, float]) -> str:
+    """What the difference that :func:`optimism` gives is a sign of, in few words.
+
+    Examples
+    --------
+    >>> [optimism_in_words({"difference": d, "error": 0.02}) for d in (0.05, 0.03, -0.01)]
+    ['optimism of choosing', 'optimism of choosing, or chance', 'no optimism of choosing']
+    """
+    if told["difference"] < 0:
+        return "no optimism of choosing"
+    return "optimism of choosing" + ("" if told["difference"] > 1.96 * told["error"] else ", or chance")
 
 
 def _worth(correct: Array, groups: Array | None) -> tuple[float, float]:

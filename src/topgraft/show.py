@@ -20,7 +20,7 @@ from topgraft.label_scores import RANKING
 from topgraft.number_scores import MAE, R2, RMSE
 from topgraft.objective import are_numbers
 from topgraft.rank_scores import AGREEMENT, KAPPA
-from topgraft.score import ClassScore, Score
+from topgraft.score import ClassScore, Score, optimism_in_words
 from topgraft.transferability import Secondary
 
 SHOWN = 8
@@ -302,7 +302,7 @@ def optimism_line(console: Console, told: Mapping[str, float]) -> None:
         "",
         f"the search had {percent(told['searched'], 1)} on {told['n']:,} examples: "
         f"{100 * abs(told['difference']):.1f} ± {100 * told['error']:.1f} points {than} "
-        "(optimism of choosing)",
+        f"({optimism_in_words(told)})",
     )
 
 

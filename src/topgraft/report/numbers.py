@@ -20,7 +20,7 @@ from topgraft.label_scores import HALF, RANKING, average_precision, label_table
 from topgraft.mistakes import SHEET, UNTOUCHED
 from topgraft.number_scores import R2
 from topgraft.rank_scores import AGREEMENT
-from topgraft.score import judged_on
+from topgraft.score import judged_on, optimism_in_words
 from topgraft.show import constant_answer
 
 RESULT, EVIDENCE = "result.json", "evidence.json"
@@ -101,8 +101,8 @@ def _summary(result: Mapping[str, Any]) -> list[str]:
     told = result["optimism"]
     third = (
         f"In the search this choice had {percent(told['searched'], 1)} on {told['n']:,} examples, "
-        f"{100 * told['difference']:+.1f} ± {100 * told['error']:.1f} points from the untouched ones: the "
-        "optimism of having chosen."
+        f"{100 * told['difference']:+.1f} ± {100 * told['error']:.1f} points from the untouched ones: "
+        f"{optimism_in_words(told)}."
     )
     found = [first, second, third]
     if score["low"] <= result["majority"]:
