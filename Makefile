@@ -34,13 +34,13 @@ demo: install  ## the whole job on the packaged pictures, from reading them to a
 test: check mutants  ## every check that .ci/run runs
 
 check: lint types install  ## format, lint, types, all tests, the examples in docstrings, the commands of the docs
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 quick: install  ## the tests without the slow ones
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m 'not slow and not exhaustive'
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m 'not slow and not exhaustive'
 
 exhaustive: install  ## the tests of which `make test` runs a sample only: every guide, network and export
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m exhaustive
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m exhaustive
 
 lint: install  ## format and lint, changing nothing
 	$(BIN)/ruff format --check
