@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.nn import functional
 
 from topgraft.backbones.sound_preprocess import SoundPreprocess
 from topgraft.chain import Segment, State
@@ -42,12 +43,16 @@ class Whole(nn.Module):
         super().__init__()
         self.kept, self.head, self.task = kept, head, task
         self.names = tuple(kept.input_shapes)
+        self.least: dict[str, tuple[int, int]] = {}
         self.to(memory_format=torch.contiguous_format)
         self.requires_grad_(requires_grad=False).eval()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Outputs ``(batch, ...)`` float32, see :func:`topgraft.export.outputs.outputs_of`."""
-        return outputs_of(self.task, self.head(self._reached(dict(zip(self.names, inputs, strict=True)))))
+        given = dict(zip(self.names, inputs, strict=True))
+        for name, (axis, least) in self.least.items():
+            given[name] = _filled(given[name], axis, least)
+        return outputs_of(self.task, self.head(self._reached(given)))
 
     def _reached(self, inputs: Mapping[str, Tensor]) -> State:
         """The state at the last cut, where the run stops by an exception that leaves modules half-way.
@@ -160,6 +165,13 @@ def program_of(
         {axis: _open(dim, batch, length) for axis, dim in enumerate(shape.dims) if dim.batch or dim.length}
         for shape in shapes.values()
     )
+    if steps.step > 1:  # of a size that may be 1 the graph would assume that it is not: two windows or more
+        whole.least = {
+            name: (axis, 2 * steps.step)
+            for name, shape in shapes.items()
+            for axis, dim in enumerate(shape.dims)
+            if dim.length and not dim.batch
+        }
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PyTorch about itself; what it gave is checked
@@ -172,6 +184,12 @@ def program_of(
             f"PyTorch can't export {type(whole.kept.network).__name__} with an open batch size "
             f"({type(error).__name__}: {reason}). Take --to state-dict or --to huggingface."
         ) from error
+
+
+def _filled(x: Tensor, axis: int, least: int) -> Tensor:
+    """So many steps or more, by zeros at the end, as a shorter input is filled beside a longer one."""
+    more = torch.sym_max(0, least - x.shape[axis])
+    return functional.pad(x, [0, 0] * (x.ndim - 1 - axis) + [0, more])
 
 
 def _open(dim: Dim, batch: Any, length: Any) -> Any:
