@@ -73,11 +73,9 @@ def test_examples_differ_in_length_and_fill_up() -> None:
     assert bool((masks[2] == 0).any())
 
 
-@pytest.mark.parametrize(
-    "to", ["onnx", *[pytest.param(to, marks=pytest.mark.exhaustive) for to in ("torch", "openvino")]]
-)
+@pytest.mark.parametrize("to", ["onnx", "torch", pytest.param("openvino", marks=pytest.mark.exhaustive)])
 def test_spectra_of_any_number_of_windows(to: str, tmp_path: Path) -> None:
-    told = must_hold_for(encoder(), to, tmp_path / "out", (0.5,), (2.5, 0.3, 1.0, 2.0))
+    told = must_hold_for(encoder(), to, tmp_path / "out", (0.5,), (0.05,), (0.05, 0.05), (2.5, 0.3, 1.0, 2.0))
     sizes = {port["name"]: port["shape"] for port in told["inputs"]}
     assert sizes == {
         "mel": ["batch", "10*windows", 40],

@@ -55,10 +55,10 @@ class ExportJob:
         """The graft as one module."""
         return whole_of(self.model, module=self.module, trust_code=self.trust_code)
 
-    def program(self) -> ExportedProgram:
-        """The graft as a graph of ``torch.export``."""
-        shapes = input_shapes(self.model.description)
-        return program_of(self.whole(), shapes, self.examples.traced, steps=length_of(self.model))
+    def program(self, *, guarded: bool = False) -> ExportedProgram:
+        """The graft as a graph of ``torch.export``, see :func:`topgraft.export.whole.program_of`."""
+        shapes, steps = input_shapes(self.model.description), length_of(self.model)
+        return program_of(self.whole(), shapes, self.examples.traced, steps=steps, guarded=guarded)
 
     def notes(self) -> dict[str, str]:
         """What files carry as metadata: task, classes, preprocessing and where the graft comes from."""

@@ -20,7 +20,7 @@ def write(job: ExportJob) -> Written:
     names = list(job.examples.traced)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about itself
-        torch.export.save(job.program(), path, extra_files=job.notes())
+        torch.export.save(job.program(guarded=True), path, extra_files=job.notes())
         opened = torch.export.load(path)
         network = opened.module()
 

@@ -140,7 +140,12 @@ def length_of(model: Model) -> Length:
 
 
 def program_of(
-    whole: Whole, shapes: Mapping[str, Shape], example: Mapping[str, Tensor], *, steps: Length
+    whole: Whole,
+    shapes: Mapping[str, Shape],
+    example: Mapping[str, Tensor],
+    *,
+    steps: Length,
+    guarded: bool = False,
 ) -> ExportedProgram:
     """The graph of ``torch.export``, for any batch and, where inputs have a length, for any length.
 
@@ -154,6 +159,9 @@ def program_of(
         Two inputs or more, which are run once.
     steps
         What their length may be.
+    guarded
+        Whether the graph will refuse sizes that it was not made for, as PyTorch's own does. It takes a size
+        that may be 1 for one that is not, so that inputs of one window are then filled up to two.
 
     Raises
     ------
@@ -165,7 +173,7 @@ def program_of(
         {axis: _open(dim, batch, length) for axis, dim in enumerate(shape.dims) if dim.batch or dim.length}
         for shape in shapes.values()
     )
-    if steps.step > 1:  # of a size that may be 1 the graph would assume that it is not: two windows or more
+    if guarded and steps.step > 1:
         whole.least = {
             name: (axis, 2 * steps.step)
             for name, shape in shapes.items()
@@ -188,7 +196,7 @@ def program_of(
 
 def _filled(x: Tensor, axis: int, least: int) -> Tensor:
     """So many steps or more, by zeros at the end, as a shorter input is filled beside a longer one."""
-    more = torch.sym_max(0, least - x.shape[axis])
+    more: Any = torch.sym_max(0, least - x.shape[axis])
     return functional.pad(x, [0, 0] * (x.ndim - 1 - axis) + [0, more])
 
 
