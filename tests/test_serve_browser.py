@@ -89,6 +89,12 @@ def page(browser: Any) -> Iterator[Any]:
     context.close()
 
 
+def visit(page: Any, address: str) -> None:
+    """Open the page, and wait for the form that it shows once it knows the model."""
+    page.goto(address)
+    page.wait_for_selector("form:visible")
+
+
 def watched(page: Any) -> Any:
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
@@ -128,7 +134,7 @@ def check(answer: dict[str, Any], row: dict[str, Any], title: str) -> None:
 @pytest.mark.parametrize("how", ["choose", "drop"])
 def test_a_picture_is_chosen_or_dropped_and_its_answer_is_read(page: Any, pictures: str, how: str):
     path = pictures_of("food", 0, 1)[0]
-    page.goto(pictures)
+    visit(page, pictures)
     page.wait_for_selector("#files:visible")
     if how == "choose":
         page.get_by_label("Choose pictures, or drop them here").set_input_files(path)
@@ -148,7 +154,7 @@ def test_names_of_files_and_classes_are_text(page: Any, pictures: str, tmp_path:
     path = tmp_path / "<img src=x onerror=alert(1)>.webp"
     path.write_bytes(pictures_of("food", 0, 1)[0].read_bytes())
     page.on("dialog", lambda dialog: page.complaints.append(dialog.message))
-    page.goto(pictures)
+    visit(page, pictures)
     page.set_input_files("#files", path)
     (answer,) = shown(page)
     assert answer["title"] == path.name
@@ -159,7 +165,7 @@ def test_names_of_files_and_classes_are_text(page: Any, pictures: str, tmp_path:
 def test_several_pictures_and_what_is_wrong_with_them(page: Any, pictures: str, tmp_path: Path):
     whole = pictures_of("tools", 0, 1)[0]
     (tmp_path / "cut.webp").write_bytes(whole.read_bytes()[:300])
-    page.goto(pictures)
+    visit(page, pictures)
     page.set_input_files("#files", [whole, tmp_path / "cut.webp"])
     good, bad = shown(page)
     assert len(good["rows"]) == 3
@@ -171,7 +177,7 @@ def test_several_pictures_and_what_is_wrong_with_them(page: Any, pictures: str, 
 
 
 def test_a_text_is_asked_by_keyboard_alone(page: Any, texts: str):
-    page.goto(texts)
+    visit(page, texts)
     page.wait_for_selector("#text:visible")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "text"
@@ -198,7 +204,7 @@ def test_a_file_is_chosen_by_keyboard_alone(page: Any, pictures: str):
     page.on(
         "filechooser", lambda _: None
     )  # from now on the browser asks us: set up by then, not while we press
-    page.goto(pictures)
+    visit(page, pictures)
     page.wait_for_selector("#files:visible")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "files"
@@ -215,7 +221,7 @@ def test_where_it_looked_lies_over_the_picture_and_is_said_in_words(page: Any, p
     with Image.open(pictures_of("food", 0, 1)[0]) as opened:
         opened.convert("RGB").resize((320, 160)).save(path)
     (row,) = asked(pictures, "POST", "/looked", form([(path.name, path.read_bytes())]), AS_FORM).json
-    page.goto(pictures)
+    visit(page, pictures)
     page.set_input_files("#files", path)
     shown(page)
     button = page.get_by_role("button", name="Where it looked of wide.png")
@@ -250,7 +256,7 @@ def test_where_it_looked_lies_over_the_picture_and_is_said_in_words(page: Any, p
 def test_the_nearest_examples_are_shown_with_label_and_small_picture(page: Any, pictures: str):
     path = pictures_of("food", 2, 1)[0]
     (row,) = asked(pictures, "POST", "/nearest", form([(path.name, path.read_bytes())]), AS_FORM).json
-    page.goto(pictures)
+    visit(page, pictures)
     page.set_input_files("#files", path)
     page.get_by_role("button", name="Nearest examples of").click()
     expect(page.locator(".nearest li")).to_have_count(5)
@@ -266,7 +272,7 @@ def test_the_nearest_examples_are_shown_with_label_and_small_picture(page: Any, 
 
 
 def test_without_examples_the_page_says_how_to_get_them(page: Any, texts: str):
-    page.goto(texts)
+    visit(page, texts)
     page.fill("#text", "bad")
     page.click("#ask")
     shown(page)
@@ -277,7 +283,7 @@ def test_without_examples_the_page_says_how_to_get_them(page: Any, texts: str):
 def test_a_pair_of_texts_has_two_fields(page: Any, tmp_path: Path):
     tiny_bert(tmp_path)
     with in_thread(pairs_model(load(f"hf/{tmp_path}"))) as address:
-        page.goto(address)
+        visit(page, address)
         page.get_by_label("First text").fill("a good film")
         page.keyboard.press("Control+Enter")
         expect(page.locator("#status")).to_have_text("Nothing to predict: the second text is empty.")
@@ -293,7 +299,7 @@ def test_a_pair_of_texts_has_two_fields(page: Any, tmp_path: Path):
 def test_a_sound_is_chosen_and_can_be_heard(page: Any, sounds: str, tmp_path: Path):
     path = tmp_path / "bell.wav"
     path.write_bytes(wav("bell", 1, seconds=0.5))
-    page.goto(sounds)
+    visit(page, sounds)
     page.get_by_label("Choose sounds, or drop them here").set_input_files(path)
     (answer,) = shown(page)
     (row,) = asked(sounds, "POST", "/predict", form([(path.name, path.read_bytes())]), AS_FORM).json
@@ -307,7 +313,7 @@ def test_a_sound_is_chosen_and_can_be_heard(page: Any, sounds: str, tmp_path: Pa
 
 
 def test_a_row_is_filled_in_by_keyboard_alone(page: Any, rows: str):
-    page.goto(rows)
+    visit(page, rows)
     page.wait_for_selector("#cells:visible")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.labels[0].textContent") == "age"
@@ -342,7 +348,7 @@ def test_a_service_that_is_gone_is_said(browser: Any, tmp_path: Path):
     tiny_bert(tmp_path)
     page = browser.new_page()
     with in_thread(graft_model(load(f"hf/{tmp_path}"), 2, 1)) as address:
-        page.goto(address)
+        visit(page, address)
         page.wait_for_selector("#text:visible")
     page.fill("#text", "bad")
     page.click("#ask")
@@ -368,7 +374,7 @@ def test_nothing_scrolls_sideways_or_keeps_anybody_out(
     address = request.getfixturevalue(kind)
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
     page = watched(context.new_page())
-    page.goto(address)
+    visit(page, address)
     page.wait_for_selector("form:visible")
     assert violations(page) == []
     if kind == "pictures":
