@@ -66,9 +66,9 @@ def opened(address: str) -> Any:
     except ImportError as error:
         package = _PACKAGES.get(scheme)
         if package is None:
-            raise TopgraftError(f"{scheme}:// can't be read here: {_short(error)}") from None
+            raise TopgraftError(f"{scheme}:// can't be read here: {short(error)}") from None
         raise TopgraftError(
-            f"{scheme}:// is read by the package {package}, which is not here ({_short(error)}).\n"
+            f"{scheme}:// is read by the package {package}, which is not here ({short(error)}).\n"
             f"Install it: pip install '{_EXTRAS.get(package, package)}'"
         ) from None
     except ValueError:
@@ -78,7 +78,7 @@ def opened(address: str) -> Any:
             "or an address that fsspec reads, such as s3://, gs:// or https://."
         ) from None
     except Exception as error:
-        raise TopgraftError(f"{shown(address)} is no address that can be read: {_short(error)}") from error
+        raise TopgraftError(f"{shown(address)} is no address that can be read: {short(error)}") from error
 
 
 @contextlib.contextmanager
@@ -94,17 +94,18 @@ def failing(address: str, done: str = "be fetched", verb: str = "read") -> Itera
         status = getattr(cause, "status", None)
         if cause is not None and not isinstance(cause, FileNotFoundError) and status not in (404, 410):
             kind = TopgraftError if status in (401, 403) else RunningError
-            raise kind(f"{said} can't {done}: {_short(cause)}") from error
+            raise kind(f"{said} can't {done}: {short(cause)}") from error
         raise TopgraftError(f"{said}: there is nothing at this address.") from error
     except PermissionError as error:
-        raise TopgraftError(f"{said}: no permission to {verb} it: {_short(error)}") from error
+        raise TopgraftError(f"{said}: no permission to {verb} it: {short(error)}") from error
     except Exception as error:
         if "redential" in type(error).__name__ + str(error):
-            raise TopgraftError(f"{said}: fsspec found no credentials for it: {_short(error)}") from error
-        raise RunningError(f"{said} can't {done}: {_short(error)}") from error
+            raise TopgraftError(f"{said}: fsspec found no credentials for it: {short(error)}") from error
+        raise RunningError(f"{said} can't {done}: {short(error)}") from error
 
 
-def _short(error: BaseException) -> str:
+def short(error: BaseException) -> str:
+    """What an error says, on one line, without queries, which may be keys."""
     text = " ".join(str(error).split())[:200]
     return re.sub(r"\?\S+", "?…", text) or type(error).__name__
 

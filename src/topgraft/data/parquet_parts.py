@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from topgraft.data.addresses import short
 from topgraft.data.example import ExampleError
 from topgraft.data.lazily import Member
 from topgraft.data.parts import PREFIX, open_parts, without_prefix
@@ -66,7 +67,7 @@ def read_parquet_parts(paths: Sequence[str], said: Sequence[str], origin: str) -
         try:
             table = file.read(columns=list(read))
         except (pa.ArrowException, OSError) as error:
-            raise TopgraftError(f"{name} is not a Parquet file that can be read: {_short(error)}") from None
+            raise TopgraftError(f"{name} is not a Parquet file that can be read: {short(error)}") from None
         for column, cells in read.items():
             cells.extend(table.column(column).to_pylist())
         rows.append(file.metadata.num_rows)
@@ -81,15 +82,21 @@ def read_parquet_parts(paths: Sequence[str], said: Sequence[str], origin: str) -
 
 @dataclass(frozen=True, slots=True)
 class Cell(Member):
-    """The bytes of a picture or a sound in a Parquet file; ``start`` is the row.
+    """The bytes of a picture or a sound in a Parquet file, found by row instead of ``start`` and ``size``.
+
+    Parameters
+    ----------
+    column, row
+        Where it stands in its file.
 
     Examples
     --------
-    >>> str(Cell("stream+s3://bucket/a.parquet", "row 7", 7, 0, "s3://bucket/a.parquet", column="image"))
+    >>> str(Cell("stream+s3://bucket/a.parquet", "row 7", 0, 0, "s3://bucket/a.parquet", row=7))
     's3://bucket/a.parquet:row 7'
     """
 
     column: str = ""
+    row: int = 0
 
     def read(self, limit: int = 1 << 30) -> bytes:
         """Its content.
@@ -101,7 +108,7 @@ class Cell(Member):
         TopgraftError, RunningError
             If the file at the address can't be read any more, which is no fault of the example.
         """
-        cell = _held(os.getpid()).cell(self.shard, self.said, self.column, self.start)
+        cell = _held(os.getpid()).cell(self.shard, self.said, self.column, self.row)
         if isinstance(cell, dict):
             if cell.get("bytes") is None and cell.get("path"):
                 raise ExampleError(str(self), f"a file beside the table: leave out {PREFIX}")
@@ -139,7 +146,8 @@ class _Cells(Sequence[Any]):
         places = self.places
         file = int(np.searchsorted(places.starts, index, side="right")) - 1
         row = index - int(places.starts[file])
-        return Cell(places.paths[file], f"row {row}", row, 0, places.said[file], column=self.column)
+        said = places.said[file]
+        return Cell(places.paths[file], f"row {row}", 0, 0, said, column=self.column, row=row)
 
 
 def _holds_files(kind: Any) -> bool:
@@ -171,11 +179,7 @@ def _opened(path: str, said: str) -> Any:
     try:
         return parquet.ParquetFile(open_parts(without_prefix(path)))
     except (pa.ArrowException, OSError) as error:
-        raise TopgraftError(f"{said} is not a Parquet file that can be read: {_short(error)}") from None
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+        raise TopgraftError(f"{said} is not a Parquet file that can be read: {short(error)}") from None
 
 
 @lru_cache(maxsize=1)
@@ -231,4 +235,4 @@ def _group(file: Any, said: str, column: str, group: int) -> Any:
     try:
         return file.read_row_group(group, columns=[column]).column(column)
     except (pa.ArrowException, OSError) as error:
-        raise TopgraftError(f"{said}: its group {group} of rows can't be read: {_short(error)}") from None
+        raise TopgraftError(f"{said}: its group {group} of rows can't be read: {short(error)}") from None

@@ -84,7 +84,7 @@ def read_streamed(given: str) -> Table:
             "Parquet files are read by parts, these by their names, as in train-{00..07}.parquet. "
             f"Leave out {PREFIX}, and all is fetched."
         )
-    if others := [one.name for one in found if one not in wanted]:
+    if not is_one and (others := [one.name for one in found if not is_tar_name(one.name)]):
         are = number(len(others), "file is no shard", "files are no shards")
         passed = [*passed, f"{are} and not read: {listed(others)}."]
     base = shown(address).rpartition("/")[0] if is_one else shown(address)
