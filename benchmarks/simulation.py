@@ -3,6 +3,7 @@
     python benchmarks/simulation.py                        2,000 repetitions a cell; writes docs/simulation.md
     python benchmarks/simulation.py --repetitions 100      fewer, to try it
     python benchmarks/simulation.py --minutes 30           what there is time for; the rest another time
+    python benchmarks/simulation.py --jobs 16              on so many cores at once
 
 What is measured is kept in ``build/simulation``, so that several sittings add up. The exit status is 1 if
 the method does not hold its promise.
@@ -16,7 +17,10 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +160,7 @@ def fresh_accuracy(cell: Cell, number: int) -> list[float]:
     return found
 
 
-def sitting(cells: Sequence[Cell], repetitions: int, minutes: float) -> dict[str, dict[str, Any]]:
+def sitting(cells: Sequence[Cell], repetitions: int, minutes: float, jobs: int) -> dict[str, dict[str, Any]]:
     """All that was measured so far; the cells that have least are measured first, until the time is over."""
     from topgraft.files import write_json
 
@@ -169,19 +173,28 @@ def sitting(cells: Sequence[Cell], repetitions: int, minutes: float) -> dict[str
         if known[cell.name].get("strengths") != list(cell.strengths):
             known[cell.name] = {"strengths": list(cell.strengths), "repetitions": [], "truths": []}
     deadline = time.monotonic() + 60 * minutes
-    while time.monotonic() < deadline:
-        cell = min(cells, key=lambda cell: len(known[cell.name]["repetitions"]))
-        one = known[cell.name]
-        done = len(one["repetitions"])
-        if done >= repetitions:
-            break
-        more = min(BATCH, repetitions - done)
-        one["repetitions"] += [repetition(cell, number) for number in range(done, done + more)]
-        first = len(one["truths"])
-        one["truths"] += [fresh_accuracy(cell, number) for number in range(first, first + TRUTHS)]
-        write_json(folder / f"{cell.name}.json", one)
-        print(f"{cell.name}: {done + more} of {repetitions}", flush=True)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_on_one_core) as pool:
+        while time.monotonic() < deadline:
+            cell = min(cells, key=lambda cell: len(known[cell.name]["repetitions"]))
+            one = known[cell.name]
+            done, first = len(one["repetitions"]), len(one["truths"])
+            if done >= repetitions:
+                break
+            batches = min(jobs, math.ceil((repetitions - done) / BATCH))
+            last = min(done + BATCH * batches, repetitions)
+            found = pool.map(partial(repetition, cell), range(done, last))
+            fresh = pool.map(partial(fresh_accuracy, cell), range(first, first + TRUTHS * batches))
+            one["repetitions"] += list(found)
+            one["truths"] += list(fresh)
+            write_json(folder / f"{cell.name}.json", one)
+            print(f"{cell.name}: {last} of {repetitions}", flush=True)
     return known
+
+
+def _on_one_core() -> None:
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)
@@ -368,8 +381,9 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=REPETITIONS, help="data sets a cell")
     parser.add_argument("--minutes", type=float, default=math.inf, help="no new batch begins after these")
     parser.add_argument("--page", type=Path, default=PAGE, help="what is written")
+    parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     asked = parser.parse_args()
-    known = sitting(CELLS, asked.repetitions, asked.minutes)
+    known = sitting(CELLS, asked.repetitions, asked.minutes, asked.jobs)
     enough = [cell for cell in CELLS if len(known[cell.name]["repetitions"]) > 1]
     every = [found_in(cell, known[cell.name]) for cell in enough]
     text = as_page(every, min(len(known[cell.name]["truths"]) for cell in enough))

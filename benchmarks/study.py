@@ -2,6 +2,7 @@
 
     python benchmarks/study.py                        every task, three seeds; writes docs/study.md
     python benchmarks/study.py --tasks digits fonts   some of them; the page tells of all that are done
+    python benchmarks/study.py --seeds 1              one of the draws of examples
     python benchmarks/study.py --page                 the page anew from what is done
 
 Results lie in ``benchmarks/study_results``, one file a task, and are committed, so that several sittings add
@@ -15,7 +16,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def trained(
     }
 
 
-def measure(task: Task, build: Path, results: Path, seeds: int) -> None:
+def measure(task: Task, build: Path, results: Path, seeds: Sequence[int]) -> None:
     """Everything of a task that is not there yet."""
     from topgraft import load
 
@@ -99,7 +100,7 @@ def measure(task: Task, build: Path, results: Path, seeds: int) -> None:
         raise SystemExit(f"{file} holds another form of {task.name}; move it away to measure anew.")
     record |= {"told": told, "seeds": record.get("seeds", {})}
     blocks = len(load(modality=task.modality).chain)
-    for seed in range(seeds):
+    for seed in seeds:
         learned, untouched = tables(task, rows, seed, folder)
         one = record["seeds"].setdefault(str(seed), {"grid": [], "version": version("topgraft")})
         done = {(cell["keep"], cell["freeze"]) for cell in one["grid"]}
@@ -170,7 +171,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
-    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(range(SEEDS)), help="draws of examples")
     parser.add_argument("--page", action="store_true", help="only the page, from what is done")
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "study", help="data and stores")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results are kept")

@@ -58,7 +58,7 @@ def test_every_list_completes_an_option_of_some_command() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("topgraft fit photos --engine ", {"auto", "torch", "openvino"}),
+        ("topgraft fit photos --engine ", {"auto", "torch", "openvino", "cuda"}),
         ("topgraft probe photos --precision b", {"bf16"}),
         ("topgraft export model --to o", {"onnx", "openvino"}),
         ("topgraft fit photos --track te", {"tensorboard"}),

@@ -97,11 +97,6 @@ def test_what_tracing_gets_wrong_is_refused():
         OpenVinoEngine(chain[:2]).run({"rows": torch.randn(5, 4)})
 
 
-def test_a_device_that_it_does_not_run_on_is_refused(chain):
-    with pytest.raises(TopgraftError, match="runs on the CPU, not on cuda"):
-        OpenVinoEngine(chain[:2], device="cuda")
-
-
 def test_where_it_is_missing_that_is_said(chain, monkeypatch):
     monkeypatch.setattr("topgraft.features.openvino.find_spec", lambda _name: None)
     with pytest.raises(TopgraftError, match=r"pip install 'topgraft\[openvino\]'"):

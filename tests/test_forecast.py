@@ -12,7 +12,8 @@ from command_line import BLOCKS, Job, called, content, done, tiny_job
 from torch import Tensor, nn
 
 import topgraft as tg
-from topgraft.features.passes import BATCH, pooled_shelf
+from topgraft.features.engine import BATCH
+from topgraft.features.passes import pooled_shelf
 from topgraft.features.store import Store
 from topgraft.ledger import STAGES
 from topgraft.rehearsal import memory_held, rehearse

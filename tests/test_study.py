@@ -91,7 +91,7 @@ def test_a_study_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
         "made", "sound", near=False, examples=30, untouched=30, size=None, epochs=1, make=sounds, said=""
     )
     monkeypatch.setattr(study, "grid", lambda blocks: [(blocks, blocks), (2, 1)])
-    study.measure(task, tmp_path / "build", tmp_path, 1)
+    study.measure(task, tmp_path / "build", tmp_path, [0])
     file = tmp_path / "made.json"
     whole = json.loads(file.read_text())
     one = whole["seeds"]["0"]
@@ -103,7 +103,7 @@ def test_a_study_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
     del one["grid"][1]
     one["grid"][0]["seconds"] = 123.0  # that is not measured again
     file.write_text(json.dumps(whole))
-    study.measure(task, tmp_path / "build", tmp_path, 1)
+    study.measure(task, tmp_path / "build", tmp_path, [0])
     again = json.loads(file.read_text())["seeds"]["0"]
     assert again["grid"][0]["seconds"] == 123.0
     assert [(c["keep"], c["freeze"]) for c in again["grid"]] == [(4, 4), (2, 1)]
@@ -111,4 +111,4 @@ def test_a_study_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(rows_of(task, tmp_path / "build" / "made")) == 60
 
     with pytest.raises(SystemExit, match="holds another form of made"):
-        study.measure(replace(task, epochs=2), tmp_path / "build", tmp_path, 1)
+        study.measure(replace(task, epochs=2), tmp_path / "build", tmp_path, [0])

@@ -8,7 +8,7 @@ from pathlib import Path
 CHOICES: dict[str, Sequence[str]] = {
     "augment": ("auto", "none", "light", "standard", "strong"),
     "class_weights": ("none", "balanced"),
-    "engine": ("auto", "torch", "openvino"),
+    "engine": ("auto", "torch", "openvino", "cuda"),
     "form": ("csv", "jsonl"),
     "freeze": ("auto", "all", "0"),
     "keep": ("auto", "all"),

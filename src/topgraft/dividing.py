@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
 from topgraft.console import counted
+from topgraft.device import has_gpu
 from topgraft.underway import Underway
 from topgraft.workers import elsewhere
 
@@ -28,7 +27,7 @@ def settle_workers(at: Underway) -> None:
             return settings.training_workers, "as asked (--training-workers)"
         if settings.tune_norms or workers is None:
             return 1, "batch norms renew their statistics from whole batches (--tune-norms)"
-        if torch.cuda.is_available():
+        if has_gpu():
             return 1, "the GPU of this machine trains; workers compute by cores"
         return workers.for_training()
 

@@ -61,5 +61,6 @@ def evaluate(
     """Mean loss, score, and by example what the score is the mean of, see :mod:`topgraft.objective`."""
     logits = predict_logits(graft, source, rows, team=team)
     wanted = targets[list(rows)]
+    weights = None if weights is None else weights.to(logits.device)
     loss, found = float(mean_loss(logits, wanted, weights)), marks(logits, wanted).float()
     return loss, float(found.mean()), found

@@ -70,7 +70,7 @@ Nested = Annotated[
         help="Little data: score by nested cross-validation in so many parts, and learn from all examples."
     ),
 ]
-Engine = Annotated[str, typer.Option(help="Of the frozen part: auto (measured), torch or openvino.")]
+Engine = Annotated[str, typer.Option(help="Of the frozen part: auto (measured), torch, openvino or cuda.")]
 Precision = Annotated[str, typer.Option(help="Of the frozen part: auto (measured), fp32 or bf16.")]
 BatchSize = Annotated[int, typer.Option(help="Examples in a step.")]
 Budget = Annotated[float, typer.Option(help="Seconds for the whole.")]

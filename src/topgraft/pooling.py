@@ -44,9 +44,13 @@ def pool(state: State, layout: str) -> Tensor:
 
 
 def _pool(x: Tensor, layout: str, mask: Tensor | None) -> Tensor:
-    x = x.float()
     if layout == "vector":
-        return x
+        return x.float()
+    if x.is_cuda and layout != "tokens":  # as below, without a copy of the map in float32
+        places = tuple(range(1, x.ndim - 1)) if layout == "map_last" else tuple(range(2, x.ndim))
+        if any(x.shape[d] > 1 for d in places):
+            return torch.cat([x.mean(places, dtype=torch.float32), x.amax(places).float()], 1)
+    x = x.float()
     if layout == "tokens":
         if mask is None or mask.shape[1] != x.shape[1]:
             return torch.cat([x.mean(1), x.amax(1), x[:, 0]], 1)

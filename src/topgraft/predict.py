@@ -16,6 +16,7 @@ from torch import Tensor
 from topgraft.backbones.preprocess import TextPreprocess
 from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.chain import Inputs, State
+from topgraft.chain.recurrent import compact
 from topgraft.data.lazily import is_file
 from topgraft.data.pairs import are_two, is_pair, pair_of
 from topgraft.data.types import Data, Modality
@@ -103,8 +104,6 @@ class Predictor:
     ----------
     model
         An opened graft.
-    device
-        Where it runs.
     store
         Where a converted network is kept; the default one where none is given.
     tta
@@ -116,22 +115,19 @@ class Predictor:
         If the model reads no pictures and there is more than one view.
     """
 
-    def __init__(
-        self, model: Model, *, device: str = "cpu", store: Store | None = None, tta: int = 1
-    ) -> None:
+    def __init__(self, model: Model, *, store: Store | None = None, tta: int = 1) -> None:
         must_view(tta, model.modality)
         self.model, self.tta = model, tta
-        self.device = device
         self._halving = Halving()
         graft = model.graft
         self.engine = None
+        name = usable(model.engine)
         if graft.frozen is not None:
-            name = usable(model.engine)
-            place = None if name == "torch" else store or store_if_any()
-            self.engine = engine_of(
-                graft.frozen, name=name, precision=model.precision, device=device, store=place
-            )
-        graft.to(device)
+            place = (store or store_if_any()) if name == "openvino" else None
+            self.engine = engine_of(graft.frozen, name=name, precision=model.precision, store=place)
+        self.device = "cuda" if name == "cuda" else "cpu"
+        graft.to(self.device)
+        compact(graft)
 
     def logits(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits, or numbers, ``(batch, outputs)`` float32 on the CPU of a preprocessed batch.

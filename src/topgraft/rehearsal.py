@@ -17,9 +17,9 @@ from topgraft.chain import Inputs, State
 from topgraft.choices import resolve_freeze, resolve_keep
 from topgraft.cost import Candidate, Costs
 from topgraft.data.types import Data
-from topgraft.features.engine import engine_of
+from topgraft.device import settled, trains_on
+from topgraft.features.engine import BATCH, engine_of, examples_a_batch
 from topgraft.features.passes import (
-    BATCH,
     MASK,
     batches,
     by_name,
@@ -140,9 +140,11 @@ def _try_pass(
         one = (time.perf_counter() - began) / len(next(iter(inputs.values())))
         affordable = max(1, int(SECONDS * cores / one))
         # the pass's own batches, whole where they are stored: no bit of them depends on the trial
-        chunks = batches(data, fresh or list(range(len(data))), batch_size=BATCH)
+        rows = fresh or list(range(len(data)))
+        size = examples_a_batch(runner.segment, inputs, len(rows), cores, name=engine, precision=precision)
+        chunks = batches(data, rows, batch_size=size)
         most = MOST_BATCHES * cores if fresh else cores
-        chunks = [chunks[i] for i in _spread(len(chunks), min(max(affordable // BATCH, cores), most))]
+        chunks = [chunks[i] for i in _spread(len(chunks), min(max(affordable // size, cores), most))]
         if shelf is None or not fresh:
             few = affordable // len(chunks) if fresh else 2
             chunks = [chunk[: max(1, few)] for chunk in chunks]
@@ -216,16 +218,16 @@ def _seconds_of_training(backbone: Backbone, data: Data, rows: list[int]) -> flo
 
 
 def _seconds_an_update() -> float:
-    """AdamW's time for one parameter, on a million of them and one core, where nothing waits for others."""
-    parameter = nn.Parameter(torch.zeros(1_000_000))
+    """AdamW's time for one parameter, on a million of them; on one core, where nothing waits for others."""
+    parameter = nn.Parameter(torch.zeros(1_000_000, device=trains_on()))
     parameter.grad = torch.ones_like(parameter)
     optimizer = torch.optim.AdamW([parameter])
     times = []
     with single_threaded():
         for _ in range(5):
-            began = time.perf_counter()
+            began = settled()
             optimizer.step()
-            times.append(time.perf_counter() - began)
+            times.append(settled() - began)
     return min(times) / parameter.numel()
 
 

@@ -15,7 +15,7 @@ RESIZE_CHOICES = ("auto", "pretrained", "crop", "squash", "border")
 MOST_WINDOWS = 1000
 CLASS_WEIGHTS = ("none", "balanced")
 PREFERENCES = ("small", "fast", "accuracy")
-ENGINE_CHOICES = ("auto", "torch", "openvino")
+ENGINE_CHOICES = ("auto", "torch", "openvino", "cuda")
 PRECISION_CHOICES = ("auto", "fp32", "bf16")
 REPEATED = (
     *("backbone", "weights", "allow_missing", "size", "folds", "held_out", "hidden", "dropout", "augment"),
@@ -130,7 +130,8 @@ class Settings:
         Names of scikit-learn's scorers, told of untouched data beside our own; no choice is made by them. See
         :mod:`topgraft.scorers`.
     engine, precision
-        Of the frozen part: ``auto`` (measured), ``torch`` or ``openvino``; ``auto``, ``fp32`` or ``bf16``.
+        Of the frozen part: ``auto`` (measured), ``torch``, ``openvino`` or ``cuda``; ``auto``, ``fp32`` or
+        ``bf16``.
     seed
         Of every random choice.
     """

@@ -14,6 +14,7 @@ import torch
 from topgraft import search
 from topgraft.candidates import Candidate, Outcome, Trying
 from topgraft.console import counted
+from topgraft.device import has_gpu
 from topgraft.errors import RunningError
 from topgraft.features.sending import NotSendable
 from topgraft.files import DamagedFile, read_json, write_json
@@ -71,7 +72,7 @@ Choice = tuple[int, int, int]
 
 def try_all(at: Underway, material: search.Material, keep: int, tried: Sequence[Choice]) -> list[Short]:
     """Short trainings of several choices, side by side where others do pieces of the work."""
-    if elsewhere() is not None and not torch.cuda.is_available():  # workers compute by cores
+    if elsewhere() is not None and not has_gpu():  # workers compute by cores
         _try_elsewhere(at, material, keep, tried)
     found = (_try(at, material, keep, freeze, epochs, seed) for freeze, epochs, seed in tried)
     return [short for short in found if short]

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from topgraft.console import Console
+from topgraft.device import has_gpu
 from topgraft.errors import TopgraftError, TopgraftWarning, did_you_mean
 from topgraft.evidence import Evidence
 from topgraft.files import DamagedFile, read_json, write_json
@@ -301,10 +302,9 @@ def _run_name(folder: str) -> str:
 
 def _begin_accelerate() -> None:
     """Where training will run, which accelerate wants to know before a tracker begins."""
-    import torch
     from accelerate import PartialState
 
-    PartialState(cpu=not torch.cuda.is_available())
+    PartialState(cpu=not has_gpu())
 
 
 def _there(name: str, tracker: Any) -> int:

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from topgraft.chain.recurrent import compact
 from topgraft.checkpoint import Amid, restore, save, weights_of
 from topgraft.cutmix import mixture
 from topgraft.data_parallel import ALONE, Team, flat, of_every_part, part_of, put_sum, seed_of
+from topgraft.device import has_gpu, reproducible
 from topgraft.evaluating import evaluate, on_device
 from topgraft.features.sources import Source
 from topgraft.graft import Graft
@@ -128,11 +130,12 @@ class Loop:
         self.graft, self.source, self.targets, self.recipe = graft, source, targets, recipe
         self.checkpoint, self.team = checkpoint, team
         self.layout = graft.bare.blocks[graft.freeze - 1].layout if graft.freeze else "map"
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=recipe.precision)
+        self.accelerator = Accelerator(cpu=not has_gpu(), mixed_precision=recipe.precision)
         optimizer = torch.optim.AdamW(parameter_groups(graft, recipe))
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.model, self.optimizer = self.accelerator.prepare(_Trainable(graft), optimizer)
+        compact(graft)
         self.weights = (
             torch.tensor(recipe.class_weights, device=self.accelerator.device)
             if recipe.class_weights
@@ -165,7 +168,8 @@ class Loop:
     ) -> None:
         """An epoch, or what is left of it; up to step ``until``, if that is in its middle."""
         history = self.history
-        ran = self.epoch(rows, course, is_stopping, until)
+        with reproducible():
+            ran = self.epoch(rows, course, is_stopping, until)
         if ran is None:
             return
         if not history.diverged:

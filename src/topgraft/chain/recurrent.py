@@ -95,6 +95,16 @@ def layered(network: nn.Module) -> nn.Module:
     return result
 
 
+def compact(network: nn.Module) -> None:
+    """Put the weights of each recurrent layer side by side, as GPUs want them; after a move to one.
+
+    Moving a module in its layered form leaves them in the order of all its layers. Does nothing elsewhere.
+    """
+    for module in network.modules():
+        if type(module) in _FORMS:
+            module.flatten_parameters()
+
+
 def _take_apart(module: Any) -> None:
     kind = type(module)
     names = [n for n, _ in module.named_parameters(recurse=False)]

@@ -31,8 +31,8 @@ from topgraft.data.types import Data
 from topgraft.errors import TopgraftError, TopgraftWarning
 from topgraft.evidence import Evidence, Features
 from topgraft.features.augmentation import must_augment
-from topgraft.features.engine import engine_of
-from topgraft.features.passes import BATCH, batches, one_pass
+from topgraft.features.engine import BATCH, engine_of, usable
+from topgraft.features.passes import batches, one_pass
 from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
 from topgraft.graft import Graft
@@ -292,7 +292,7 @@ def logits_of(
     """
     graft = model.graft
     if backbone is not None and store is not None and graft.freeze == graft.keep:
-        features, _ = one_pass(backbone, data, store, engine=model.engine, precision=model.precision)
+        features, _ = one_pass(backbone, data, store, engine=usable(model.engine), precision=model.precision)
         return head_logits(graft.head, side_by_side(features, graft.keep, graft.taps).cuts[graft.keep])
     predictor = Predictor(model, store=store)
     return (
@@ -305,7 +305,7 @@ def logits_of(
 def head_logits(head: nn.Module, features: Tensor) -> Array:
     """Logits ``(n, classes)`` in float64, so that an example's do not depend on those beside it."""
     with torch.inference_mode():
-        logits: Tensor = copy.deepcopy(head).double().eval()(features.double())
+        logits: Tensor = copy.deepcopy(head).cpu().double().eval()(features.double())
     return logits.numpy()
 
 

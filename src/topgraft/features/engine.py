@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from topgraft.chain import Segment, State
 from topgraft.chain.running import Tap
+from topgraft.device import has_gpu
 from topgraft.errors import TopgraftWarning
 from topgraft.memory import MemoryFormat
 from topgraft.pooling import pool
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from topgraft.features.store import Store
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
-ENGINES = ("torch", "openvino")
+ENGINES = ("torch", "openvino", "cuda")
+BATCH = 16
+"""Examples in a batch on one core."""
 
 
 class Engine:
@@ -87,6 +91,10 @@ class Engine:
         self.run(inputs, tap=tap)
         return found
 
+    def examples_at_once(self, inputs: Mapping[str, Tensor]) -> int:  # noqa: ARG002 (of engines that measure)
+        """How many examples like these batches of a pass may have."""
+        return BATCH
+
     def prepare(self, tensor: Tensor) -> Tensor:
         """An input on the device, in the engine's precision."""
         if not tensor.is_floating_point():
@@ -99,30 +107,53 @@ def engine_of(
     *,
     name: str = "torch",
     precision: str = "fp32",
-    device: str = "cpu",
     store: Store | None = None,
 ) -> Engine:
     """The engine of a name for a segment.
 
     Parameters
     ----------
-    segment, precision, device
+    segment, precision
         As for :class:`Engine`.
     name
-        ``torch`` or ``openvino``.
+        ``torch``, ``openvino`` or ``cuda``.
     store
         Where a converted network is kept, for engines that convert.
 
     Raises
     ------
     TopgraftError
-        If it is not installed, or can't run on this device.
+        If it is not installed, or this machine has no such device.
     """
     if name == "torch":
-        return Engine(segment, precision=precision, device=device)
+        return Engine(segment, precision=precision)
+    if name == "cuda":
+        from topgraft.features.cuda import CudaEngine
+
+        return CudaEngine(segment, precision=precision)
     from topgraft.features.openvino import OpenVinoEngine
 
-    return OpenVinoEngine(segment, precision=precision, device=device, store=store)
+    return OpenVinoEngine(segment, precision=precision, store=store)
+
+
+def examples_a_batch(
+    segment: Segment, inputs: Mapping[str, Tensor], count: int, cores: int, *, name: str, precision: str
+) -> int:
+    """Examples in a batch of a pass: as many as the engine wants, and enough batches for every core.
+
+    Parameters
+    ----------
+    segment, name, precision
+        As for :func:`engine_of`.
+    inputs
+        Of a few examples such as those that will come.
+    count, cores
+        Examples of the whole pass, and cores that decode them.
+    """
+    if name != "cuda":
+        return BATCH
+    most = engine_of(segment, name=name, precision=precision).examples_at_once(inputs)
+    return min(most, max(BATCH, math.ceil(count / (2 * cores))))
 
 
 class EngineWarning(TopgraftWarning):
@@ -130,13 +161,21 @@ class EngineWarning(TopgraftWarning):
 
 
 def usable(name: str) -> str:
-    """The engine of a name, or PyTorch where it is not installed here, which is said."""
+    """The engine of a name, or PyTorch where it is not there, which is said."""
     from topgraft.features.openvino import is_installed
 
     if name == "openvino" and not is_installed():
         warnings.warn(
             "This model was made with OpenVINO, which is not installed here: PyTorch runs it, and "
             "probabilities may differ in the last digits (pip install 'topgraft[openvino]').",
+            EngineWarning,
+            stacklevel=3,
+        )
+        return "torch"
+    if name == "cuda" and not has_gpu():
+        warnings.warn(
+            "This model was made on a GPU, and there is none here: PyTorch runs it on the processor, and "
+            "probabilities may differ in the last digits.",
             EngineWarning,
             stacklevel=3,
         )
@@ -148,6 +187,10 @@ def version_of(name: str) -> str:
     """The engine and its version: numbers that one gave are not taken for those of another."""
     if name == "torch":
         return f"torch {torch.__version__}"
+    if name == "cuda":
+        from topgraft.features import cuda
+
+        return cuda.version()
     from topgraft.features.openvino import version
 
     return f"openvino {version()}"

@@ -65,16 +65,16 @@ class OpenVinoEngine(Engine):
 
     Parameters
     ----------
-    segment, precision, device
-        As for :class:`Engine`; the device is the CPU. Where it has no bf16, OpenVINO takes fp32, which is
-        told by an :class:`EngineWarning`.
+    segment, precision
+        As for :class:`Engine`. Where the processor has no bf16, OpenVINO takes fp32, which is told by an
+        :class:`EngineWarning`.
     store
         Where the converted network is kept for the next engine of the same part; nowhere by default.
 
     Raises
     ------
     TopgraftError
-        If OpenVINO is not installed, or the device is another; in a run, if the network can't be converted.
+        If OpenVINO is not installed; in a run, if the network can't be converted.
     """
 
     name = "openvino"
@@ -84,12 +84,9 @@ class OpenVinoEngine(Engine):
         segment: Segment,
         *,
         precision: str = "fp32",
-        device: str = "cpu",
         store: Store | None = None,
     ) -> None:
         _must_be_installed()
-        if device != "cpu":
-            raise TopgraftError(f"--engine openvino runs on the CPU, not on {device}: take --engine torch.")
         if precision == "bf16" and not has_bf16():
             warnings.warn(
                 "OpenVINO computes in fp32 on this processor, which has no instructions for bf16.",

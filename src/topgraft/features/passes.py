@@ -19,7 +19,7 @@ from topgraft.chain import Block, Chain, Segment
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Features
-from topgraft.features.engine import Engine, engine_of, version_of
+from topgraft.features.engine import Engine, engine_of, examples_a_batch, version_of
 from topgraft.features.reading import Batch, batch_of
 from topgraft.features.shelf import NotStored, Shelf
 from topgraft.features.store import Store
@@ -40,8 +40,6 @@ SHARD = 256
 """Examples in one shard of the store, about: what a killed pass loses at most."""
 SECONDS = 10.0
 """After which examples that are done are stored, were they fewer: a killed pass loses no more time."""
-BATCH = 16
-"""Examples in one batch of a pass."""
 MASK = "attention_mask"
 Made = TypeVar("Made")
 
@@ -90,8 +88,7 @@ def _pass(
     upto: int,
     engine: str,
     precision: str,
-    device: str,
-    batch_size: int,
+    batch_size: int | None,
     keep: Callable[[Engine, dict[str, Tensor]], Arrays],
     advance: Advance | None,
     view: int = 0,
@@ -110,7 +107,6 @@ def _pass(
         keep,
         engine=engine,
         precision=precision,
-        device=device,
         view=view,
     )
     waiting: list[tuple[list[int], Arrays]] = []
@@ -122,8 +118,12 @@ def _pass(
             digests = [data.digests[i] for rows, _ in done for i in rows]
             shelf.append(digests, by_name([arrays for _, arrays in done]))
 
-    chunks = batches(data, missing, batch_size=batch_size)
     with single_threaded() as cores, finishing() as is_stopping:
+        example, count = backbone.chain.example, len(missing)
+        size = batch_size or examples_a_batch(
+            passing.segment, example, count, cores, name=engine, precision=precision
+        )
+        chunks = batches(data, missing, batch_size=size)
         stored = time.monotonic()
         try:
             until_asked = (chunk for chunk in chunks if not is_stopping())
@@ -155,7 +155,7 @@ class Passing:
         From decoded examples to its inputs.
     keep
         What is stored of a batch, by name: the engine and the inputs given.
-    engine, precision, device, view
+    engine, precision, view
         As for :func:`one_pass` and :func:`states`.
     """
 
@@ -164,7 +164,6 @@ class Passing:
     keep: Callable[[Engine, dict[str, Tensor]], Arrays]
     engine: str = "torch"
     precision: str = "fp32"
-    device: str = "cpu"
     view: int = 0
 
     def on(self, data: Data, store: Store | None = None) -> Callable[[Sequence[int]], Arrays]:
@@ -178,9 +177,7 @@ class Passing:
         return lambda batch: made(batch.data, range(len(batch.data)))
 
     def _made(self, store: Store | None) -> Callable[[Data, Sequence[int]], Arrays]:
-        runner = engine_of(
-            self.segment, name=self.engine, precision=self.precision, device=self.device, store=store
-        )
+        runner = engine_of(self.segment, name=self.engine, precision=self.precision, store=store)
         halving = Halving()
 
         def made(data: Data, rows: Sequence[int]) -> Arrays:
@@ -252,8 +249,7 @@ def one_pass(
     *,
     engine: str = "torch",
     precision: str = "fp32",
-    device: str = "cpu",
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     advance: Advance | None = None,
 ) -> tuple[Features, int]:
     """Pooled activations at every cut, each example through the network at most once.
@@ -265,13 +261,11 @@ def one_pass(
     store
         Where finished shards are kept; what it has already is not computed again.
     engine
-        ``torch`` or ``openvino``.
+        ``torch``, ``openvino`` or ``cuda``.
     precision
         ``fp32`` or ``bf16``.
-    device
-        Where the network runs.
     batch_size
-        Examples at once; fewer, which is said, where memory is too little.
+        Examples at once; by default what suits the engine. Fewer, which is said, where memory is too little.
     advance
         Told of progress.
 
@@ -292,7 +286,6 @@ def one_pass(
             upto=count,
             engine=engine,
             precision=precision,
-            device=device,
             batch_size=batch_size,
             keep=partial(_pooled, layouts_of(backbone.chain)),
             advance=advance,
@@ -334,8 +327,7 @@ def states(
     *,
     engine: str = "torch",
     precision: str = "fp32",
-    device: str = "cpu",
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     advance: Advance | None = None,
     view: int = 0,
 ) -> tuple[Shelf, int]:
@@ -362,7 +354,6 @@ def states(
         upto=cut,
         engine=engine,
         precision=precision,
-        device=device,
         batch_size=batch_size,
         keep=partial(_whole, ragged=ragged, fixed=fixed),
         advance=advance,

@@ -13,16 +13,19 @@ from torch.nn.utils.rnn import pad_sequence
 from topgraft.backbones.described import Preprocess
 from topgraft.chain import Inputs, State
 from topgraft.data.types import Data
+from topgraft.device import has_gpu
 from topgraft.features.engine import Engine
 from topgraft.features.reading import decoded
 from topgraft.features.shelf import Shelf
 
 IN_MEMORY = 4 * 2**30
 """Bytes up to which stored states are held in memory; beyond, each batch is read from the store."""
+ON_GPU = 0.25
+"""Of a GPU's free memory that stored states may take, so that no step waits for a copy of them."""
 
 
 class Source(Protocol):
-    """Gives batches of what the trainable part reads, on the CPU."""
+    """Gives batches of what the trainable part reads, on the CPU or where trainings run."""
 
     def batch(self, rows: Sequence[int], *, training: bool) -> State | Inputs | Tensor:
         """The examples at ``rows``; with ``training`` augmented, where the source augments."""
@@ -40,7 +43,7 @@ class FeatureSource:
 
 
 class StateSource:
-    """Stored states at a cut, in memory where they fit.
+    """Stored states at a cut, in memory where they fit: the GPU's, where trainings run there.
 
     Parameters
     ----------
@@ -60,6 +63,8 @@ class StateSource:
         bytes_each = sum(_bytes(a) for a in first.values()) / max(1, min(8, len(self.digests)))
         if bytes_each * len(self.digests) <= IN_MEMORY // among:
             self._held = shelf.read(self.digests)
+            if has_gpu() and bytes_each * len(self.digests) < ON_GPU * torch.cuda.mem_get_info()[0] / among:
+                self._held = {n: a.cuda() if isinstance(a, Tensor) else a for n, a in self._held.items()}
 
     @property
     def is_held(self) -> bool:
@@ -142,7 +147,7 @@ def _rows(array: Tensor | list[Tensor], rows: Sequence[int]) -> Tensor | list[Te
 
 def _packed(array: Tensor | list[Tensor]) -> tuple[Tensor, list[int] | None]:
     if isinstance(array, Tensor):
-        return array.clone(), None
+        return array.clone().cpu(), None
     return torch.cat(array), [len(part) for part in array]
 
 

@@ -13,13 +13,16 @@ from torch import Tensor
 
 from topgraft.backbones.types import Backbone
 from topgraft.data.types import Data
+from topgraft.device import has_gpu
 from topgraft.errors import TopgraftError, is_out_of_memory
+from topgraft.features import cuda
 from topgraft.features.engine import ENGINES, PRECISIONS, Engine, engine_of
 from topgraft.features.openvino import LARGEST, apart, is_installed
 from topgraft.features.passes import pooled_shelf
 from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
 from topgraft.side_by_side import single_threaded
+from topgraft.workers import elsewhere
 
 BATCH = 16
 """Examples on which engines are timed."""
@@ -33,7 +36,7 @@ LESS = 0.9
 """A lower precision must end the pass in this share of the time of fp32, or it is not worth its rounding."""
 HOPELESS = 0.5
 """A difference from which on it is not the precision that makes an engine compute something else."""
-_NAMES = {"torch": "PyTorch", "openvino": "OpenVINO"}
+_NAMES = {"torch": "PyTorch", "openvino": "OpenVINO", "cuda": "PyTorch on the GPU"}
 Layouts = Mapping[int, str]
 
 
@@ -44,7 +47,7 @@ class Choice:
     Parameters
     ----------
     engine
-        ``torch`` or ``openvino``.
+        ``torch``, ``openvino`` or ``cuda``.
     precision
         ``fp32`` or ``bf16``.
     reason
@@ -71,8 +74,10 @@ class _Tried:
         return self.start + self.each * count
 
 
-def has_fast_bf16() -> bool:
-    """Whether this processor multiplies bf16 numbers by instructions of its own."""
+def has_fast_bf16(engine: str = "torch") -> bool:
+    """Whether what an engine runs on multiplies bf16 numbers by instructions or units of its own."""
+    if engine == "cuda":
+        return cuda.has_bf16()
     capabilities = getattr(torch.cpu, "get_capabilities", None)  # earlier versions of torch do not tell
     told = capabilities() if capabilities is not None else {}
     return any(told.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
@@ -85,7 +90,9 @@ def choose_engine(
 
     One whose numbers the store has already is taken without a trial. OpenVINO is tried where it is installed,
     bf16 where the processor has instructions for it, and either only where there is enough to do for a trial
-    to pay; what makes an engine start (tracing, compiling) counts. Engines are timed on the chain's own
+    to pay; what makes an engine start (tracing, compiling) counts. A GPU is always tried, since trainings run
+    there, and by its engine they get frozen parts there, too; but where workers elsewhere do pieces of the
+    pass, which compute by cores, only if it is asked for. Engines are timed on the chain's own
     example. How far their activations are from PyTorch's in fp32 is measured on a few of the data: too far
     (:data:`topgraft.features.openvino.LARGEST`) is refused.
 
@@ -98,38 +105,43 @@ def choose_engine(
     engine, precision
         As asked for; ``auto`` for what is to be decided.
     """
-    engines = _on_offer(engine, ENGINES, but="" if is_installed() else "openvino")
-    precisions = _on_offer(precision, tuple(PRECISIONS), but="" if has_fast_bf16() else "bf16")
+    pairs = [
+        (name, kind)
+        for name in ([n for n in ENGINES if _is_there(n)] if engine == "auto" else [engine])
+        for kind in (PRECISIONS if precision == "auto" else [precision])
+        if precision != "auto" or kind == "fp32" or has_fast_bf16(name)
+    ]
     missing = ""
     if engine == "auto" and not is_installed():
         missing = "; OpenVINO is not installed (pip install 'topgraft[openvino]')"
-    usual = engines[0], precisions[0]
-    if len(engines) == len(precisions) == 1:
+    usual = pairs[0]
+    if len(pairs) == 1:
         decided = "auto" in (engine, precision)
         return Choice(*usual, f"{_said(*usual)}{missing}" if decided else "as asked")
-    for name in engines[::-1]:
-        for kind in precisions[::-1]:
-            if set(data.digests) <= pooled_shelf(backbone, store, engine=name, precision=kind).known():
-                return Choice(name, kind, "its numbers are stored by an earlier run")
+    for name, kind in pairs[::-1]:
+        if set(data.digests) <= pooled_shelf(backbone, store, engine=name, precision=kind).known():
+            return Choice(name, kind, "its numbers are stored by an earlier run")
     chain = backbone.chain
     least = len(data) * sum(block.macs for block in chain) / (FAST * torch.get_num_threads())
-    if least < WORTH_IT:
+    if least < WORTH_IT and "cuda" not in dict(pairs):
         return Choice(*usual, f"{_said(*usual)}; there is little to do for {len(data):,} examples{missing}")
     try:
-        return _by_trial(backbone, data, store, engines, precisions, missing)
+        return _by_trial(backbone, data, store, pairs, missing)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return Choice(*usual, f"{_said(*usual)}; there is not enough memory for a trial{missing}")
 
 
-def _on_offer(asked: str, known: tuple[str, ...], *, but: str) -> list[str]:
-    """What was asked for; all but one where that is to be decided."""
-    return [name for name in known if name != but] if asked == "auto" else [asked]
+def _is_there(engine: str) -> bool:
+    """Whether this machine has it, for all that is to be computed."""
+    if engine == "cuda":
+        return has_gpu() and elsewhere() is None
+    return engine != "openvino" or is_installed()
 
 
 def _by_trial(
-    backbone: Backbone, data: Data, store: Store, engines: list[str], precisions: list[str], missing: str
+    backbone: Backbone, data: Data, store: Store, pairs: list[tuple[str, str]], missing: str
 ) -> Choice:
     chain, count = backbone.chain, len(data)
     inputs = {name: torch.cat([t] * BATCH)[:BATCH] for name, t in chain.example.items()}
@@ -141,11 +153,11 @@ def _by_trial(
     with single_threaded() as cores:
         expected = exact.pooled(real, layouts)
         base = _Tried(exact, _seconds(exact, inputs, layouts) / BATCH / cores, 0.0, 0.0)
-    found = [base] if "torch" in engines and "fp32" in precisions else []
+    found = [base] if ("torch", "fp32") in pairs else []
     refused: list[str] = []
     enough: set[str] = set()
-    for name, kind in _pairs(engines, precisions):
-        if name in enough:
+    for name, kind in pairs[::-1]:  # the fastest first; the next only where one is refused
+        if name in enough or (name, kind) == ("torch", "fp32"):
             continue
         runner = engine_of(segment, name=name, precision=kind, store=store)
         try:
@@ -156,7 +168,7 @@ def _by_trial(
             if not runner.differences.get("pooled", math.inf) < HOPELESS:
                 enough.add(name)
         else:
-            enough |= {name} if found[-1].seconds(count) > base.seconds(count) else set(engines)
+            enough |= {name} if found[-1].seconds(count) > base.seconds(count) else set(ENGINES)
     if not found:
         raise TopgraftError("\n".join(refused))
     best = min(found, key=lambda t: t.seconds(count) / (LESS if t.engine.precision == "bf16" else 1.0))
@@ -168,12 +180,6 @@ def _by_trial(
     elif len(told) == 1 and refused:
         said += f"; {refused[0]}"
     return Choice(best.engine.name, best.engine.precision, said, best.difference)
-
-
-def _pairs(engines: list[str], precisions: list[str]) -> list[tuple[str, str]]:
-    """What is tried beside PyTorch in fp32, the fastest first; the next only where one is refused."""
-    pairs = [(name, kind) for name in engines[::-1] for kind in precisions[::-1]]
-    return [pair for pair in pairs if pair != ("torch", "fp32")]
 
 
 def _tried(
@@ -200,6 +206,10 @@ def _tried(
             f"{_said(runner.name, runner.precision)} computes something else than PyTorch in fp32: "
             f"activations differ by {difference:.0e}, expected at most {LARGEST[runner.precision]:g}"
         )
+    if runner.name == "cuda":  # it has all cores' batches, larger ones, one after the other
+        size = runner.examples_at_once(inputs)
+        whole = {n: torch.cat([t] * -(-size // BATCH))[:size] for n, t in inputs.items()}
+        return _Tried(runner, _seconds(runner, whole, layouts, runs=3) / size, start, difference)
     return _Tried(runner, _seconds(runner, inputs, layouts) / BATCH / cores, start, difference)
 
 
@@ -208,15 +218,15 @@ def _said(engine: str, precision: str) -> str:
 
 
 def _measured(tried: _Tried) -> str:
-    start = f" after {tried.start:.1f} s to start" if tried.engine.name == "openvino" else ""
+    start = f" after {tried.start:.1f} s to start" if tried.engine.name != "torch" else ""
     by = _said(tried.engine.name, tried.engine.precision)
     return f"{tried.each * 1000:.1f} ms an example by {by}{start}"
 
 
-def _seconds(engine: Engine, inputs: Mapping[str, Tensor], layouts: Layouts) -> float:
-    """Of the faster one of two runs."""
+def _seconds(engine: Engine, inputs: Mapping[str, Tensor], layouts: Layouts, runs: int = 2) -> float:
+    """Of the fastest of a few runs."""
     times = []
-    for _ in range(2):
+    for _ in range(runs):
         began = time.monotonic()
         engine.pooled(inputs, layouts)
         times.append(time.monotonic() - began)
