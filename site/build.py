@@ -21,7 +21,7 @@ PAGES = {
     "Guides": (
         *("few-pictures", "texts-in-my-language", "sounds", "numbers", "several-labels", "ordered-classes"),
         *("rows", "own-source", "data", "bring-your-own-network", "how-many-layers", "is-it-worth-it"),
-        *("it-got-worse", "many-machines"),
+        *("it-got-worse", "gpu", "many-machines"),
     ),
     "Interfaces": ("command-line", "scikit-learn", "pytorch", "notebooks", "serve", "export"),
     "Methods": ("evidence", "methods", "health", "architecture"),

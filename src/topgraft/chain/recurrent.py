@@ -101,7 +101,7 @@ def compact(network: nn.Module) -> None:
     Moving a module in its layered form leaves them in the order of all its layers. Does nothing elsewhere.
     """
     for module in network.modules():
-        if type(module) in _FORMS:
+        if isinstance(module, nn.RNNBase) and type(module) in _FORMS:
             module.flatten_parameters()
 
 

@@ -18,7 +18,7 @@ from topgraft.data.folders import natural
 from topgraft.data.labels import labels_of, said_of_labels
 from topgraft.data.lazily import is_file
 from topgraft.data.notes import duplicate_notes, left_out_notes, listed, number, sound_notes
-from topgraft.data.pictures import PictureError, as_rgb, open_picture, read_bytes, thumbnail
+from topgraft.data.pictures import SIDE, PictureError, as_rgb, open_picture, read_bytes, thumbnail
 from topgraft.data.sounds import MAX_BYTES, Sound, SoundError, reader, sound_of
 from topgraft.data.targets import (
     hint,
@@ -30,6 +30,7 @@ from topgraft.data.targets import (
 )
 from topgraft.data.types import Data, Found, Inputs, LeftOut, Task, differ, taken
 from topgraft.errors import TopgraftError, did_you_mean
+from topgraft.mapped import room
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,11 +98,12 @@ def assemble(
             )
     names = tuple(found.names[i] for i in kept)
     inputs = _pick(found.inputs, kept)
-    looks = np.stack([thumbnails[i] for i in kept]) if thumbnails else None
     lengths = np.array([seconds[i] for i in kept]) if found.modality == "sound" else None
     notes.extend([] if lengths is None else sound_notes(lengths))
     content = tuple(digests[i] for i in kept)
-    exact, near, alike = _duplicates(found.modality, content, inputs, looks, near_duplicates=near_duplicates)
+    exact, near, alike = _duplicates(
+        found.modality, content, inputs, thumbnails, near_duplicates=near_duplicates
+    )
     sets = _sets(dup.united(len(kept), [*exact, *near]))
     conflicts = [s for s in alike if targets is not None and differ(targets, s)]
     given = None if found.groups is None else [found.groups[i] for i in kept]
@@ -123,7 +125,7 @@ def assemble(
         columns=found.columns,
         notes=tuple(notes),
         max_pixels=max_pixels,
-        thumbnails=looks,
+        thumbnails=thumbnails,
         seconds=lengths,
         outputs=outputs,
         separator=found.separator,
@@ -199,21 +201,22 @@ def listen(value: Any) -> tuple[str, float]:
 
 def _inspect(
     found: Found, reasons: dict[int, str], max_pixels: int
-) -> tuple[dict[int, str], dict[int, NDArray[np.uint8]], dict[int, float]]:
-    """Digests, thumbnails and seconds by index; ``reasons`` gets those that can't be used."""
+) -> tuple[dict[int, str], NDArray[np.uint8] | None, dict[int, float]]:
+    """Digests by index, thumbnails in order, seconds by index; ``reasons`` gets those that can't be used."""
     digests: dict[int, str] = {}
-    thumbnails: dict[int, NDArray[np.uint8]] = {}
     seconds: dict[int, float] = {}
     wanted = [i for i in range(len(found.names)) if i not in reasons]
     if found.modality == "picture":
+        thumbnails = room((len(wanted), SIDE, SIDE, 3), np.uint8)
         for i, seen in _looked_at(found, reasons, wanted, lambda value: look(value, max_pixels), _THREADS):
-            digests[i], thumbnails[i] = seen
-        return digests, thumbnails, seconds
+            thumbnails[len(digests)] = seen[1]
+            digests[i] = seen[0]
+        return digests, thumbnails[: len(digests)] if digests else None, seconds
     if found.modality == "sound":
         reader()
         for i, heard in _looked_at(found, reasons, wanted, listen, min(4, _THREADS)):
             digests[i], seconds[i] = heard
-        return digests, thumbnails, seconds
+        return digests, None, seconds
     for i in wanted:
         value = found.inputs[i]
         if found.modality == "row" and all(cell is None for cell in value.values()):
@@ -230,7 +233,7 @@ def _inspect(
             reasons[i] = "holds values that are not finite"
         else:
             digests[i] = digest_of(value)
-    return digests, thumbnails, seconds
+    return digests, None, seconds
 
 
 def _looked_at(

@@ -27,6 +27,9 @@ MAX_PIXELS = 89_478_485
 MAX_BYTES = 1 << 30
 """Bytes of the largest picture file that is read into memory (1 GiB)."""
 
+FIRST = 1 << 16
+"""Bytes that are asked for at least, whatever size a file is said to have."""
+
 SIDE = 32
 """Width and height of the thumbnails that near duplicates are found by."""
 
@@ -95,7 +98,7 @@ def _content(given: str | os.PathLike[str] | Member, limit: int) -> bytes:
         if status.st_size > limit:
             raise PictureError(name, f"{status.st_size:,} bytes, over the limit of {limit:,}")
         with path.open("rb") as file:
-            return file.read(limit + 1)
+            return file.read(max(status.st_size, FIRST) + 1)  # room for the limit would be taken at once
     except FileNotFoundError:
         kind = "a link to a file that is not there" if path.is_symlink() else "no such file"
         raise PictureError(name, kind) from None

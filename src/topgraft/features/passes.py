@@ -290,7 +290,7 @@ def one_pass(
             keep=partial(_pooled, layouts_of(backbone.chain)),
             advance=advance,
         )
-        return shelf.read(data.digests), reused
+        return shelf.read(data.digests, mapped=True), reused
 
     arrays, reused = mended(fill)
     cuts = {cut: arrays[f"cut.{cut:03}"] for cut in range(1, count + 1)}

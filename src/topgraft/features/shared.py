@@ -68,7 +68,7 @@ class SharedShelf(Shelf):
             self._send()
 
     def read(
-        self, digests: Sequence[str], names: Sequence[str] | None = None
+        self, digests: Sequence[str], names: Sequence[str] | None = None, *, mapped: bool = False
     ) -> dict[str, Tensor | list[Tensor]]:
         """As :meth:`Shelf.read`, after what is not here was fetched.
 
@@ -79,11 +79,11 @@ class SharedShelf(Shelf):
         """
         with self._lock:
             try:
-                found = super().read(digests, names)
+                found = super().read(digests, names, mapped=mapped)
             except NotStored as lacking:
                 if not self._fetch(lacking.digests):
                     raise
-                return self.read(digests, names)
+                return self.read(digests, names, mapped=mapped)
             self._send()
             return found
 

@@ -17,6 +17,7 @@ from topgraft.features.limit import limit_of, make_room, told_dropped, told_over
 from topgraft.features.shards import SUFFIX, Form, Shard, pack_shard
 from topgraft.features.stored import DESCRIPTION, SHARD, shelves_in
 from topgraft.files import canonical_json, read_json, sweep, told, write_json, write_whole
+from topgraft.mapped import room
 from topgraft.tensorfile import DamagedFile, dtype_name, dtype_of
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Shelf:
             self._tell_limit()
 
     def read(
-        self, digests: Sequence[str], names: Sequence[str] | None = None
+        self, digests: Sequence[str], names: Sequence[str] | None = None, *, mapped: bool = False
     ) -> dict[str, Tensor | list[Tensor]]:
         """The arrays of some examples, in the order asked for.
 
@@ -160,6 +161,8 @@ class Shelf:
             Examples, repeats allowed.
         names
             Only these arrays; all when not given.
+        mapped
+            Large ones lie in files without a name beside the store, see :func:`topgraft.mapped.room`.
 
         Returns
         -------
@@ -181,14 +184,14 @@ class Shelf:
                 if missing:
                     raise NotStored(missing)
                 try:
-                    found = self._gather(digests, names)
+                    found = self._gather(digests, names, mapped=mapped)
                 except _Dropped:
                     continue
                 self._touch()
                 return found
 
     def _gather(
-        self, digests: Sequence[str], names: Sequence[str] | None
+        self, digests: Sequence[str], names: Sequence[str] | None, *, mapped: bool
     ) -> dict[str, Tensor | list[Tensor]]:
         import torch
 
@@ -211,6 +214,8 @@ class Shelf:
             out: Tensor | list[Tensor]
             if form.ragged:
                 out = [torch.empty(0)] * len(digests)
+            elif mapped and form.dtype == "F32":
+                out = torch.from_numpy(room((len(digests), *form.shape), "f4", self.folder))
             else:
                 out = torch.empty((len(digests), *form.shape), dtype=dtype_of(form.dtype))
             for shard_name, (rows, places) in by_shard.items():
