@@ -28,7 +28,7 @@ from bench_data import pictures
 from bench_page import document
 from machine import ROOT, code_digest
 
-CASES = ("start", "forward", "precision", "texts", "training", "evidence", "accuracy", "scale")
+CASES = ("start", "forward", "precision", "texts", "training", "evidence", "accuracy", "scale", "gpu")
 PEERS = {
     "usual": ("torch", "torchvision", "timm", "scikit-learn", "pillow"),
     "with_fastai": ("torch", "torchvision", "timm", "fastai", "pillow"),
@@ -221,6 +221,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="the page; docs/benchmarks.md if everything was asked for")
     asked = parser.parse_args()
     asked.build.mkdir(parents=True, exist_ok=True)
+    from bench_gpu import gpu
     from bench_inside import forward, training
     from bench_precision import precision
     from bench_scale import scale
@@ -235,6 +236,7 @@ def main() -> int:
         "evidence": evidence,
         "accuracy": accuracy,
         "scale": lambda b: b.kept("scale", lambda: scale(b.build)),
+        "gpu": lambda b: b.kept("gpu", lambda: gpu(b.folder / "train")),
     }
     results = {name: work[name](bench) for name in CASES if name in asked.only}
     page, holds = document(results)

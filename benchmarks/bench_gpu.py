@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ REPEATS = 5
 PICTURES = 256
 """That trainings learn from."""
 EPOCHS = 20
+BARE = "bare forward pass, inputs on the GPU"
+OURS = "ours, all cuts pooled, inputs in memory"
 SHARES = (0.5, 0.75, 0.9)
 """Of the work, that is frozen."""
 
@@ -68,10 +71,10 @@ def throughput(data: Any, backbone: Any) -> dict[str, float]:
 
     every = partial(engine.pooled, layouts=layouts)
     works = {
-        "bare forward pass, inputs on the GPU": bare,
+        BARE: bare,
         "bare forward pass, inputs in pinned memory": copied,
         "ours, one forward pass, inputs in memory": partial(ours, engine.run),
-        "ours, all cuts pooled, inputs in memory": partial(ours, every),
+        OURS: partial(ours, every),
     }
     times: dict[str, list[float]] = {said: [] for said in works}
     for number in range(REPEATS + 1):
@@ -142,19 +145,23 @@ def training(data: Any, backbone: Any) -> list[dict[str, float]]:
             {"freeze": freeze, "share": float(done[freeze]), "storing": storing}
             | {"stored": min(stored), "live": min(alive)}
         )
+        print(json.dumps(found[-1]), file=sys.stderr, flush=True)
     return found
 
 
 def gpu(folder: Path) -> dict[str, Any]:
-    """What there is to say of this machine's GPU; its name among it."""
+    """What there is to say of this machine's GPU, its name among it; nothing where there is none."""
     import topgraft as tg
 
+    if not torch.cuda.is_available():
+        return {}
     data = tg.read(folder)
-    told = training(data, tg.load(None, modality="picture"))
+    rates = throughput(data, tg.load(None, modality="picture"))
+    print(json.dumps(rates), file=sys.stderr, flush=True)
     return {
         "gpu": torch.cuda.get_device_name(),
-        "throughput": throughput(data, tg.load(None, modality="picture")),
-        "training": told,
+        "throughput": rates,
+        "training": training(data, tg.load(None, modality="picture")),
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+from bench_gpu import BARE, OURS
 from machine import machine_lines, markdown_table
 
 PACKAGES = ("topgraft", "torch", "timm", "openvino", "scikit-learn", "numpy")
@@ -182,6 +183,26 @@ def _scale(found: list[Mapping[str, Any]]) -> Section:
     return verdicts, ["## Ten times more examples", "", told, "", *markdown_table(header, rows), ""]
 
 
+def _gpu(found: Mapping[str, Any]) -> Section:
+    if not found:
+        return [], ["## On a GPU", "", "Not measured: this machine has none.", ""]
+    rates = found["throughput"]
+    share = rates[OURS] / rates[BARE]
+    verdicts = [(share >= 0.85, f"all cuts on {found['gpu']}: {share:.0%} of the bare forward pass (85 %)")]
+    rows = [[said, f"{rate:,.0f}"] for said, rate in rates.items()]
+    lines = ["## On a GPU", "", f"{found['gpu']}, in bf16, medians.", ""]
+    lines += [*markdown_table(["work", "pictures a second"], rows), ""]
+    rows = []
+    for one in found["training"]:
+        stored = one["storing"] + one["stored"]
+        said = f"{one['freeze']} blocks, {one['share']:.0%} of the work"
+        verdicts.append((stored <= one["live"], f"{said} frozen: {one['live'] / stored:.2f} times live (1)"))
+        rows.append([said, *(f"{one[name]:.1f}" for name in ("storing", "stored", "live"))])
+    told = "20 epochs over 256 pictures in fp32; live reads inputs that lie in memory, decoded."
+    header = ["frozen", "storing, s", "stored, s", "live, s"]
+    return verdicts, [*lines, told, "", *markdown_table(header, rows), ""]
+
+
 def _ratio(told: Any) -> float | None:
     if not isinstance(told, Mapping) or not told.get("predicted") or not told.get("actual"):
         return None
@@ -197,4 +218,5 @@ SECTIONS = {
     "evidence": _evidence,
     "accuracy": _accuracy,
     "scale": _scale,
+    "gpu": _gpu,
 }

@@ -23,9 +23,10 @@ def machine_lines(packages: tuple[str, ...]) -> list[str]:
     flags = " ".join(flag for flag in FLAGS if flag in words) or "unknown"
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     torch_uses = f"{torch.backends.cpu.get_cpu_capability()} and {torch.get_num_threads()} threads"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     return [
-        f"- {cores} cores, {platform.machine()} with {flags}; torch uses {torch_uses}; no GPU",
+        f"- {cores} cores, {platform.machine()} with {flags}; torch uses {torch_uses}; {gpu}",
         f"- on average {load:.1f} programs wanted a core when this was written; over {cores} make all slower",
         f"- Python {platform.python_version()}, {versions}",
     ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench_gpu import BARE, OURS
 from bench_page import document
 from bench_scale import anonymous, made, watched
 
@@ -74,6 +75,18 @@ def test_ten_times_more_examples_may_take_eleven_times_as_long_and_no_more_memor
     good, bad = ({"count": 10_000, "seconds": s, "peak": p} for s, p in ((109.0, 109e6), (111.0, 111e6)))
     assert [v[2:7] for v in verdicts({"scale": [few, good]})] == ["holds", "holds"]
     assert [v[2:7] for v in verdicts({"scale": [few, bad]})] == ["FAILS", "FAILS"]
+
+
+def test_a_gpu_may_lose_15_percent_of_the_bare_pass_and_a_stored_training_nothing() -> None:
+    one = {"freeze": 9, "share": 0.5, "storing": 1.0, "stored": 8.0, "live": 9.0}
+    rates = {BARE: 100.0, OURS: 86.0}
+    good = {"gpu": "a GPU", "throughput": rates, "training": [one]}
+    assert [v[2:7] for v in verdicts({"gpu": good})] == ["holds", "holds"]
+    bad = {**good, "throughput": {**rates, OURS: 84.0}, "training": [one | {"storing": 1.1}]}
+    assert [v[2:7] for v in verdicts({"gpu": bad})] == ["FAILS", "FAILS"]
+    page, holds = document({"gpu": {}})
+    assert "this machine has none" in page
+    assert holds
 
 
 def test_the_peak_of_a_program_is_what_it_had_at_most() -> None:
