@@ -20,8 +20,8 @@ from topgraft.temperature import fit_temperature
 CHUNK = 4096
 """Rows that are turned into float64 at a time."""
 
-SCORED = 2**25
-"""Numbers (rows x width) of the rows whose left-out predictions choose penalty and temperature: 256 MiB."""
+SCORED = 2**24
+"""Numbers (rows x width) of the rows whose left-out predictions choose penalty and temperature: 128 MiB."""
 
 RELATIVE_PENALTIES = tuple(10.0**e for e in range(-6, 4))
 """Penalties as multiples of the problem's mean eigenvalue, so that they mean the same at any n and width."""
@@ -63,16 +63,15 @@ class Rows:
 
         return cls(length, int(tensor.shape[1]), chunks)
 
-    def gather(self, index: Tensor | None = None) -> Tensor:
-        """All rows, or the rows ``index`` (ascending), as one float64 tensor."""
-        if index is None:
-            return torch.cat(list(self.chunks()))
-        found, start = [], 0
+    def some(self, index: Tensor | None = None) -> Iterator[Tensor]:
+        """The rows ``index`` (ascending) of each chunk, or all of them."""
+        start = 0
         for chunk in self.chunks():
-            here = index[(index >= start) & (index < start + len(chunk))] - start
-            found.append(chunk[here])
+            if index is None:
+                yield chunk
+            else:
+                yield chunk[index[(index >= start) & (index < start + len(chunk))] - start]
             start += len(chunk)
-        return torch.cat(found)
 
 
 @dataclass(frozen=True)
@@ -127,6 +126,15 @@ class Spectrum:
         """Coordinates ``(rows, r)`` of raw features ``(rows, width)``."""
         return ((x - self.mean) * self.inverse) @ self.basis
 
+    def coordinates_of(self, rows: Rows, index: Tensor | None = None) -> Tensor:
+        """Of the rows ``index`` (ascending), or of all, a chunk at a time: nothing else is held of them."""
+        count = rows.count if index is None else len(index)
+        found, start = torch.empty(count, self.basis.shape[1], dtype=torch.float64), 0
+        for chunk in rows.some(index):
+            found[start : start + len(chunk)] = self.coordinates(chunk)
+            start += len(chunk)
+        return found
+
     @property
     def scale(self) -> float:
         """Mean eigenvalue over those that are not nought: the unit of the penalties."""
@@ -170,7 +178,7 @@ def decompose(
         inverse = _inverse(mean, covariance.diagonal(), emphasis)
         values, basis = torch.linalg.eigh(rows.count * covariance * torch.outer(inverse, inverse))
         return Spectrum(mean, inverse, values.clamp_min(0), basis)
-    x = rows.gather()
+    x = torch.cat(list(rows.chunks()))
     mean = (x * weights[:, None]).sum(0) / weights.sum()
     inverse = _inverse(mean, (weights[:, None] * (x - mean) ** 2).sum(0) / weights.sum(), emphasis)
     a = weights.sqrt()[:, None] * (x - mean) * inverse
@@ -261,7 +269,8 @@ class Problem:
         y, w, n = _values(self.targets, self.classes), self.weights[:, None], self.count
         shrunk = 1 / (self.spectrum.values + penalty)
         residual = (y - self.mean) - self.coordinates @ (self.cross * shrunk[:, None])
-        leverage = w * (1 / n + (self.coordinates**2 @ shrunk)[:, None])
+        squares = torch.cat([part**2 @ shrunk for part in self.coordinates.split(CHUNK)])
+        leverage = w * (1 / n + squares[:, None])
         return residual / (1 - leverage).clamp_min(1e-9)
 
     def left_out(self, penalty: float) -> Tensor:
@@ -305,7 +314,7 @@ def pose(
     mean = (weights[:, None] * _values(targets, classes)).sum(0) / weights.sum()
     scored = max(CHUNK, SCORED // rows.width)
     if n <= scored:
-        coordinates = spectrum.coordinates(rows.gather())
+        coordinates = spectrum.coordinates_of(rows)
         cross = coordinates.T @ (weights[:, None] * (_values(targets, classes) - mean))
         return Problem(spectrum, cross, mean, coordinates, targets, weights, n)
     raw, start = torch.zeros(rows.width, classes, dtype=torch.float64), 0
@@ -315,7 +324,7 @@ def pose(
         held = weights[here, None] * (_values(targets[here], classes) - mean)
         raw.addmm_(((chunk - spectrum.mean) * spectrum.inverse).T, held)
     some = torch.randperm(n, generator=torch.Generator().manual_seed(0))[:scored].sort().values
-    coordinates = spectrum.coordinates(rows.gather(some))
+    coordinates = spectrum.coordinates_of(rows, some)
     return Problem(spectrum, spectrum.basis.T @ raw, mean, coordinates, targets[some], weights[some], n)
 
 
