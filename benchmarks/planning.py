@@ -136,13 +136,13 @@ def measure() -> Measured:
 
 
 def listed(data: Any) -> float:
-    """Bytes of memory of an example in the list: its name, path, digest, target, group, thumbnail."""
+    """Bytes of memory of an example in the list: its name, path, digest, target, group."""
     strings = sum(
         sys.getsizeof(data.names[i]) + sys.getsizeof(str(data.inputs[i])) + sys.getsizeof(data.digests[i])
         for i in range(len(data))
     )
-    pointers, numbers, thumbnail = 3 * 8, 2 * 8, 32 * 32 * 3
-    return strings / len(data) + pointers + numbers + thumbnail
+    pointers, numbers = 3 * 8, 2 * 8
+    return strings / len(data) + pointers + numbers
 
 
 def dispatching() -> float | None:
@@ -233,17 +233,18 @@ Each example is taken to cost the same, and all cores to be as quick as the one 
 
 In this order, with what to do about it.
 
-1. **The probes' memory.** They hold the features of all cuts: {memory} / {pooled} =
-   {held:,.1f} million examples. Beyond, measure depth on a sample: of {sample:,} examples the standard error
-   of an accuracy is at most 0.2 points, and their pass takes {sample_hours:.1f} core-hours.
+1. **The probes.** They read the features of all cuts many times, from a file that the system holds in memory
+   as far as there is room: {memory} / {pooled} = {held:,.1f} million examples. Beyond, the disk makes them
+   wait. Measure depth on a sample: of {sample:,} examples the standard error of an accuracy is at most 0.2
+   points, and their pass takes {sample_hours:.1f} core-hours.
 2. **Reading, on one machine.** `read` decodes each example once to find what is damaged or there twice:
    {ten:,} x {reading:.1f} ms = {read_hours:,.0f} hours of one core. Give the data in parts, one run each.
 3. **The list of examples.** {memory} / {listed} = {named:,.0f} million examples in the memory of the leading
-   machine; a billion would take {billion}.
+   machine; a billion would take {billion}. Their thumbnails, 3 kB each, lie in a file.
 {leading}
 
-So ten million pictures are within reach of one leading machine that has enough memory, with depth measured
-on a sample. A billion are not, as Topgraft is: the list of examples, and reading, would have to be in parts.
+So ten million pictures are within reach of one leading machine, with depth measured on a sample. A billion
+are not, as Topgraft is: reading, and the list of examples, would have to be in parts.
 What can be done today are runs on parts of the data that share one store: stored activations are found by the
 content of the example and by what made them, whichever run it was.
 """

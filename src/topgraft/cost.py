@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from topgraft.ridge import CHUNK, SCORED
 from topgraft.workload import BACKWARD, Speed, Work
 
 if TYPE_CHECKING:
@@ -194,7 +195,9 @@ class Costs:
             return folds * speed.fit + speed.head * macs
 
         each = [of(width) for width in self.widths]
-        largest = max((n * w + 3 * min(n, w) ** 2 for w in self.widths), default=0)
+        largest = max(
+            (min(n * w, max(SCORED, CHUNK * w)) + 3 * min(n, w) ** 2 for w in self.widths), default=0
+        )
         features = FLOAT * sum(self.widths) * n
         return Stage(
             seconds=max(sum(each) / cores, max(each, default=0.0)),
