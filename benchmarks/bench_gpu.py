@@ -77,13 +77,13 @@ def throughput(data: Any, backbone: Any) -> dict[str, float]:
         OURS: partial(ours, every),
     }
     times: dict[str, list[float]] = {said: [] for said in works}
-    for number in range(REPEATS + 1):
+    for number in range(REPEATS + 1):  # the first loads kernels and records
         for said, work in works.items():
             torch.cuda.synchronize()
             began = time.perf_counter()
             work()
             torch.cuda.synchronize()
-            if number:  # the first loads kernels and records
+            if number:
                 times[said].append(BATCH * BATCHES / (time.perf_counter() - began))
     return {said: median(some) for said, some in times.items()}
 

@@ -27,6 +27,11 @@ on_gpu = pytest.mark.skipif(not has_gpu(), reason="there is no GPU here")
 without = pytest.mark.skipif(has_gpu(), reason="there is a GPU here")
 
 
+@pytest.fixture(autouse=True)
+def _records_at_once(monkeypatch):
+    monkeypatch.setattr(cuda, "AFTER", 1)
+
+
 @pytest.fixture(scope="module")
 def chain() -> Chain:
     return Chain.of(maps(dropout=0.5), example_maps())

@@ -121,7 +121,7 @@ class Predictor:
         self._halving = Halving()
         graft = model.graft
         self.engine = None
-        name = usable(model.engine)
+        name = usable(model.engine) if graft.frozen is not None or model.engine == "cuda" else "torch"
         if graft.frozen is not None:
             place = (store or store_if_any()) if name == "openvino" else None
             self.engine = engine_of(graft.frozen, name=name, precision=model.precision, store=place)

@@ -28,6 +28,8 @@ SHARE = 0.5
 """Of the GPU's free memory that batches under way may take."""
 MEASURED = 4
 """Examples by which the memory of one is measured."""
+AFTER = 8
+"""Batches of a form after which its launches are recorded, which takes as long as launching several."""
 RECORDED = 4
 """Forms of batches whose launches a slot keeps; texts have one for each length."""
 
@@ -88,8 +90,8 @@ class CudaEngine(Engine):
     """The same as :class:`Engine`, on a GPU. Several threads may call it.
 
     Inputs are put into pinned memory in the engine's precision and copied on a stream of their own, so that
-    the GPU computes one batch while the next is on its way. From the second batch of a form on, all launches
-    of a batch are repeated as one (CUDA graphs), since starting them one by one takes a processor longer
+    the GPU computes one batch while the next is on its way. After :data:`AFTER` batches of a form all
+    launches of a batch are repeated as one (CUDA graphs), since starting them one by one takes a processor longer
     than the GPU takes to do them. fp32 is fp32: convolutions do not round to TF32.
 
     Parameters
@@ -178,7 +180,7 @@ class CudaEngine(Engine):
         try:
             with torch.inference_mode(), torch.cuda.stream(slot.stream):
                 recording = slot.recording(key)
-                if recording is None and self._seen[key] > 0 and key not in self._plain:
+                if recording is None and self._seen[key] >= AFTER and key not in self._plain:
                     recording = self._record(slot, key, work, pinned)
                 self._seen[key] += 1
                 if recording is None:
