@@ -48,7 +48,7 @@ def test_few_examples_are_not_worth_a_trial(backbone, pictures, tmp_path):
 def test_the_engine_whose_numbers_are_stored_is_taken(
     backbone, pictures, tmp_path, monkeypatch, engine, precision
 ):
-    monkeypatch.setattr("topgraft.features.trial.has_fast_bf16", lambda: True)
+    monkeypatch.setattr("topgraft.features.trial.has_fast_bf16", lambda *_: True)
     some, store = pictures.subset(range(6)), tg.Store(tmp_path)
     one_pass(backbone, some, store, engine=engine, precision=precision)
     choice = choose_engine(backbone, some, store)
@@ -80,9 +80,9 @@ def test_bf16_is_taken_where_the_processor_has_it_and_how_far_it_is_off_is_told(
     backbone, pictures, tmp_path, always
 ):
     store = tg.Store(tmp_path)
-    always.setattr("topgraft.features.trial.has_fast_bf16", lambda: False)
+    always.setattr("topgraft.features.trial.has_fast_bf16", lambda *_: False)
     assert choose_engine(backbone, pictures, store).precision == "fp32"
-    always.setattr("topgraft.features.trial.has_fast_bf16", lambda: True)
+    always.setattr("topgraft.features.trial.has_fast_bf16", lambda *_: True)
     choice = choose_engine(backbone, pictures, store, engine="openvino")
     assert "by OpenVINO in bf16" in choice.reason
     assert choice.engine == "openvino"
@@ -99,7 +99,7 @@ def test_bf16_is_taken_where_the_processor_has_it_and_how_far_it_is_off_is_told(
 
 @needs_bf16
 def test_a_precision_that_is_too_far_off_is_refused(backbone, pictures, tmp_path, always):
-    always.setattr("topgraft.features.trial.has_fast_bf16", lambda: True)
+    always.setattr("topgraft.features.trial.has_fast_bf16", lambda *_: True)
     always.setitem(LARGEST, "bf16", 1e-6)
     choice = choose_engine(backbone, pictures, tg.Store(tmp_path))
     assert choice.precision == "fp32"
@@ -115,7 +115,7 @@ def test_a_precision_that_is_too_far_off_is_refused(backbone, pictures, tmp_path
 def test_a_network_that_can_not_be_converted_runs_by_pytorch(tmp_path, always, fast):
     from packaged_data import glosses_of
 
-    always.setattr("topgraft.features.trial.has_fast_bf16", lambda: fast)
+    always.setattr("topgraft.features.trial.has_fast_bf16", lambda *_: fast)
     rows = list(glosses_of(("food", "plant"), 20))
     data = tg.read([text for text, _ in rows], targets=[label for _, label in rows])
     choice = choose_engine(tg.load(None, modality="text"), data, tg.Store(tmp_path))

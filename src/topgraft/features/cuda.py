@@ -91,8 +91,8 @@ class CudaEngine(Engine):
 
     Inputs are put into pinned memory in the engine's precision and copied on a stream of their own, so that
     the GPU computes one batch while the next is on its way. After :data:`AFTER` batches of a form all
-    launches of a batch are repeated as one (CUDA graphs), since starting them one by one takes a processor longer
-    than the GPU takes to do them. fp32 is fp32: convolutions do not round to TF32.
+    launches of a batch are repeated as one (CUDA graphs), since starting them one by one takes a processor
+    longer than the GPU takes to do them. fp32 is fp32: convolutions do not round to TF32.
 
     Parameters
     ----------
