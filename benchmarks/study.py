@@ -3,6 +3,7 @@
     python benchmarks/study.py                        every task, three seeds; writes docs/study.md
     python benchmarks/study.py --tasks digits fonts   some of them; the page tells of all that are done
     python benchmarks/study.py --seeds 1              one of the draws of examples
+    python benchmarks/study.py --jobs 2               two draws at once, each with half of the cores
     python benchmarks/study.py --page                 the page anew from what is done
 
 Results lie in ``benchmarks/study_results``, one file a task, and are committed, so that several sittings add
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from machine import ROOT
+from study_jobs import side_by_side
 from study_page import document
 from study_tasks import TASKS, Task, rows_of, tables
 
@@ -172,12 +174,17 @@ def main() -> int:
     )
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(SEEDS)), help="draws of examples")
+    parser.add_argument("--jobs", type=int, default=1, help="draws at once")
     parser.add_argument("--page", action="store_true", help="only the page, from what is done")
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "study", help="data and stores")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where results are kept")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "study.md", help="the page")
     asked = parser.parse_args()
-    if not asked.page:
+    if not asked.page and asked.jobs > 1:
+        for name in asked.tasks:
+            rows_of(TASKS[name], asked.build / name)
+        side_by_side(asked.tasks, asked.seeds, asked.build, asked.results, asked.jobs)
+    elif not asked.page:
         for name in asked.tasks:
             measure(TASKS[name], asked.build, asked.results, asked.seeds)
     records = {

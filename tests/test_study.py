@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import study
+import study_jobs
 from made_sounds import write_sounds
 from study_page import ADVISED, best_of, chosen_fairly, document, judged, right
 from study_tasks import TASKS, Task, rows_of, tables
@@ -112,3 +113,26 @@ def test_a_study_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
 
     with pytest.raises(SystemExit, match="holds another form of made"):
         study.measure(replace(task, epochs=2), tmp_path / "build", tmp_path, [0])
+
+
+def test_draws_that_are_whole_are_put_together_and_others_are_lacking(tmp_path: Path) -> None:
+    told, whole, part = {"size": 64}, {"grid": [1], "advised": {}, "cuts": []}, {"grid": [1]}
+    results, made = tmp_path / "results", tmp_path / "made"
+    for place in (results, made):
+        place.mkdir()
+    one = made / "digits.json"
+    one.write_text(json.dumps({"told": told, "seeds": {"1": whole, "2": part}}))
+    study_jobs.merged(results, one)
+    found = json.loads((results / "digits.json").read_text())
+    assert found == {"told": told, "seeds": {"1": whole}}
+    assert study_jobs.lacking(["digits", "fonts"], [0, 1], results) == [
+        ("digits", 0),
+        ("fonts", 0),
+        ("fonts", 1),
+    ]
+    one.write_text(json.dumps({"told": told, "seeds": {"0": whole}}))
+    study_jobs.merged(results, one)
+    assert list(json.loads((results / "digits.json").read_text())["seeds"]) == ["0", "1"]
+    one.write_text(json.dumps({"told": {"size": 96}, "seeds": {"0": whole}}))
+    with pytest.raises(SystemExit, match="another form of the task"):
+        study_jobs.merged(results, one)
