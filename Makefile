@@ -85,7 +85,7 @@ simulation: install  ## intervals and confidence sets where the truth is known; 
 
 # Hours for all tasks; TASKS="digits fonts" does some, and results add up.
 study: install  ## the advice beside a grid of full trainings, task by task; writes the page in docs/
-	$(BIN)/python benchmarks/study.py $(if $(TASKS),--tasks $(TASKS))
+	$(BIN)/python benchmarks/study.py $(if $(TASKS),--tasks $(TASKS)) $(if $(JOBS),--jobs $(JOBS))
 
 site: install  ## the documentation as a site, in build/site; a warning is an error
 	$(BIN)/python site/build.py
