@@ -13,6 +13,7 @@ up; each training is kept when it ends, and a killed run goes on where it was.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import sys
 import tempfile
@@ -26,7 +27,7 @@ import numpy as np
 from machine import ROOT
 from study_jobs import side_by_side
 from study_page import document
-from study_tasks import TASKS, Task, rows_of, tables
+from study_tasks import TASKS, Task, rows_of, tables, write_rows
 
 RESULTS = ROOT / "benchmarks" / "study_results"
 SEEDS = 3
@@ -88,6 +89,20 @@ def trained(
     }
 
 
+def keep_apart(task: Task, learned: Path, untouched: Path) -> None:
+    """Take out of a table what is, exactly or nearly, among the untouched examples too."""
+    from topgraft import read
+    from topgraft.data.sources import overlap
+
+    told = {"label": "label", task.column: task.column}
+    pairs = overlap(read(untouched, **told), read(learned, **told))
+    if pairs:
+        there = {row for _, row in pairs}
+        with learned.open(encoding="utf-8", newline="") as file:
+            _, *lines = csv.reader(file)
+        write_rows(learned, task.column, [row for n, row in enumerate(lines) if n not in there])
+
+
 def measure(task: Task, build: Path, results: Path, seeds: Sequence[int]) -> None:
     """Everything of a task that is not there yet."""
     from topgraft import load
@@ -104,6 +119,7 @@ def measure(task: Task, build: Path, results: Path, seeds: Sequence[int]) -> Non
     blocks = len(load(modality=task.modality).chain)
     for seed in seeds:
         learned, untouched = tables(task, rows, seed, folder)
+        keep_apart(task, learned, untouched)
         one = record["seeds"].setdefault(str(seed), {"grid": [], "version": version("topgraft")})
         done = {(cell["keep"], cell["freeze"]) for cell in one["grid"]}
         for keep, freeze in grid(blocks):

@@ -80,7 +80,7 @@ def rows_of(task: Task, folder: Path) -> list[Row]:
     table = folder / "all.csv"
     if not table.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        _write(table, task.column, list(task.make(folder)))
+        write_rows(table, task.column, list(task.make(folder)))
     with table.open(encoding="utf-8", newline="") as file:
         return [(row[task.column], row["label"]) for row in csv.DictReader(file)]
 
@@ -93,11 +93,12 @@ def tables(task: Task, rows: Sequence[Row], seed: int, folder: Path) -> tuple[Pa
     learned = random.Random(seed + 1).sample(rest, task.examples)
     made = folder / f"learned-{seed}.csv", folder / "untouched.csv"
     for path, numbers in zip(made, (learned, untouched), strict=True):
-        _write(path, task.column, [rows[number] for number in numbers])
+        write_rows(path, task.column, [rows[number] for number in numbers])
     return made
 
 
-def _write(path: Path, column: str, rows: Sequence[Row]) -> None:
+def write_rows(path: Path, column: str, rows: Sequence[Sequence[str]]) -> None:
+    """A table with a column and the labels, whole or not at all."""
     new = path.with_suffix(".new")
     with new.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([(column, "label"), *rows])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,7 +14,7 @@ import study
 import study_jobs
 from made_sounds import write_sounds
 from study_page import ADVISED, best_of, chosen_fairly, document, judged, right
-from study_tasks import TASKS, Task, rows_of, tables
+from study_tasks import TASKS, Task, rows_of, tables, write_rows
 
 
 def cell(keep: int, freeze: int, marks: np.ndarray, seconds: float = 1.0) -> dict:
@@ -136,3 +137,21 @@ def test_draws_that_are_whole_are_put_together_and_others_are_lacking(tmp_path: 
     one.write_text(json.dumps({"told": {"size": 96}, "seeds": {"0": whole}}))
     with pytest.raises(SystemExit, match="another form of the task"):
         study_jobs.merged(results, one)
+
+
+def test_what_is_among_the_untouched_too_is_not_learned_from(tmp_path: Path) -> None:
+    learned, untouched = tmp_path / "learned.csv", tmp_path / "untouched.csv"
+    rows = [
+        (f"A text of its own kind, number {n} of all that there are,\nin two lines.", "ab"[n % 2])
+        for n in range(8)
+    ]
+    write_rows(
+        untouched,
+        "text",
+        [(f"{n} {n + 1} untouched", "ab"[n % 2]) for n in range(4)] + [(rows[3][0].upper(), "b")],
+    )
+    write_rows(learned, "text", rows)
+    study.keep_apart(TASKS["kinds"], learned, untouched)
+    with learned.open(encoding="utf-8", newline="") as file:
+        left = [tuple(row) for row in csv.reader(file)]
+    assert left == [("text", "label"), *rows[:3], *rows[4:]]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from topgraft.chain import Block, Chain, Pool
 from topgraft.choices import AUTO, resolve_keep
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence, Features, paired_gain
+from topgraft.mapped import room
 from topgraft.pooling import Pooling, width
 from topgraft.probe import probe
 
@@ -132,7 +134,12 @@ def side_by_side(features: Features, keep: int, cuts: Sequence[int]) -> Features
     """Features whose last kept cut has those of the taps behind its own, as the tapped chain pools them."""
     if not cuts:
         return features
-    joined = torch.cat([features.cuts[cut] for cut in (keep, *cuts)], 1)
+    parts = [features.cuts[cut] for cut in (keep, *cuts)]
+    joined = torch.from_numpy(room((len(parts[0]), sum(part.shape[1] for part in parts)), np.float32))
+    begin = 0
+    for part in parts:
+        joined[:, begin : begin + part.shape[1]] = part
+        begin += part.shape[1]
     return replace(features, cuts={**features.cuts, keep: joined})
 
 
