@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from topgraft.chain import State
-from topgraft.head import Head
+from topgraft.head import Head, steadiness
 from topgraft.pooling import pool
 from topgraft.probe import fit_head
 
@@ -112,3 +112,27 @@ def test_a_cooled_head_divides_every_logit_by_the_temperature(hidden: tuple[int,
             parameter.normal_()
         before = head(x)
         assert torch.allclose(head.cool(2.5)(x), before / 2.5, atol=1e-5)
+
+
+def test_what_hardly_varies_counts_less_and_all_else_as_it_did():
+    x = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(steadiness(x), torch.ones(6))
+    x[:, 2] = 0.05 + 1e-4 * x[:, 2]
+    x[:, 3] = 7.0
+    found = steadiness(x)
+    assert torch.equal(found[[0, 1, 4, 5]], torch.ones(4))
+    assert 0.005 < float(found[2]) < 0.05
+    assert float(found[3]) == 0
+    assert torch.equal(steadiness(torch.zeros(5, 3)), torch.ones(3))
+
+
+def test_a_probe_may_lean_on_it_and_a_start_of_training_may_not():
+    generator = torch.Generator().manual_seed(1)
+    y = torch.arange(300) % 2
+    x = torch.randn(300, 5, generator=generator)
+    x[:, 3] += 2 * y
+    x[:, 4] = 1e-5 * (y + torch.randn(300, generator=generator))
+    probe, start = (fit_head(x, y, 2, emphasis=weight).weight.abs() for weight in (None, steadiness(x)))
+    assert float(probe[:, 4].max()) > 1e4
+    assert float(start[:, 4].max()) < float(probe[:, 4].max()) / 100
+    assert torch.allclose(start[:, 3], probe[:, 3], rtol=0.3)

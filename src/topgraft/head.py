@@ -14,6 +14,39 @@ from topgraft.ordered import class_logits
 from topgraft.pooling import pool
 from topgraft.probe import Fit
 
+STEADY = 0.01
+"""Of the typical spread of features: one that varies less counts less where training moves it."""
+
+
+def steadiness(features: Tensor) -> Tensor:
+    """How much each standardised feature may count in a head whose inputs training will move.
+
+    A probe gives a feature that hardly varies a weight of thousands if that is of use, and then a small step
+    of the blocks below changes the logits beyond measure: on 300 glosses, MiniLM cut after two layers scored
+    84 % frozen and 58 to 72 % trained, since the first steps of all texts are nearly the same there; from a
+    start that counts them less it scored 86 %.
+
+    Parameters
+    ----------
+    features
+        ``(n, width)``: pooled, of the training part.
+
+    Returns
+    -------
+    Tensor
+        ``(width,)`` float32: 1, or for a feature whose standard deviation is below :data:`STEADY` times the
+        root mean square of all, the share of that which it has. See ``emphasis`` of
+        :func:`topgraft.linear.fit_head`.
+
+    Examples
+    --------
+    >>> steadiness(torch.tensor([[0.0, 0.0], [2.0, 0.002]]))[1] < 0.2
+    tensor(True)
+    """
+    spread = features.std(0, correction=0).double()
+    least = STEADY * spread.square().mean().sqrt()
+    return torch.where(spread < least, spread / least, 1.0).float()
+
 
 class Head(nn.Module):
     """Pools the state at a cut and gives a logit a class, or a number an output.

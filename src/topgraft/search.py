@@ -29,7 +29,7 @@ from topgraft.features.passes import is_storable, mended, states
 from topgraft.features.sources import FeatureSource, LiveSource, Source, StateSource, ViewSource
 from topgraft.features.store import Store
 from topgraft.graft import Graft
-from topgraft.head import Head
+from topgraft.head import Head, steadiness
 from topgraft.history import Epoch, History, Recipe
 from topgraft.objective import are_labels, are_numbers, are_steps
 from topgraft.ordered import ranks_of
@@ -116,21 +116,19 @@ def new_graft(
 ) -> Graft:
     """A graft whose head is the probe's solution on ``rows``: training starts there, not from noise."""
     block: Block = material.backbone.chain.blocks[keep - 1]
-    fitted = fit_head(
-        material.features.cuts[keep][list(rows)],
-        material.targets[list(rows)],
-        material.data.logits,
-        class_weights=class_weights,
-        emphasis=emphasis(material.backbone.chain, keep),
-    )
-    settings = material.settings
+    settings, features = material.settings, material.features.cuts[keep][list(rows)]
+    weight = emphasis(material.backbone.chain, keep)
+    if freeze < keep or settings.tune_norms:
+        weight = steadiness(features) if weight is None else weight * steadiness(features)
+    wanted = material.targets[list(rows)]
+    fitted = fit_head(features, wanted, material.data.logits, class_weights=class_weights, emphasis=weight)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         outputs = material.data.width
         head = Head(block.layout, width(block), outputs, hidden=settings.hidden, dropout=settings.dropout)
     head.start_from(fitted)
     if settings.normalise and freeze < keep:
-        head.standardise(material.features.cuts[keep][list(rows)])
+        head.standardise(features)
     return Graft(material.backbone.chain, keep, freeze, head, tune_norms=settings.tune_norms)
 
 
