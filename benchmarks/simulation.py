@@ -160,7 +160,9 @@ def fresh_accuracy(cell: Cell, number: int) -> list[float]:
     return found
 
 
-def sitting(cells: Sequence[Cell], repetitions: int, minutes: float, jobs: int) -> dict[str, dict[str, Any]]:
+def sitting(
+    cells: Sequence[Cell], repetitions: int, minutes: float, jobs: int = 1
+) -> dict[str, dict[str, Any]]:
     """All that was measured so far; the cells that have least are measured first, until the time is over."""
     from topgraft.files import write_json
 

@@ -17,7 +17,6 @@ from topgraft.features.limit import limit_of, make_room, told_dropped, told_over
 from topgraft.features.shards import SUFFIX, Form, Shard, pack_shard
 from topgraft.features.stored import DESCRIPTION, SHARD, shelves_in
 from topgraft.files import canonical_json, read_json, sweep, told, write_json, write_whole
-from topgraft.mapped import room
 from topgraft.tensorfile import DamagedFile, dtype_name, dtype_of
 
 if TYPE_CHECKING:
@@ -194,6 +193,8 @@ class Shelf:
         self, digests: Sequence[str], names: Sequence[str] | None, *, mapped: bool
     ) -> dict[str, Tensor | list[Tensor]]:
         import torch
+
+        from topgraft.mapped import room
 
         forms = next(iter(self._shards.values())).forms if self._shards else {}
         for name in names or ():
