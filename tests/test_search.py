@@ -32,6 +32,7 @@ from topgraft.evidence import CutEvidence, Evidence
 from topgraft.features.shelf import StoreWarning
 from topgraft.features.sources import FeatureSource, LiveSource, StateSource, ViewSource
 from topgraft.features.store import Store
+from topgraft.head import steadiness
 from topgraft.history import History
 from topgraft.probe import fit_head, probe
 from topgraft.search import (
@@ -107,13 +108,17 @@ def test_before_the_first_step_the_loss_is_the_probes_out_of_fold(
     evidence = probe(material.features, material.targets, fold_of, CLASSES)
     for keep, freeze in cuts:
         wanted = float(evidence[keep].losses[validation].mean())
+        counts = steadiness(material.features.cuts[keep][material.rows])
+        near = 1e-4 if freeze == keep or bool((counts == 1).all()) else 0.05  # else it leans less on some
         graft = new_graft(material, keep, freeze, material.rows)
         source, _ = source_at(material, keep, freeze)
         loss, _, correct = evaluate(graft, source, material.targets, validation)
-        assert loss == pytest.approx(wanted, abs=1e-4), (keep, freeze)
+        assert loss == pytest.approx(wanted, abs=near), (keep, freeze)
         assert correct.tolist() == evidence[keep].marks[validation].tolist()
     _, trial = trial_of(material, keep, freeze, epochs=1)
-    assert trial.history.epochs[0].validation_loss == pytest.approx(wanted, abs=1e-4)
+    assert trial.history.epochs[0].validation_loss == pytest.approx(wanted, abs=near)
+    if make is of_texts:  # at early cuts their first steps hardly vary
+        assert near > 1e-4
 
 
 def test_the_head_of_a_frozen_graft_is_the_probes_solution_on_everything(tmp_path):
