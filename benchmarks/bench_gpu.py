@@ -76,7 +76,7 @@ def throughput(data: Any, backbone: Any) -> dict[str, float]:
         "ours, one forward pass, inputs in memory": partial(ours, engine.run),
         OURS: partial(ours, every),
     }
-    times: dict[str, list[float]] = {said: [] for said in works}
+    rates: dict[str, list[float]] = {said: [] for said in works}
     for number in range(REPEATS + 1):  # the first loads kernels and records
         for said, work in works.items():
             torch.cuda.synchronize()
@@ -84,8 +84,8 @@ def throughput(data: Any, backbone: Any) -> dict[str, float]:
             work()
             torch.cuda.synchronize()
             if number:
-                times[said].append(BATCH * BATCHES / (time.perf_counter() - began))
-    return {said: median(some) for said, some in times.items()}
+                rates[said].append(BATCH * BATCHES / (time.perf_counter() - began))
+    return {said: median(some) for said, some in rates.items()}
 
 
 class _Live:

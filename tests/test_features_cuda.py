@@ -138,7 +138,7 @@ def test_batches_are_as_large_as_memory_allows(chain, monkeypatch):
 def test_too_little_memory_halves_the_batch_and_gives_the_same(tmp_path):
     backbone, data = tg.load(modality="picture"), tg.read(demo.pictures())
     whole, _ = tg.one_pass(backbone, data, tg.Store(tmp_path / "a"), engine="cuda")
-    free, total = torch.cuda.mem_get_info()
+    _, total = torch.cuda.mem_get_info()
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(1.2e9 / total)
     try:
@@ -146,7 +146,6 @@ def test_too_little_memory_halves_the_batch_and_gives_the_same(tmp_path):
             parts, _ = tg.one_pass(backbone, data, tg.Store(tmp_path / "b"), engine="cuda", batch_size=129)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert free <= total
     assert max(apart(parts.cuts[cut], whole.cuts[cut]) for cut in whole.cuts) < 1e-5
 
 

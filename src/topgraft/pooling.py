@@ -46,12 +46,8 @@ def pool(state: State, layout: str) -> Tensor:
 def _pool(x: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     if layout == "vector":
         return x.float()
-    if x.is_cuda and layout != "tokens":  # as below, without a copy of the map in float32
-        places = tuple(range(1, x.ndim - 1)) if layout == "map_last" else tuple(range(2, x.ndim))
-        if any(x.shape[d] > 1 for d in places):
-            return torch.cat([x.mean(places, dtype=torch.float32), x.amax(places).float()], 1)
-    x = x.float()
     if layout == "tokens":
+        x = x.float()
         if mask is None or mask.shape[1] != x.shape[1]:
             return torch.cat([x.mean(1), x.amax(1), x[:, 0]], 1)
         real = mask.bool().unsqueeze(-1)
@@ -62,7 +58,10 @@ def _pool(x: Tensor, layout: str, mask: Tensor | None) -> Tensor:
     # Over both dimensions at once: a transposition would be carried out by engines, at a third of the pass.
     places = tuple(range(1, x.ndim - 1)) if layout == "map_last" else tuple(range(2, x.ndim))
     if all(x.shape[d] == 1 for d in places):
-        return x.flatten(1)
+        return x.float().flatten(1)
+    if x.is_cuda:  # the same, without a copy of the map in float32
+        return torch.cat([x.mean(places, dtype=torch.float32), x.amax(places).float()], 1)
+    x = x.float()
     return torch.cat([x.mean(places), x.amax(places)], 1)
 
 

@@ -165,22 +165,19 @@ def usable(name: str) -> str:
     from topgraft.features.openvino import is_installed
 
     if name == "openvino" and not is_installed():
-        warnings.warn(
+        said = (
             "This model was made with OpenVINO, which is not installed here: PyTorch runs it, and "
-            "probabilities may differ in the last digits (pip install 'topgraft[openvino]').",
-            EngineWarning,
-            stacklevel=3,
+            "probabilities may differ in the last digits (pip install 'topgraft[openvino]')."
         )
-        return "torch"
-    if name == "cuda" and not has_gpu():
-        warnings.warn(
+    elif name == "cuda" and not has_gpu():
+        said = (
             "This model was made on a GPU, and there is none here: PyTorch runs it on the processor, and "
-            "probabilities may differ in the last digits.",
-            EngineWarning,
-            stacklevel=3,
+            "probabilities may differ in the last digits."
         )
-        return "torch"
-    return name
+    else:
+        return name
+    warnings.warn(said, EngineWarning, stacklevel=3)
+    return "torch"
 
 
 def version_of(name: str) -> str:
