@@ -32,7 +32,10 @@ PAGE = ROOT / "docs" / "simulation.md"
 PACKAGES = ("topgraft", "torch", "numpy")
 CODE = tuple(
     f"src/topgraft/{name}.py"
-    for name in ("advise", "confidence", "linear", "probe", "ridge", "score", "softmax", "data/splits")
+    for name in (
+        *("advise", "confidence", "data/splits", "linear", "objective"),
+        *("probe", "ridge", "score", "softmax", "temperature"),
+    )
 )
 """What the numbers come from: other code, other numbers."""
 REPETITIONS, BATCH = 2000, 10

@@ -82,9 +82,8 @@ class Paired:
         for measure in range(len(values)):
             np.add.at(units[measure], owner, away[measure])
         floor = np.array([2 / n**2 if np.isin(v, (0, 1)).all() else 0.0 for v in values])
-        counts = np.stack(
-            [np.bincount(rng.integers(0, many, many), minlength=many) for _ in range(DRAWS)]
-        ).astype(np.float64)
+        drawn = rng.integers(0, many, (DRAWS, many)) + many * np.arange(DRAWS)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=DRAWS * many).reshape(DRAWS, many).astype(np.float64)
         errors = np.zeros((len(values), values.shape[2], values.shape[2]))
         for measure, unit in enumerate(units):
             for k in range(values.shape[2]):
