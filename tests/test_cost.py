@@ -109,7 +109,8 @@ def test_a_training_adds_up():
     assert COSTS.epoch(4, 2) == pytest.approx(epoch)
     refit = 3 * 400 * COSTS.step(4, 2, live=False)
     assert COSTS.training(4, 2, 3) == pytest.approx(100 * 0.6 * SPEED.chain + 3 * epoch + refit)
-    assert with_work(refit=False).training(4, 2, 3) == pytest.approx(COSTS.training(4, 2, 3) - refit)
+    assert with_work(refits=0).training(4, 2, 3) == pytest.approx(COSTS.training(4, 2, 3) - refit)
+    assert with_work(refits=3).training(4, 2, 3) == pytest.approx(COSTS.training(4, 2, 3) + 2 * refit)
     assert COSTS.training(4, 2, 0) == 0
 
 

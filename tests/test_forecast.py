@@ -153,7 +153,8 @@ def test_a_dry_run_of_a_fit_tells_people_and_leaves_nothing(job: Job, tmp_path: 
 def test_a_dry_run_in_json_is_one_document(job: Job, tmp_path: Path) -> None:
     document = dry(job, tmp_path / "model", "--keep", "2", "--freeze", "1", "--epochs", "4")
     assert document.keys() == {
-        *("pass", "probes", "candidates", "examples", "distinct", "stored", "budget", "spent", "speed")
+        *("resizing", "pass", "probes", "candidates"),
+        *("examples", "distinct", "stored", "budget", "spent", "speed"),
     }
     assert document["pass"].keys() == document["probes"].keys() == STAGE  # type: ignore[attr-defined]
     found = [(c["keep"], c["freeze"], c["asked"]) for c in document["candidates"]]  # type: ignore[attr-defined]

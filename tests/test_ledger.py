@@ -17,6 +17,15 @@ def test_predicted_corrected_and_actual_stand_side_by_side():
     }
 
 
+def test_a_stage_that_is_to_do_more_is_corrected_from_what_was_said_last():
+    ledger = Ledger()
+    ledger.predict("training", seconds=10.0)
+    ledger.enlarge("training", seconds=3.0)
+    ledger.enlarge("training", seconds=4.0)
+    ledger.spend("training", seconds=16.0)
+    assert ledger.to_json()["training"] == {"seconds": {"predicted": 10.0, "corrected": 17.0, "actual": 16.0}}
+
+
 def test_the_most_memory_is_kept_and_what_is_not_told_is_null():
     ledger = Ledger()
     ledger.predict("pass", memory=None)

@@ -187,6 +187,32 @@ def test_nothing_is_measured_where_keep_and_freeze_are_given_or_there_is_no_time
     assert not (tmp_path / "other").exists()
 
 
+def test_what_measuring_costs_is_told_before_and_counts_against_the_time(
+    wide: Data, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"backbone": backbone(), "store": store, "folds": 3, "augment": "none", "engine": "torch"}
+    found = tg.forecast(wide, **told)
+    assert found.resizing is not None
+    assert found.resizing.seconds == pytest.approx(found.one_pass.seconds)  # as many pictures, squashed
+    assert found.resizing.disk == found.one_pass.disk > 0
+    assert tg.forecast(wide, **told, keep=3, freeze="all").resizing is None
+    assert tg.forecast(wide, **told, resize="squash").resizing is None
+    monkeypatch.setattr("topgraft.resizing.MOST", 40)
+    monkeypatch.setattr("topgraft.resizing.LEAST", 10)
+    sample = tg.forecast(wide, **told)
+    assert sample.resizing is not None
+    assert sample.resizing.seconds == pytest.approx(80 * sample.speed.example)
+    assert sample.resizing.disk == 0  # a sample is not kept
+    monkeypatch.undo()
+    run = fitted(wide, tmp_path / "run", store, keep=3)
+    stage = run.result["forecast"]["resizing"]["seconds"]
+    assert stage["predicted"] > 0
+    assert stage["actual"] > 0
+    again = tg.forecast(wide, **told)
+    assert again.resizing is not None
+    assert (again.resizing.seconds, again.one_pass.seconds) == (0, 0)  # both ways are stored
+
+
 def test_the_probe_command_measures_depths_on_what_fit_would_read(
     wide: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -277,11 +277,12 @@ def test_the_right_most_third_is_a_third_rounded_up(keep):
 
 
 def test_epochs_fit_the_time_and_have_an_end():
-    assert affordable_epochs(1e9, 0.01, 100, refit=True) == 10
-    assert affordable_epochs(0.0, 0.01, 100, refit=True) == 0
-    alone, both = (affordable_epochs(6.0, 0.01, 100, refit=refit) for refit in (False, True))
-    assert alone > both
+    assert affordable_epochs(1e9, 0.01, 100, refits=1) == 10
+    assert affordable_epochs(0.0, 0.01, 100, refits=1) == 0
+    alone, both, thrice = (affordable_epochs(6.0, 0.01, 100, refits=refits) for refits in (0, 1, 3))
+    assert alone > both > thrice > 0
     assert both * 0.01 * 100 * 2 <= 6.0
+    assert thrice * 0.01 * 100 * 4 <= 6.0
 
 
 def test_class_weights_make_classes_count_the_same(tmp_path):

@@ -14,7 +14,8 @@ import topgraft as tg
 from topgraft.errors import TopgraftError
 from topgraft.features.store import Store
 from topgraft.search import Material, Trial, new_graft, run_trial, source_at
-from topgraft.soup import MOST, mean_of, members_for, refit
+from topgraft.soup import mean_of, members_for, refit
+from topgraft.workload import REFITS
 
 
 def material(root: Path, **settings: Any) -> Material:
@@ -92,8 +93,8 @@ def test_as_many_as_there_is_time_for() -> None:
     def told(seconds: float, left: float) -> int:
         return members_for(None, timeless=False, seconds=seconds, left=left)[0]
 
-    assert [told(10, left) for left in (0, 10, 23, 24, 36, 1000)] == [1, 1, 1, 2, 3, MOST]
-    assert told(0, 5) == MOST
+    assert [told(10, left) for left in (0, 10, 23, 24, 36, 1000)] == [1, 1, 1, 2, 3, REFITS]
+    assert told(0, 5) == REFITS
     assert members_for(5, timeless=False, seconds=1e9, left=0)[0] == 5
 
 

@@ -113,6 +113,8 @@ class Forecast:
         Of the heads at every cut.
     candidates
         Choices of keep and freeze; empty where none is to be made.
+    resizing
+        Of measuring how pictures are brought to size, before the pass; ``None`` where nothing is measured.
     """
 
     speed: Speed
@@ -120,6 +122,7 @@ class Forecast:
     one_pass: Stage
     probes: Stage
     candidates: tuple[Candidate, ...] = ()
+    resizing: Stage | None = None
 
     @property
     def most_memory(self) -> float | None:
@@ -130,6 +133,7 @@ class Forecast:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON: seconds and bytes."""
         return {
+            "resizing": None if self.resizing is None else asdict(self.resizing),
             "pass": asdict(self.one_pass),
             "probes": asdict(self.probes),
             "candidates": [asdict(candidate) for candidate in self.candidates],
@@ -174,13 +178,18 @@ class Costs:
     def one_pass(self) -> Stage:
         """The pass: seconds and disk for what is not stored yet, memory for the features of all examples."""
         fresh = self.work.distinct - self.work.stored
-        each = FLOAT * sum(self.widths)
+        each = self.bytes_pooled
         batches = self.speed.batches if fresh else 0.0
         return Stage(
             seconds=fresh * self.speed.example,
             memory=self._memory(batches + each * self.work.examples),
             disk=float(fresh * each),
         )
+
+    @property
+    def bytes_pooled(self) -> float:
+        """Bytes of one example's pooled features at every cut."""
+        return float(FLOAT * sum(self.widths))
 
     def probes(self) -> Stage:
         """A head at every cut in every fold, cuts side by side."""
@@ -198,7 +207,7 @@ class Costs:
         largest = max(
             (min(n * w, max(SCORED, CHUNK * w)) + 3 * min(n, w) ** 2 for w in self.widths), default=0
         )
-        features = FLOAT * sum(self.widths) * n
+        features = self.bytes_pooled * n
         return Stage(
             seconds=max(sum(each) / cores, max(each, default=0.0)),
             memory=self._memory(features + 2 * FLOAT * largest * min(cores, len(self.widths))),
@@ -313,11 +322,11 @@ class Costs:
         return rows * self.step(keep, freeze, live=live) + self._validation(keep, freeze, live=live)
 
     def training(self, keep: int, freeze: int, epochs: int, *, live: bool = False) -> float:
-        """Seconds of a whole training: the epochs, the score at the start, and the refit's as many steps."""
+        """Seconds of a whole training: the epochs, the score at the start, and as many steps a refit."""
         if epochs == 0:
             return 0.0
         rows = self.work.examples - self.work.validation
-        again = epochs * rows * self.step(keep, freeze, live=live) if self.work.refit else 0.0
+        again = self.work.refits * epochs * rows * self.step(keep, freeze, live=live)
         start = self._validation(keep, freeze, live=live)
         return start + epochs * self.epoch(keep, freeze, live=live) + again
 
@@ -357,9 +366,9 @@ class Costs:
         return self.speed.held + more if self.speed.held else None
 
 
-def forecast(costs: Costs, candidates: Sequence[Candidate] = ()) -> Forecast:
-    """The pass, the probes and the candidates together."""
-    return Forecast(costs.speed, costs.work, costs.one_pass(), costs.probes(), tuple(candidates))
+def forecast(costs: Costs, candidates: Sequence[Candidate] = (), resizing: Stage | None = None) -> Forecast:
+    """The pass, the probes and the candidates together, and what goes before them."""
+    return Forecast(costs.speed, costs.work, costs.one_pass(), costs.probes(), tuple(candidates), resizing)
 
 
 def head_macs(rows: float, width: int, classes: int) -> float:

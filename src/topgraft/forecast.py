@@ -14,6 +14,7 @@ from topgraft.errors import TopgraftError
 from topgraft.features.store import Store
 from topgraft.fit import begin
 from topgraft.rehearsal import candidates, costs_for
+from topgraft.resizing import resizing_foreseen
 from topgraft.run import RunFolder
 from topgraft.show_cost import cost_tables
 from topgraft.stages import Prepared, engine_for, engine_in_words, planned
@@ -91,7 +92,11 @@ def foretell(
     console.line("Engine", engine_in_words(choice))
     ready = replace(ready, settings=replace(ready.settings, engine=choice.engine, precision=choice.precision))
     costs = costs_for(ready, store, spent=time.monotonic() - began, decisions=decisions)
-    told = together(costs, candidates(costs, ready, store, decisions) if choices else ())
+    resizing = resizing_foreseen(ready, store, costs, repeat=decisions is not None, choices=choices)
+    after = costs
+    if resizing is not None:
+        after = replace(costs, work=replace(costs.work, spent=costs.work.spent + resizing.seconds))
+    told = together(costs, candidates(after, ready, store, decisions) if choices else (), resizing)
     cost_tables(console, told, ready.backbone.chain)
     if parts := ready.settings.nested:
         console.line(

@@ -27,7 +27,7 @@ from topgraft.graft import Graft
 from topgraft.history import Epoch, History
 from topgraft.objective import marks
 from topgraft.rehearsal import candidate, candidates, is_live
-from topgraft.resizing import settle_resize, take_up_resize
+from topgraft.resizing import resizing_foreseen, settle_resize, take_up_resize
 from topgraft.show import evidence_table
 from topgraft.show_cost import pass_line
 from topgraft.show_health import checked, health_json, health_lines, must_not_be_lost
@@ -139,7 +139,9 @@ class Job(Underway):
         costs = self.costs
         done = costs.speed.kept, costs.speed.kept * costs.speed.example
         self.ledger.spend("pass", seconds=done[1], disk=float(shelf.size() - before))
-        told = forecast(costs, candidates(costs, self.ready, self.store, self.plan.decisions))
+        known = self.plan.is_repeat or "resize" in self.plan.decisions
+        resizing = resizing_foreseen(self.ready, self.store, costs, repeat=known, choices=True)
+        told = forecast(costs, candidates(costs, self.ready, self.store, self.plan.decisions), resizing)
         self.plan.foretell(told.to_json())
         pass_line(self.console, told)
         self.ledger.predict("pass", **asdict(told.one_pass))
@@ -317,7 +319,7 @@ class Job(Underway):
                 self.left * 0.85,
                 one,
                 len(material.rows),
-                refit=self.settings.refit,
+                refits=self.settings.refits,
                 most=search.most_epochs(views, untrained=material.backbone.is_untrained),
             )
             if possible < search.LEAST_EPOCHS and not forced:
@@ -329,7 +331,7 @@ class Job(Underway):
         if epochs == 0:
             self.skipped.append(plan.reason("epochs"))
             return None, 0
-        total = one * len(material.rows) * epochs * (2.25 if self.settings.refit else 1.0)
+        total = one * len(material.rows) * epochs * (1.0 + 1.25 * self.settings.refits)
         trained, _ = search.trained_parameters(trial_graft)
         live = is_live(self.ready, keep, freeze)
         seconds = self.costs.training(keep, freeze, epochs, live=live)

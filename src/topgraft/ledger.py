@@ -39,6 +39,11 @@ class Ledger:
         """Note what a stage is said to cost after more of it was measured, beside what was said first."""
         self._corrected.setdefault(_known(stage), {}).update(amounts)
 
+    def enlarge(self, stage: str, **amounts: float) -> None:
+        """Note that a stage is to do more than was said last, and what that is said to cost."""
+        said = {**self._predicted.get(_known(stage), {}), **self._corrected.get(stage, {})}
+        self.correct(stage, **{name: (said.get(name) or 0.0) + amount for name, amount in amounts.items()})
+
     def forget(self, stage: str) -> None:
         """A stage turned out not to be needed."""
         self._actual.pop(_known(stage), None)

@@ -307,7 +307,8 @@ def costs_for(
         precision=settings.precision_or_fp32,
         hidden=settings.hidden,
         head_trains=head_trains,
-        refit=settings.refit,
+        refits=settings.refits,
+        more_refits=settings.refit and settings.soup is None and not (settings.epochs or planned),
     )
     return Costs(backbone.chain.blocks, [width(block) for block in backbone.chain], speed, work)
 

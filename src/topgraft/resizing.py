@@ -20,14 +20,17 @@ import numpy as np
 from topgraft.backbones.picture_preprocess import PicturePreprocess
 from topgraft.backbones.types import PRETRAINED, Backbone
 from topgraft.choices import AUTO
+from topgraft.cost import Costs, Stage
 from topgraft.data.splits import strata
 from topgraft.data.types import Data
 from topgraft.evidence import CutEvidence, Features, paired_gain
 from topgraft.features.passes import one_pass, pooled_shelf
+from topgraft.features.shelf import Shelf
 from topgraft.features.store import Store
 from topgraft.objective import encoded, scale_of
 from topgraft.probe import probe
 from topgraft.settings import Settings
+from topgraft.stages import Prepared
 from topgraft.underway import Underway
 
 SQUASH = "squash"
@@ -224,20 +227,18 @@ def settle_resize(at: Underway, begun: tuple[int, float]) -> tuple[int, float]:
     def choose() -> tuple[str, str]:
         if settings.resize != AUTO:
             return settings.resize, "as asked"
-        if reason := _why_not(at):
+        if reason := _why_not(ready.backbone, settings, repeat=at.plan.is_repeat):
             return PRETRAINED, reason
-        example = at.costs.speed.example
-        most = affordable(len(ready.development), example=example, left=at.left)
+        most = affordable(len(ready.development), example=at.costs.speed.example, left=at.left)
         if not most:
             at.skipped.append("measuring whether pictures are better squashed: no time")
             return PRETRAINED, at.skipped[-1]
-        return measured(most, example)
+        return measured(most)
 
-    def measured(most: int, example: float) -> tuple[str, str]:
+    def measured(most: int) -> tuple[str, str]:
         nonlocal advice
-        squashed = pooled_shelf(
-            ready.backbone.resized(SQUASH), at.store, engine=settings.engine, precision=settings.precision
-        )
+        squashed = _squashed_shelf(ready, at.store)
+        foreseen = _stage(most, ready.development, squashed, at.costs)
         before, began = squashed.size(), time.monotonic()
         with at.console.progress("Resizing", 2 * most, "pictures") as advance:
             advice = advise_resize(
@@ -249,7 +250,7 @@ def settle_resize(at: Underway, begun: tuple[int, float]) -> tuple[int, float]:
                 most=most,
                 advance=advance,
             )
-        at.ledger.predict("resizing", seconds=example * most * (1 if most == len(ready.development) else 2))
+        at.ledger.predict("resizing", seconds=foreseen.seconds)
         taken = 0.0 if advice is None else advice.fresh[advice.worth][1]
         at.ledger.spend("resizing", seconds=time.monotonic() - began - taken)
         if advice is None:
@@ -271,13 +272,56 @@ def settle_resize(at: Underway, begun: tuple[int, float]) -> tuple[int, float]:
     return (count, seconds) if advice.worth else (begun[0] + count, begun[1] + seconds)
 
 
-def _why_not(at: Underway) -> str | None:
+def _why_not(backbone: Backbone, settings: Settings, *, repeat: bool) -> str | None:
     """Why nothing is to be measured, if so."""
-    settings = at.settings
-    if not can_be_squashed(at.ready.backbone):
-        return "nothing is cut off" if at.ready.backbone.modality == "picture" else "these are no pictures"
+    if not can_be_squashed(backbone):
+        return "nothing is cut off" if backbone.modality == "picture" else "these are no pictures"
     if AUTO not in (settings.keep, settings.freeze):
         return "keep and freeze were given, and nothing else"
-    if at.plan.is_repeat:
+    if repeat:
         return "the plan says nothing else"
     return None
+
+
+def resizing_foreseen(
+    ready: Prepared, store: Store, costs: Costs, *, repeat: bool, choices: bool
+) -> Stage | None:
+    """What measuring both ways will cost beside the pass; ``None`` where it will not be done.
+
+    Parameters
+    ----------
+    ready, store
+        Data and backbone, engine and precision decided, and where activations are kept.
+    costs
+        From a trial.
+    repeat
+        Whether a plan is followed.
+    choices
+        Whether keep and freeze are chosen, too, as by a fit; the probes alone know no budget.
+    """
+    settings, count = ready.settings, len(ready.development)
+    if settings.resize != AUTO or not can_be_squashed(ready.backbone):
+        return None
+    most = min(MOST, count)
+    if choices:
+        if _why_not(ready.backbone, settings, repeat=repeat):
+            return None
+        left = max(0.0, settings.budget - costs.work.spent)
+        most = affordable(count, example=costs.speed.example, left=left)
+    return _stage(most, ready.development, _squashed_shelf(ready, store), costs) if most else None
+
+
+def _squashed_shelf(ready: Prepared, store: Store) -> Shelf:
+    settings = ready.settings
+    return pooled_shelf(
+        ready.backbone.resized(SQUASH), store, engine=settings.engine, precision=settings.precision
+    )
+
+
+def _stage(most: int, data: Data, squashed: Shelf, costs: Costs) -> Stage:
+    """A sample runs in both ways and is not kept; of all pictures the crops are those of the one pass."""
+    memory = costs.one_pass().memory
+    if most < len(data):
+        return Stage(2 * most * costs.speed.example, memory, 0.0)
+    fresh = len(set(data.digests) - squashed.known())
+    return Stage(fresh * costs.speed.example, memory, fresh * costs.bytes_pooled)

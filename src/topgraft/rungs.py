@@ -207,7 +207,7 @@ def worth_trying(costs: Sequence[Candidate], usual: int, left: float) -> list[Ca
     field: list[Candidate] = []
     for one in sorted(costs, key=lambda one: (one.freeze != usual, one.epoch)):
         fits = sum(map(_seconds, [*field, one])) <= allowed
-        if fits and search.affordable_epochs(left - allowed, one.epoch, 1, refit=True) >= WORTH:
+        if fits and search.affordable_epochs(left - allowed, one.epoch, 1, refits=1) >= WORTH:
             field.append(one)
     return field
 

@@ -281,10 +281,10 @@ def most_epochs(views: int, *, untrained: bool = False) -> int:
 
 
 def affordable_epochs(
-    seconds: float, seconds_an_example: float, examples: int, *, refit: bool, most: int = MOST_EPOCHS
+    seconds: float, seconds_an_example: float, examples: int, *, refits: int, most: int = MOST_EPOCHS
 ) -> int:
-    """Epochs for which the time is enough, the fit on all of the development part included."""
-    each = seconds_an_example * examples * (2.4 if refit else 1.1)
+    """Epochs for which the time is enough, the fits on all of the development part included."""
+    each = seconds_an_example * examples * (1.1 + 1.3 * refits)
     return int(min(most, seconds / max(each, 1e-9)))
 
 

@@ -239,6 +239,11 @@ class Settings:
         return {n: list(v) if isinstance(v, tuple) else named_or_same(v) for n, v in plain.items()}
 
     @property
+    def refits(self) -> int:
+        """Trainings on all of the development part that are certain to be done, 0 where none is wanted."""
+        return (self.soup or 1) if self.refit else 0
+
+    @property
     def changes_anew(self) -> bool:
         """Whether pictures are changed anew in each epoch wherever training begins."""
         return self.augment not in ("auto", "none")

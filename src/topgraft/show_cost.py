@@ -10,6 +10,7 @@ from topgraft.choices import named
 from topgraft.console import Console, aligned, counted, duration, size
 from topgraft.cost import Candidate, Forecast, Stage
 from topgraft.ledger import STAGES
+from topgraft.workload import REFITS
 
 NONE = "-"
 """In a table, for what is not done or can't be told."""
@@ -30,9 +31,11 @@ def pass_line(console: Console, forecast: Forecast) -> None:
     """One line before the pass."""
     stage, stored = forecast.one_pass, _stored(forecast)
     memory = "" if stage.memory is None else f", {size(stage.memory)} of memory"
+    resizing = forecast.resizing
+    first = "" if resizing is None else f"how pictures are resized about {about(resizing.seconds)}; "
     console.line(
         "Cost",
-        f"the pass about {about(stage.seconds)}{memory}, {size(stage.disk)} on disk{stored}; "
+        f"{first}the pass about {about(stage.seconds)}{memory}, {size(stage.disk)} on disk{stored}; "
         f"the probes about {about(forecast.probes.seconds)}",
     )
 
@@ -45,6 +48,8 @@ def cost_tables(console: Console, forecast: Forecast, chain: Chain) -> None:
     )
     console.text()
     rows = [_stage("one pass", forecast.one_pass), _stage("probes", forecast.probes)]
+    if forecast.resizing is not None:
+        rows.insert(0, _stage("resizing", forecast.resizing))
     console.table(["", "time", "memory", "disk"], rows, left=(0,))
     console.text()
     if not forecast.candidates:
@@ -61,14 +66,19 @@ def cost_tables(console: Console, forecast: Forecast, chain: Chain) -> None:
         )
         console.table(header, [_row(c, chain) for c in here], left=(0, 7))
         console.text()
-    refit = " and the refit" if work.refit else ""
+    refit = f" and {'the refit' if work.refits == 1 else f'{work.refits} refits'}" if work.refits else ""
     console.text(
         "parameters: those that train; in training: bytes of these, their gradients and AdamW's moments,"
     )
     views = any(candidate.views for candidate in forecast.candidates)
     more = f" ({work.epochs_with_views} where changed views of pictures are stored)" if views else ""
     console.text(f"activations not counted; training: {counted(work.epochs, 'epoch')}{more}{refit}")
-    if work.spent + forecast.one_pass.seconds + forecast.probes.seconds > work.budget:
+    if work.more_refits:
+        console.text(
+            f"where time is left, up to {REFITS} refits are done and their weights averaged (--soup)"
+        )
+    first = 0.0 if forecast.resizing is None else forecast.resizing.seconds
+    if work.spent + first + forecast.one_pass.seconds + forecast.probes.seconds > work.budget:
         console.text(
             f"The budget of {duration(work.budget)} is too short for the pass and the probes, which are done "
             "in any case."

@@ -18,9 +18,7 @@ from topgraft.history import Epoch, History
 from topgraft.search import Material, Trial, class_weights, new_graft, recipe_for
 from topgraft.training_elsewhere import train_by_parts
 from topgraft.underway import Underway
-
-MOST = 3
-"""Trainings that are averaged at most."""
+from topgraft.workload import REFITS
 
 
 def members_for(asked: int | None, *, timeless: bool, seconds: float, left: float) -> tuple[int, str]:
@@ -54,7 +52,7 @@ def members_for(asked: int | None, *, timeless: bool, seconds: float, left: floa
         return 1, "epochs or a plan were given, and no --soup"
     possible = int(0.85 * left / max(seconds, 1e-3))
     told = f"a training takes about {duration(seconds)}, {duration(left)} left"
-    return max(1, min(MOST, possible)), told
+    return max(1, min(REFITS, possible)), told
 
 
 def refit(
@@ -127,6 +125,8 @@ def refitted(at: Underway, material: Material, graft: Graft, trial: Trial, sourc
             left=at.left,
         ),
     )
+    if members > at.settings.refits:
+        at.ledger.enlarge("training", seconds=(members - at.settings.refits) * trial.seconds * share)
     began = time.monotonic()
     with at.console.progress("Refit", members * history.best, "epochs") as bar:
         graft, again = refit(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 BACKWARD = 2.0
 """Forward passes that a backward pass costs where nothing was measured."""
+REFITS = 3
+"""Trainings on all of the development part that are averaged at most, unless more were asked for."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,10 @@ class Work:
         Widths of hidden layers in the head.
     head_trains
         Whether the head is trained even where every block is frozen.
-    refit
-        Whether a training is done again on training and validation part together.
+    refits
+        How often a training is done again on training and validation part together.
+    more_refits
+        Whether up to :data:`REFITS` are done where there is time left.
     """
 
     examples: int
@@ -111,5 +115,6 @@ class Work:
     precision: str = "fp32"
     hidden: tuple[int, ...] = ()
     head_trains: bool = False
-    refit: bool = True
+    refits: int = 1
+    more_refits: bool = False
     epochs_with_views: int = 0
