@@ -274,7 +274,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(job: Job, tmp_path: Path) -> None
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    checkpoint = tmp_path / "killed" / "work" / "trial-1.safetensors"
+    checkpoint = tmp_path / "killed" / "work" / "trial-3-1.safetensors"
     while not checkpoint.exists() and running.poll() is None:
         time.sleep(0.005)
     running.send_signal(signal.SIGKILL)

@@ -72,7 +72,7 @@ def test_going_on_keeps_to_the_epochs_that_were_done_when_time_had_run_out(job: 
     options = (*DEEP, "--freeze", "1", "--epochs", "3")
     assert job.interrupted("Refit", tmp_path / "model", *options).status == 130
     plan = json.loads((tmp_path / "model" / "plan.json").read_text())
-    assert plan["decisions"]["epochs_done_at_1"]["value"] == 3
+    assert plan["decisions"]["epochs_done_at_3_1"]["value"] == 3
     # As if the budget had ended the training after 3 of 9 epochs.
     plan["decisions"]["epochs"] = {"value": 9, "reason": "there was time for 9"}
     (tmp_path / "model" / "plan.json").write_text(json.dumps(plan))

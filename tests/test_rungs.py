@@ -29,7 +29,7 @@ def fitted(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "model"
     outcome = job.fit(folder, *DEEP)
     assert outcome.status == 0, outcome.err
-    assert "freeze  epochs" in outcome.out
+    assert "keep  freeze  epochs" in outcome.out
     return folder
 
 
@@ -69,11 +69,14 @@ def test_each_rung_keeps_the_better_half_by_loss(fitted: Path) -> None:
     }
     assert len({one["loss"] for one in [*last, *again]}) > len(last)  # another seed is another training
     assert f"{SEEDS} seeds each" in decisions["candidate"]["reason"]
-    assert decisions["candidate"]["value"] in {one["freeze"] for one in last}
-    assert decisions["freeze"]["value"] in (decisions["candidate"]["value"], 3)
+    keep, freeze = decisions["candidate"]["value"]
+    assert keep == 3
+    assert freeze in {one["freeze"] for one in last}
+    assert decisions["freeze"]["value"] in (freeze, 3)
     assert json.loads((fitted / "result.json").read_text())["search"] == every
 
 
+PAIRS = [(18, 12), (18, 4), (18, 0)]
 LOSSES = np.random.default_rng(0).normal(1.0, 0.3, (200, 1)) + np.zeros((1, 3))
 
 
@@ -93,7 +96,7 @@ def test_the_winner_trains_least_of_those_that_are_as_good(
     noise = np.random.default_rng(1).normal(0, 0.6, (200, 3))
     losses = LOSSES + np.array(worse) + noise - noise.mean(0)
     found = np.tile(np.arange(200)[:, None] % 4 > 0, (1, 3)).astype(float)
-    freeze, reason = winner_of([12, 4, 0], losses, found, np.arange(200), prefer=prefer)
+    (_, freeze), reason = winner_of(PAIRS, losses, found, np.arange(200), prefer=prefer)
     assert freeze == winner
     assert said in reason
 
@@ -101,8 +104,8 @@ def test_the_winner_trains_least_of_those_that_are_as_good(
 def test_validation_examples_of_one_group_leave_the_lowest_loss() -> None:
     noise = np.random.default_rng(1).normal(0, 0.6, (200, 3))
     losses = LOSSES - np.array([0, 0, 0.01]) + noise - noise.mean(0)
-    assert winner_of([12, 4, 0], losses, None, np.zeros(200))[0] == 0
-    assert winner_of([12, 4, 0], losses, None, np.arange(200) // 2)[0] == 12  # of numbers
+    assert winner_of(PAIRS, losses, None, np.zeros(200))[0] == (18, 0)
+    assert winner_of(PAIRS, losses, None, np.arange(200) // 2)[0] == (18, 12)  # of numbers
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,9 @@ def test_a_killed_search_trains_nothing_twice_and_chooses_by_what_each_example_l
     assert len(before) > 2 * SEEDS
     last = sorted({one["freeze"] for one in shorts(decisions) if one["seed"]}, reverse=True)
     outcomes = {
-        freeze: [json.loads(path.read_text()) for path in sorted(folder.glob(f"work/short_{freeze}_4*.json"))]
+        freeze: [
+            json.loads(path.read_text()) for path in sorted(folder.glob(f"work/short_3_{freeze}_4*.json"))
+        ]
         for freeze in last
     }
     assert [len(outcomes[freeze]) for freeze in last] == [SEEDS] * len(last)
@@ -129,12 +134,12 @@ def test_a_killed_search_trains_nothing_twice_and_chooses_by_what_each_example_l
         np.column_stack([np.mean([one[what] for one in outcomes[freeze]], axis=0) for freeze in last])
         for what in ("losses", "marks")
     )
-    winner, _ = winner_of(last, losses, found, np.arange(len(losses)), seed=1)
-    assert decisions["candidate"]["value"] == winner
+    winner, _ = winner_of([(3, freeze) for freeze in last], losses, found, np.arange(len(losses)), seed=1)
+    assert decisions["candidate"]["value"] == list(winner)
     # as if killed before the choice was written, with files that are gone or damaged
     del decisions["candidate"]
     (folder / "plan.json").write_text(json.dumps({"form": 1, "decisions": decisions}))
-    files = sorted(folder.glob("work/short_*_4*.json"))
+    files = sorted(folder.glob("work/short_3_*_4*.json"))
     files[0].unlink()
     files[-1].write_text("{")
     assert job.fit(folder, *DEEP).status == 0
@@ -158,9 +163,9 @@ def test_a_plan_repeats_what_was_chosen_without_a_search(job: Job, fitted: Path,
     assert weights[0] == weights[1]
 
 
-def costs_of(epochs: dict[int, float], storing: float = 10.0) -> list[Candidate]:
+def costs_of(epochs: dict[int, float], storing: float = 10.0, keep: int = 18) -> list[Candidate]:
     """Choices of freeze with the seconds of an epoch each; what nothing is frozen in stores nothing."""
-    rest = {"keep": 18, "asked": False, "stored": 0.0, "training": 0.0, "epochs": 10, "affordable": 10}
+    rest = {"keep": keep, "asked": False, "stored": 0.0, "training": 0.0, "epochs": 10, "affordable": 10}
     rest |= {"trained_parameters": 1, "optimizer": 0.0, "model": 0.0}
     return [
         Candidate(freeze=freeze, epoch=epoch, storing=storing if freeze else 0.0, **rest)
@@ -181,7 +186,24 @@ COSTS = costs_of({16: 1.0, 14: 2.0, 12: 4.0, 4: 15.0, 0: 30.0})
     ],
 )
 def test_what_is_tried_could_also_train(left: float, tried: list[int]) -> None:
-    field = worth_trying(COSTS, 12, left)
+    field = worth_trying(COSTS, left)
     assert [one.freeze for one in field] == tried
     assert sum(one.storing + 2 * one.epoch for one in field) <= left / 2
     assert all(6 * 2 * one.epoch <= left for one in field)
+
+
+@pytest.mark.parametrize(
+    ("left", "tried"),
+    [
+        (10_000, [12, 16, 14, 4, 0, 10, 13, 0]),
+        (300, [12, 16, 14, 10]),  # with 13 the first rung would take more than half of the search's time
+        (200, [12, 16, 14]),
+    ],
+)
+def test_other_depths_are_tried_as_far_as_there_is_time_for_further_rungs(
+    left: float, tried: list[int]
+) -> None:
+    other = costs_of({13: 0.8, 10: 2.0, 0: 20.0}, keep=15)
+    field = worth_trying([*COSTS, *other], left)
+    assert [one.freeze for one in field] == tried
+    assert [one.keep for one in field] == sorted((one.keep for one in field), reverse=True)

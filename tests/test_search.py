@@ -262,13 +262,13 @@ def test_the_lower_loss_at_its_best_temperature_is_taken(sharper: float, turned:
     )
     history = History(marks=right.tolist(), best=SETTLED)
     trial = Trial(3, 1, history, 1.0, (sharper * changed).float())
-    took, why = is_better(trial, evidence, range(n))
+    took, why = is_better(trial, evidence, range(n), probed=trial.keep)
     assert took == better
     assert f"{100 * correct.double().mean():.1f} % frozen, {100 * right.double().mean():.1f} % trained" in why
     short = replace(trial, history=History(marks=right.tolist(), best=SETTLED - 1))
     gain, _, error = why.partition("a gain of ")[2].partition(" ± ")
     is_clear = bool(gain) and float(gain) > float(error)
-    assert is_better(short, evidence, range(n))[0] == (better and is_clear)
+    assert is_better(short, evidence, range(n), probed=short.keep)[0] == (better and is_clear)
 
 
 @pytest.mark.parametrize("keep", range(1, 20))

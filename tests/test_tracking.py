@@ -145,7 +145,8 @@ def test_short_trainings_are_told_too(job: Job, tmp_path: Path) -> None:
     found = in_tensorboard(logged)
     search = json.loads((tmp_path / "a" / "result.json").read_text())["search"]
     names = {
-        f"search/short_{s['freeze']}_{s['epochs']}" + (f"_{s['seed']}" if s["seed"] else "") for s in search
+        f"search/short_{s['keep']}_{s['freeze']}_{s['epochs']}" + (f"_{s['seed']}" if s["seed"] else "")
+        for s in search
     }
     assert names, "else the test proves nothing"
     assert {name.rpartition("/")[0] for name in found if name.startswith("search/")} == names

@@ -299,6 +299,6 @@ def test_a_search_on_the_cluster_finds_what_it_finds_here_and_one_worker_trains_
     assert here
     assert there == here
     assert found[1]["reasons"]["candidate"] == found[0]["reasons"]["candidate"]
-    assert found[1]["reasons"]["short_2_2"] == "a training of 2 epochs, on the cluster"
+    assert found[1]["reasons"]["short_3_2_2"] == "a training of 2 epochs, on the cluster"
     assert weights(tmp_path / "here")
     assert weights(tmp_path / "here") == weights(tmp_path / "there")

@@ -1,4 +1,4 @@
-"""Candidates of the search over M, each trained by a worker elsewhere: with the bits of training here."""
+"""Candidates of the search, each trained by a worker elsewhere: with the bits of training here."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Candidate(Item):
 
     def __str__(self) -> str:
         """Which one, in few words."""
-        return f"the training of freeze {self.freeze} for {self.epochs} epochs"
+        return f"the training of keep {self.keep}, freeze {self.freeze} for {self.epochs} epochs"
 
     def filled(self) -> Candidate:
         """The same, sent with the content of files."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 
 from topgraft import rungs, search
-from topgraft.advise import DepthAdvice
 from topgraft.calibration import Calibration
 from topgraft.choices import named, resolve_freeze, resolve_keep, share_in_words
 from topgraft.console import counted, duration, percent, size
@@ -22,6 +22,7 @@ from topgraft.features.passes import pooled_shelf, states_shelf
 from topgraft.features.shelf import Shelf
 from topgraft.features.sources import Source, ViewSource
 from topgraft.features.trial import Choice
+from topgraft.finalists import depths_to_try, said_of_depth
 from topgraft.finish import finish
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History
@@ -33,7 +34,6 @@ from topgraft.show_cost import pass_line
 from topgraft.show_health import checked, health_json, health_lines, must_not_be_lost
 from topgraft.soup import refitted
 from topgraft.stages import (
-    AS_ASKED,
     advise,
     engine_for,
     engine_in_words,
@@ -92,8 +92,10 @@ class Job(Underway):
         asked = resolve_keep(self.settings.keep, chain, source)
         share = share_in_words(self.settings.keep, len(chain))
         as_asked = f"{ready.asked} ({share})" if share else ready.asked
-        keep = plan.decide("keep", lambda: (asked, as_asked) if asked else (advice.keep, advice.reason))
-        console.line("Advice", *self._said_of_depth(advice, asked))
+        keeps = depths_to_try(self, evidence, advice, asked)
+        if len(keeps) == 1:
+            plan.decide("keep", lambda: (asked, as_asked) if asked else (advice.keep, advice.reason))
+        console.line("Advice", *said_of_depth(self, advice, asked, keeps))
         material = search.Material(
             backbone=ready.backbone,
             data=ready.development,
@@ -104,10 +106,10 @@ class Job(Underway):
             rows=np.flatnonzero(ready.fold_of != 0).tolist(),
             validation=np.flatnonzero(ready.fold_of == 0).tolist(),
         )
-        material, evidence = settle_taps(self, material, keep, evidence, probing=probing)
-        self.calibration = Calibration.of_probe(evidence[keep], evidence.targets)
-        self.searched = np.asarray(evidence[keep].marks)
-        graft, history, freeze = self.settle(material, keep, evidence)
+        material, keeps, evidence = settle_taps(self, material, keeps, evidence, probing=probing)
+        self.calibration = Calibration.of_probe(evidence[keeps[0]], evidence.targets)
+        self.searched = np.asarray(evidence[keeps[0]].marks)
+        graft, history, freeze = self.settle(material, keeps, evidence, advice.reason)
         return finish(self, material, graft, history, advice, freeze)
 
     def _pooled(self) -> Shelf:
@@ -161,35 +163,29 @@ class Job(Underway):
         self.seconds_of_pass = rate * len(self.ready.development)
         return float(rate)
 
-    def _said_of_depth(self, advice: DepthAdvice, asked: int | None) -> list[str]:
-        chain = self.ready.backbone.chain
-        said = [
-            f"keep {advice.keep} of {len(chain)} (to {chain.blocks[advice.keep - 1].name}): {advice.reason}"
-        ]
-        if asked is not None and self.ready.asked != AS_ASKED:
-            said.append(f"Keep {named(chain, asked)}: {self.ready.asked} (--keep, --freeze).")
-        elif asked is not None:
-            share = share_in_words(self.settings.keep, len(chain))
-            said.append(f"You decided: keep {named(chain, asked)}{f': {share}' if share else ''}.")
-        elif self.plan.is_repeat:
-            said.append(f"The plan says: keep {named(chain, self.plan.decisions['keep']['value'])}.")
-        elif (chosen := self.plan.decisions["keep"]["value"]) != advice.keep:
-            said.append(f"Over all backbones: keep {named(chain, chosen)}.")
-        return said
-
     def settle(
-        self, material: search.Material, keep: int, evidence: Evidence
+        self, material: search.Material, keeps: Sequence[int], evidence: Evidence, advised: str
     ) -> tuple[Graft, History | None, int]:
-        """Decide how many blocks to freeze, and train if any block or hidden layer is to be trained."""
-        chain, console, plan = self.ready.backbone.chain, self.console, self.plan
+        """Decide how many blocks to keep and to freeze, and train what is to be trained.
+
+        Parameters
+        ----------
+        material, evidence
+            What trainings share, and the probes.
+        keeps, advised
+            Depths that are open, first the one that is kept where nothing trains; and why that one.
+        """
+        chain, console, plan, keep = self.ready.backbone.chain, self.console, self.plan, keeps[0]
         asked = resolve_freeze(self.settings.freeze, chain, self.ready.backbone.source, keep)
         share = share_in_words(self.settings.freeze, keep, "kept blocks")
         as_asked = f"{self.ready.asked} ({share})" if share else self.ready.asked
         head_trains = search.head_trains(material)
         if plan.is_repeat and "freeze" in plan.decisions:
             candidate = int(plan.decisions["freeze"]["value"])
+        elif asked is not None:
+            candidate = asked
         else:
-            candidate = asked if asked is not None else rungs.settle(self, material, keep)
+            keep, candidate = rungs.settle(self, material, keeps)
         if candidate == keep and not head_trains:
             plan.decide(
                 "freeze", lambda: (keep, f"{as_asked}, so that only the head is new: the probe's solution")
@@ -198,22 +194,27 @@ class Job(Underway):
             return search.frozen_graft(material, keep), None, keep
         source, epochs = self._forecast(material, keep, candidate, forced=asked is not None or head_trains)
         if source is None:
-            freeze = plan.decide("freeze", lambda: (keep, self.skipped[-1]))
-            console.line("Freeze", f"{named(chain, keep)}: {plan.reason('freeze')}")
-            return search.frozen_graft(material, keep), None, freeze
+            plan.decide("keep", lambda: (keeps[0], advised))
+            freeze = plan.decide("freeze", lambda: (keeps[0], self.skipped[-1]))
+            console.line("Freeze", f"{named(chain, freeze)}: {plan.reason('freeze')}")
+            return search.frozen_graft(material, keeps[0]), None, freeze
         graft, trial = self._trial(material, keep, candidate, source, epochs, from_start=asked is None)
-        better, why = search.is_better(trial, evidence, material.validation)
+        better, why = search.is_better(trial, evidence, material.validation, probed=keeps[0])
+        if keep != keeps[0] and better:
+            told = f"its trainings did better than those of keep {keeps[0]}: {plan.reason('candidate')}"
+            console.line("Keep", f"{named(chain, plan.decide('keep', lambda: (keep, told)))}: {told}")
+        kept = plan.decide("keep", lambda: (keeps[0], advised))
         freeze = plan.decide(
             "freeze",
-            lambda: self._freeze_of(asked, as_asked, candidate, keep, better=better, why=why),
+            lambda: self._freeze_of(asked, as_asked, candidate, kept, better=better, why=why),
         )
-        console.line("Freeze", f"{named(chain, freeze)} of {named(chain, keep)}: {plan.reason('freeze')}")
-        if freeze != candidate:
+        console.line("Freeze", f"{named(chain, freeze)} of {named(chain, kept)}: {plan.reason('freeze')}")
+        if (kept, freeze) != (keep, candidate):
             if not head_trains:
-                return search.frozen_graft(material, keep), trial.history, keep
-            source, _ = search.source_at(material, keep, freeze)
+                return search.frozen_graft(material, kept), trial.history, kept
+            source, _ = search.source_at(material, kept, freeze)
             graft, trial = self._trial(
-                material, keep, freeze, source, epochs, from_start=True, series="training-head"
+                material, kept, freeze, source, epochs, from_start=True, series="training-head"
             )
         if trial.logits is not None:
             wanted = material.targets[material.validation]
@@ -233,7 +234,7 @@ class Job(Underway):
         series: str = "training",
     ) -> tuple[Graft, search.Trial]:
         """Train on the training part, for as many epochs as the plan says or time allows."""
-        plan, done, began = self.plan, f"epochs_done_at_{freeze}", time.monotonic()
+        plan, done, began = self.plan, f"epochs_done_at_{keep}_{freeze}", time.monotonic()
         stop_after = plan.decisions[done]["value"] if done in plan.decisions else None
         deadline = None if plan.is_repeat else time.monotonic() + max(1.0, self.left * 0.6)
         counts = plan.decide(
@@ -253,7 +254,7 @@ class Job(Underway):
                 source,
                 epochs=epochs,
                 stop_after=stop_after,
-                checkpoint=self.run.work / f"trial-{freeze}.safetensors",
+                checkpoint=self.run.work / f"trial-{keep}-{freeze}.safetensors",
                 deadline=deadline,
                 from_start=counts,
                 advance=advance,

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 FORM = 1
 KINDS = {
     "a whole number from 0 on": (
-        *("keep", "freeze", "candidate", "epochs", "folds", "batch_size", "soup", "epochs_done_at_*"),
+        *("keep", "freeze", "epochs", "folds", "batch_size", "soup", "epochs_done_at_*"),
         *("views_at_*", "seeds", "windows"),
     ),
     "a whole number from 0 on, or null": ("size",),
@@ -28,12 +28,12 @@ KINDS = {
     "a text": ("weights", "augment", "class_weights", "sampling", "prefer", "engine", "precision", "resize"),
     "a text or null": ("backbone",),
     "true or false": ("tune_norms", "normalise", "refit", "refit_all", "start_counts"),
-    "a list of whole numbers": ("taps", "hidden"),
+    "a list of whole numbers": ("taps", "hidden", "candidate"),
     "a list of texts": ("allow_missing",),
     "a short training": ("short_*",),
 }
 """What the decisions of these names are; others are not looked at."""
-SHORT = {"freeze", "epochs", "loss", "score", "seconds"}
+SHORT = {"keep", "freeze", "epochs", "loss", "score", "seconds"}
 
 
 def _whole(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Which M: short real trainings of several choices, the better half of which trains on; the last by seeds."""
+"""Which N and M: short real trainings of choices, the better half of which trains on; the last by seeds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ SHARES = (0.875, 0.75, 0.5, 0.25, 0.0)
 EPOCHS = 2
 """Of the first rung; each further one has twice as many."""
 SPENT = 0.35
-"""Share of the time left that all short trainings together may take."""
+"""Share of the time left that all short trainings together may take ..."""
+MORE = 0.15
+"""... and what is added where several depths are tried."""
 WORTH = 6
 """Epochs for which a winner must have time: what would win and then not train is not tried."""
 LONGEST = 8
@@ -50,8 +52,12 @@ def choices(keep: int) -> list[int]:
     return sorted(found - {keep}, reverse=True)
 
 
-def settle(at: Underway, material: search.Material, keep: int) -> int:
-    """Which M a full training is worth for, among those that there is time to try; decided once.
+Pair = tuple[int, int]
+"""Blocks kept, and of these frozen."""
+
+
+def settle(at: Underway, material: search.Material, keeps: Sequence[int]) -> Pair:
+    """Which N and M a full training is worth for, among those that there is time to try; decided once.
 
     Each choice trains for :data:`EPOCHS` epochs from the activations stored at its cut, those with the lower
     loss on the validation part for twice as many, until one is left. Loss decides, since among a hundred
@@ -65,53 +71,85 @@ def settle(at: Underway, material: search.Material, keep: int) -> int:
         The fit under way: its clock, its plan, where it says what it does.
     material
         What trainings share.
-    keep
-        Blocks kept.
+    keeps
+        Depths, the advised one first; the others are tried as far as there is time for all rungs.
+
+    Returns
+    -------
+    int, int
+        Blocks kept, and of these frozen.
 
     References
     ----------
     Jamieson & Talwalkar (2016), successive halving.
     """
-    usual = search.right_most_third(keep)
     if "candidate" in at.plan.decisions:
-        return int(at.plan.decisions["candidate"]["value"])
-    began, allowed = time.monotonic(), SPENT * at.left
+        keep, freeze = at.plan.decisions["candidate"]["value"]
+        return int(keep), int(freeze)
+    began, first = time.monotonic(), keeps[0]
+    allowed = (SPENT + (MORE if len(keeps) > 1 else 0.0)) * at.left
     known = shorts(at.plan.decisions)
     at.note_reuse("search", len(known), sum(one["seconds"] for one in known))
-    possible = [f for f in choices(keep) if not at.settings.cutmix or has_maps(material.backbone.chain, f)]
-    costs = [candidate(at.costs, at.ready, at.store, keep, freeze) for freeze in possible]
-    field = worth_trying(costs, usual, at.left)
-    left_out = [one.freeze for one in costs if one not in field]
+    costs = [
+        candidate(at.costs, at.ready, at.store, keep, freeze)
+        for keep in keeps
+        for freeze in choices(keep)
+        if not at.settings.cutmix or has_maps(material.backbone.chain, freeze)
+    ]
+    field = worth_trying(costs, at.left)
+    left_out = [one for one in costs if one not in field]
     if field and left_out:
-        names = ", ".join(str(freeze) for freeze in left_out)
-        at.skipped.append(f"short trainings of freeze {names}: no time")
+        at.skipped.append(f"short trainings of {_listed(left_out)}: no time")
     if len(field) < 2:
-        only = min(field or costs, key=lambda one: one.epoch).freeze
-        return at.plan.decide("candidate", lambda: (only, "there is no time to try two choices"))
+        usual = [one for one in costs if one.keep == first]
+        only = min(field or usual, key=lambda one: one.epoch)
+        return _decided(at, (only.keep, only.freeze), "there is no time to try two choices")
     at.ledger.predict("search", seconds=sum(map(_seconds, field)))
     tried: list[Short] = []
     last: list[Short] = []
-    epochs, remaining = EPOCHS, [one.freeze for one in field]
+    epochs, remaining = EPOCHS, [(one.keep, one.freeze) for one in field]
     while len(remaining) > 1 and epochs <= LONGEST:
-        rung = try_all(at, material, keep, [(freeze, epochs, 0) for freeze in remaining])
+        rung = try_all(at, material, [(*pair, epochs, 0) for pair in remaining])
         tried += rung
-        best = sorted(rung, key=lambda short: (short.loss, -short.freeze))
+        best = sorted(rung, key=lambda short: (short.loss, short.keep, -short.freeze))
         half = math.ceil(len(best) / 2)
-        last, remaining = best[: max(2, half)], [short.freeze for short in best[:half]]
+        last, remaining = best[: max(2, half)], [(short.keep, short.freeze) for short in best[:half]]
         epochs *= 2
-        next_rung = sum(epochs * one.epoch for one in field if one.freeze in remaining)
+        next_rung = sum(epochs * one.epoch for one in field if (one.keep, one.freeze) in remaining)
         if time.monotonic() - began + next_rung > allowed:
             break
     if not last:
-        return at.plan.decide("candidate", lambda: (usual, "no choice could be tried: see what was left out"))
+        usual_pair = first, search.right_most_third(first)
+        return _decided(at, usual_pair, "no choice could be tried: see what was left out")
     left = allowed - (time.monotonic() - began)
     seeds = at.plan.decide("seeds", lambda: seeds_for(sum(short.seconds for short in last), left))
-    again = [(short.freeze, short.epochs, seed) for seed in range(1, seeds) for short in last]
-    tried += try_all(at, material, keep, again)
-    winner, told = _winner(at, material, keep, last, seeds)
+    again = [(short.keep, short.freeze, short.epochs, seed) for seed in range(1, seeds) for short in last]
+    tried += try_all(at, material, again)
+    winner, told = _winner(at, material, last, seeds)
     at.ledger.spend("search", seconds=time.monotonic() - began)
     _show(at.console, tried, winner, told)
-    return at.plan.decide("candidate", lambda: (winner, told))
+    return _decided(at, winner, told)
+
+
+def _decided(at: Underway, pair: Pair, told: str) -> Pair:
+    """Both in one decision, so that none is ever there without the other."""
+    keep, freeze = at.plan.decide("candidate", lambda: (list(pair), told))
+    return keep, freeze
+
+
+def _listed(costs: Sequence[Candidate]) -> str:
+    """``keep 12 freeze 4, 0; keep 15 freeze 0``.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace as One
+    >>> _listed([One(keep=12, freeze=4), One(keep=12, freeze=0), One(keep=15, freeze=0)])
+    'keep 12 freeze 4, 0; keep 15 freeze 0'
+    """
+    of: dict[int, list[str]] = {}
+    for one in costs:
+        of.setdefault(one.keep, []).append(str(one.freeze))
+    return "; ".join(f"keep {keep} freeze {', '.join(freezes)}" for keep, freezes in of.items())
 
 
 def seeds_for(seconds: float, left: float) -> tuple[int, str]:
@@ -135,24 +173,25 @@ def seeds_for(seconds: float, left: float) -> tuple[int, str]:
 
 
 def winner_of(
-    freezes: Sequence[int],
+    pairs: Sequence[Pair],
     losses: Array,
     found: Array | None,
     groups: Array,
     *,
     prefer: str = "small",
     seed: int = 0,
-) -> tuple[int, str]:
+) -> tuple[Pair, str]:
     """Which choice wins, by the rules by which the depth is advised, and why.
 
-    The one that trains least of those that can't be told from the best on the same validation examples and
-    measured within :data:`topgraft.stages.MARGIN` of it; with ``prefer="accuracy"`` the one of these that
-    scored highest. Validation examples of a single group tell nothing apart: the lowest loss then wins.
+    The one that keeps, then trains, least of those that can't be told from the best on the same validation
+    examples and measured within :data:`topgraft.stages.MARGIN` of it; with ``prefer="accuracy"`` the one of
+    these that scored highest. Where all validation examples are of one group, which tells nothing apart, the
+    lowest loss wins.
 
     Parameters
     ----------
-    freezes
-        Blocks frozen in each choice.
+    pairs
+        Blocks kept and frozen in each choice.
     losses
         ``(n, choices)``: of each validation example, averaged over seeds.
     found
@@ -165,49 +204,66 @@ def winner_of(
     Examples
     --------
     >>> losses = np.random.default_rng(0).normal(1.0, 0.1, (90, 2))
-    >>> winner_of([12, 4], losses, losses < 1.1, np.arange(90))[0]
-    12
-    >>> winner_of([12, 4], losses - [0, 0.5], losses - [0, 0.5] < 1.0, np.arange(90))[0]
-    4
+    >>> winner_of([(18, 12), (18, 4)], losses, losses < 1.1, np.arange(90))[0]
+    (18, 12)
+    >>> winner_of([(12, 8), (18, 4)], losses - [0, 0.5], losses - [0, 0.5] < 1.0, np.arange(90))[0]
+    (18, 4)
     """
     means = losses.mean(0)
+
+    def least(k: int) -> Pair:
+        keep, freeze = pairs[k]
+        return keep, -freeze
+
     if len(np.unique(groups)) < 2:
         k = int(np.argmin(means))
-        return freezes[k], "the lowest loss; the validation part is one group, so errors can't be told"
+        return pairs[k], "the lowest loss; the validation part is one group, so errors can't be told"
     measures = [losses] if found is None else [1.0 - found, losses]
     scores = -means if found is None else found.mean(0)
     members = confidence_set(Paired.of(measures, groups, seed=seed, unstable=UNSTABLE)).members
     if prefer == "accuracy":
-        k = min(members, key=lambda k: (-scores[k], means[k], -freezes[k]))
+        k = min(members, key=lambda k: (-scores[k], means[k], *least(k)))
     else:
         margin = (math.inf, MARGIN[1]) if found is None else MARGIN
-        k = min(near_best(scores, means, members, margin), key=lambda k: -freezes[k])
-    best = min(range(len(freezes)), key=lambda k: means[k])
-    others = f"{counted(len(freezes), 'choice')} on {len(losses):,} validation examples"
+        k = min(near_best(scores, means, members, margin), key=least)
+    best = min(range(len(pairs)), key=lambda k: means[k])
+    others = f"{counted(len(pairs), 'choice')} on {len(losses):,} validation examples"
     if members == (k,):
-        return freezes[k], f"measurably the best of {others}"
+        return pairs[k], f"measurably the best of {others}"
     if k == best:
-        return freezes[k], f"the lowest loss of {others}, the others within noise"
-    return freezes[k], f"as good as the best of {others} within noise, and trains less"
+        return pairs[k], f"the lowest loss of {others}, the others within noise"
+    return pairs[k], f"as good as the best of {others} within noise, and {_saves(pairs[k], pairs[best])}"
 
 
-def worth_trying(costs: Sequence[Candidate], usual: int, left: float) -> list[Candidate]:
+def _saves(pair: Pair, best: Pair) -> str:
+    return "keeps fewer blocks" if pair[0] < best[0] else "trains less"
+
+
+def worth_trying(costs: Sequence[Candidate], left: float) -> list[Candidate]:
     """The choices that there is time to try and, were they to win, to train.
+
+    Those of the first depth come first; those of another as long as the first rung of all takes half of the
+    time for the search, so that there are further rungs.
 
     Parameters
     ----------
     costs
-        Of each choice.
-    usual
-        The choice that comes first; then those with the shortest epochs.
+        Of each choice, depth by depth. Of a depth the usual one, with the right-most third trained, comes
+        first, then those with the shortest epochs.
     left
         Seconds until the budget's end.
     """
-    allowed = SPENT * left
+    keeps = list(dict.fromkeys(one.keep for one in costs))
+    allowed = SPENT * left, 0.5 * (SPENT + MORE) * left
+    after = left - (SPENT + (MORE if len(keeps) > 1 else 0.0)) * left
     field: list[Candidate] = []
-    for one in sorted(costs, key=lambda one: (one.freeze != usual, one.epoch)):
-        fits = sum(map(_seconds, [*field, one])) <= allowed
-        if fits and search.affordable_epochs(left - allowed, one.epoch, 1, refits=1) >= WORTH:
+
+    def order(one: Candidate) -> tuple[int, bool, float]:
+        return keeps.index(one.keep), one.freeze != search.right_most_third(one.keep), one.epoch
+
+    for one in sorted(costs, key=order):
+        fits = sum(map(_seconds, [*field, one])) <= allowed[one.keep != keeps[0]]
+        if fits and search.affordable_epochs(after, one.epoch, 1, refits=1) >= WORTH:
             field.append(one)
     return field
 
@@ -217,19 +273,17 @@ def _seconds(one: Candidate) -> float:
     return one.storing + EPOCHS * one.epoch
 
 
-def _winner(
-    at: Underway, material: search.Material, keep: int, last: Sequence[Short], seeds: int
-) -> tuple[int, str]:
+def _winner(at: Underway, material: search.Material, last: Sequence[Short], seeds: int) -> tuple[Pair, str]:
     """:func:`winner_of` the last choices, each by its mean over the seeds."""
     outcomes = [
-        [outcome_of(at, material, keep, replace(short, seed=seed)) for seed in range(seeds)] for short in last
+        [outcome_of(at, material, replace(short, seed=seed)) for seed in range(seeds)] for short in last
     ]
     losses, found = (
         np.column_stack([np.mean([one[what] for one in every], axis=0) for every in outcomes])
         for what in ("losses", "marks")
     )
     winner, told = winner_of(
-        [short.freeze for short in last],
+        [(short.keep, short.freeze) for short in last],
         losses,
         None if are_numbers(material.targets) else found,
         material.data.groups[list(material.validation)],
@@ -239,10 +293,11 @@ def _winner(
     return winner, f"{told}, {counted(seeds, 'seed')} each"
 
 
-def _show(console: Console, tried: list[Short], winner: int, told: str) -> None:
+def _show(console: Console, tried: list[Short], winner: Pair, told: str) -> None:
     rows = [
         [
-            ">" if short.freeze == winner else "",
+            ">" if (short.keep, short.freeze) == winner else "",
+            str(short.keep),
             str(short.freeze),
             str(short.epochs),
             str(1 + short.seed),
@@ -253,6 +308,6 @@ def _show(console: Console, tried: list[Short], winner: int, told: str) -> None:
         for short in tried
     ]
     console.text()
-    console.table(["", "freeze", "epochs", "seed", "loss", "score", "in"], rows, left=(0,))
+    console.table(["", "keep", "freeze", "epochs", "seed", "loss", "score", "in"], rows, left=(0,))
     console.text()
-    console.line("Search", f"freeze {winner} is to train: {told}")
+    console.line("Search", f"keep {winner[0]}, freeze {winner[1]} is to train: {told}")

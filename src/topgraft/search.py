@@ -345,8 +345,12 @@ def losses_of(outputs: Array, wanted: Array) -> Array:
     return np.square(outputs - wanted).mean(1) if are_numbers(wanted) else cooled_losses(outputs, wanted)
 
 
-def is_better(trial: Trial, evidence: Evidence, validation: Sequence[int]) -> tuple[bool, str]:
+def is_better(
+    trial: Trial, evidence: Evidence, validation: Sequence[int], *, probed: int
+) -> tuple[bool, str]:
     """Whether a training is taken, not the frozen probe, by the same validation examples; and why, in words.
+
+    The probe's depth ``probed`` is that which is kept without a training.
 
     Compared is the loss: a hundred examples tell it more exactly than how many are right. Of classes the
     training's is at the temperature that suits it best, since it is saved with one; the probe's is already.
@@ -356,7 +360,7 @@ def is_better(trial: Trial, evidence: Evidence, validation: Sequence[int]) -> tu
     """
     assert trial.logits is not None
     rows = list(validation)
-    frozen, wanted = evidence[trial.keep], evidence.targets[rows]
+    frozen, wanted = evidence[probed], evidence.targets[rows]
     missed = losses_of(trial.logits.numpy(), wanted)
     gain, error = paired_gain(frozen.losses[rows], missed)
     before, after = frozen.marks[rows], np.array(trial.history.marks, dtype=frozen.marks.dtype)

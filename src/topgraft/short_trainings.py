@@ -1,4 +1,4 @@
-"""Short trainings of the search over M: here, or by workers elsewhere; each is written down once."""
+"""Short trainings of the search over N and M: here, or by workers elsewhere; each is written down once."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Short:
 
     Parameters
     ----------
-    freeze
-        Blocks frozen.
+    keep, freeze
+        Blocks kept, and of these frozen.
     epochs
         For which it was laid out; its rate had ended at zero by then.
     loss, score
@@ -42,6 +42,7 @@ class Short:
         How much more than that of the fit its seed was.
     """
 
+    keep: int
     freeze: int
     epochs: int
     loss: float
@@ -52,29 +53,29 @@ class Short:
     @property
     def name(self) -> str:
         """Of the decision that holds it, and of its files."""
-        return name_of(self.freeze, self.epochs, self.seed)
+        return name_of(self.keep, self.freeze, self.epochs, self.seed)
 
 
-def name_of(freeze: int, epochs: int, seed: int) -> str:
+def name_of(keep: int, freeze: int, epochs: int, seed: int) -> str:
     """Of a short training.
 
     Examples
     --------
-    >>> name_of(12, 4, 0), name_of(12, 4, 2)
-    ('short_12_4', 'short_12_4_2')
+    >>> name_of(18, 12, 4, 0), name_of(18, 12, 4, 2)
+    ('short_18_12_4', 'short_18_12_4_2')
     """
-    return f"short_{freeze}_{epochs}" + (f"_{seed}" if seed else "")
+    return f"short_{keep}_{freeze}_{epochs}" + (f"_{seed}" if seed else "")
 
 
-Choice = tuple[int, int, int]
-"""Blocks frozen, epochs, and how much more than that of the fit the seed is."""
+Choice = tuple[int, int, int, int]
+"""Blocks kept and frozen, epochs, and how much more than that of the fit the seed is."""
 
 
-def try_all(at: Underway, material: search.Material, keep: int, tried: Sequence[Choice]) -> list[Short]:
+def try_all(at: Underway, material: search.Material, tried: Sequence[Choice]) -> list[Short]:
     """Short trainings of several choices, side by side where others do pieces of the work."""
     if elsewhere() is not None and not has_gpu():  # workers compute by cores
-        _try_elsewhere(at, material, keep, tried)
-    found = (_try(at, material, keep, freeze, epochs, seed) for freeze, epochs, seed in tried)
+        _try_elsewhere(at, material, tried)
+    found = (_try(at, material, *one) for one in tried)
     return [short for short in found if short]
 
 
@@ -82,7 +83,7 @@ def _try(
     at: Underway, material: search.Material, keep: int, freeze: int, epochs: int, seed: int = 0
 ) -> Short | None:
     """A short training, or what was found before; ``None`` where it would not be one of this M."""
-    name = name_of(freeze, epochs, seed)
+    name = name_of(keep, freeze, epochs, seed)
     if name not in at.plan.decisions and (problem := _unlike(material, keep, freeze)):
         at.skipped.append(problem)
         return None
@@ -104,14 +105,14 @@ def _unlike(material: search.Material, keep: int, freeze: int) -> str:
     return ""
 
 
-def _try_elsewhere(at: Underway, material: search.Material, keep: int, tried: Sequence[Choice]) -> None:
+def _try_elsewhere(at: Underway, material: search.Material, tried: Sequence[Choice]) -> None:
     """Have workers train what is not decided yet; what can't be sent to them is left to be trained here."""
     workers = elsewhere()
     assert workers is not None
     open_ones = [one for one in tried if name_of(*one) not in at.plan.decisions]
-    open_ones = [one for one in open_ones if not _unlike(material, keep, one[0])]
+    open_ones = [one for one in open_ones if not _unlike(material, *one[:2])]
     waiting = []
-    for freeze, epochs, seed in open_ones:
+    for keep, freeze, epochs, seed in open_ones:
         own, views = _with_seed(material, seed), at.views(keep, freeze)
         search.source_at(own, keep, freeze, views=views)  # stored now, so that sending only reads
         waiting.append(Candidate(own, keep, freeze, views, epochs, at.left / 2))
@@ -119,9 +120,9 @@ def _try_elsewhere(at: Underway, material: search.Material, keep: int, tried: Se
     with at.console.progress("Trying", len(waiting), label) as bar:
         done = workers.in_order(Trying(torch.get_num_threads()), waiting, at_once=1)
         try:
-            for (freeze, epochs, seed), outcome in zip(open_ones, done, strict=True):
-                short = _note(at, material, freeze, epochs, seed, outcome)
-                at.plan.decide(name_of(freeze, epochs, seed), partial(_of_worker, short))
+            for one, outcome in zip(open_ones, done, strict=True):
+                short = _note(at, material, *one, outcome)
+                at.plan.decide(short.name, partial(_of_worker, short))
                 bar(1)
         except NotSendable as problem:
             at.console.line("Search", f"trained here, not on the cluster: {problem}")
@@ -141,7 +142,8 @@ def _train(at: Underway, material: search.Material, keep: int, freeze: int, epoc
     """Train, and write down what each validation example lost."""
     began = time.monotonic()
     views = at.views(keep, freeze)
-    label, name = f"freeze {freeze}" + (f", seed {seed}" if seed else ""), name_of(freeze, epochs, seed)
+    label = f"keep {keep}, freeze {freeze}" + (f", seed {seed}" if seed else "")
+    name = name_of(keep, freeze, epochs, seed)
     own = _with_seed(material, seed)
 
     def advance(epoch: Epoch) -> None:
@@ -164,25 +166,32 @@ def _train(at: Underway, material: search.Material, keep: int, freeze: int, epoc
         )
     assert trial.logits is not None
     outcome = Outcome(trial.history, trial.logits, time.monotonic() - began)
-    return _note(at, material, freeze, epochs, seed, outcome)
+    return _note(at, material, keep, freeze, epochs, seed, outcome)
 
 
 def _note(
-    at: Underway, material: search.Material, freeze: int, epochs: int, seed: int, outcome: Outcome
+    at: Underway,
+    material: search.Material,
+    keep: int,
+    freeze: int,
+    epochs: int,
+    seed: int,
+    outcome: Outcome,
 ) -> Short:
     """Write down what each validation example lost, and sum it up."""
-    at.tracking.history(f"search/{name_of(freeze, epochs, seed)}", outcome.history)
+    name = name_of(keep, freeze, epochs, seed)
+    at.tracking.history(f"search/{name}", outcome.history)
     wanted = material.targets[list(material.validation)]
     lost = search.losses_of(outcome.logits.numpy(), wanted.numpy())
     found = {"losses": lost.tolist(), "marks": marks(outcome.logits, wanted).double().tolist()}
-    write_json(at.run.work / f"{name_of(freeze, epochs, seed)}.json", found)
+    write_json(at.run.work / f"{name}.json", found)
     history = outcome.history
     best = min(history.epochs[1:] or history.epochs, key=lambda epoch: epoch.validation_loss)
     loss = best.validation_loss if math.isfinite(best.validation_loss) else math.inf
-    return Short(freeze, epochs, min(loss, 1e9), best.validation_score, outcome.seconds, seed)
+    return Short(keep, freeze, epochs, min(loss, 1e9), best.validation_score, outcome.seconds, seed)
 
 
-def outcome_of(at: Underway, material: search.Material, keep: int, short: Short) -> dict[str, Any]:
+def outcome_of(at: Underway, material: search.Material, short: Short) -> dict[str, Any]:
     """``losses`` and ``marks`` of the validation examples; a lost file is made again from the checkpoint."""
     place = at.run.work / f"{short.name}.json"
     for _ in range(2):
@@ -192,11 +201,11 @@ def outcome_of(at: Underway, material: search.Material, keep: int, short: Short)
                 return found
         except DamagedFile:
             pass
-        _train(at, material, keep, short.freeze, short.epochs, short.seed)
+        _train(at, material, short.keep, short.freeze, short.epochs, short.seed)
     raise RunningError(f"{place} can't be read although it was just written.")
 
 
 def shorts(decisions: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """The short trainings of a plan, by rung, seed and most frozen first, for ``fit --json``."""
+    """The short trainings of a plan, by rung, seed, depth and most frozen first, for ``fit --json``."""
     found = [asdict(Short(**d["value"])) for name, d in decisions.items() if name.startswith("short_")]
-    return sorted(found, key=lambda one: (one["epochs"], one["seed"], -one["freeze"]))
+    return sorted(found, key=lambda one: (one["epochs"], one["seed"], one["keep"], -one["freeze"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from topgraft import search
@@ -25,8 +26,8 @@ SPENT = 0.1
 
 
 def settle_taps(
-    at: Underway, material: search.Material, keep: int, evidence: Evidence, *, probing: float
-) -> tuple[search.Material, Evidence]:
+    at: Underway, material: search.Material, keeps: Sequence[int], evidence: Evidence, *, probing: float
+) -> tuple[search.Material, tuple[int, ...], Evidence]:
     """Decide which taps the head has, and give what trainings and their judges then go by.
 
     Where neither they nor both of keep and freeze are given, those of :func:`topgraft.taps.usual_taps` are
@@ -39,14 +40,19 @@ def settle_taps(
         The fit under way; its backbone is the tapped one afterwards.
     material
         What trainings share, without taps.
-    keep
-        Blocks kept.
+    keeps
+        Depths that are open; taps are measured at the first, and where they are taken it is the only one.
     evidence
         Of every cut, without taps.
     probing
         Seconds that measuring took, for all cuts.
+
+    Returns
+    -------
+    Material, tuple of int, Evidence
+        What trainings share, the depths that are still open, and the probes, with the taps.
     """
-    chain, features = material.backbone.chain, material.features
+    chain, features, keep = material.backbone.chain, material.features, keeps[0]
     asked = resolve_taps(at.settings.taps, chain, material.backbone.source, keep)
     decided = AUTO not in (at.settings.keep, at.settings.freeze)
     cuts = usual_taps(keep) if asked is None else asked
@@ -81,11 +87,11 @@ def settle_taps(
 
     taken = tuple(at.plan.decide("taps", choose))
     if not taken:
-        return material, evidence
+        return material, tuple(keeps), evidence
     if measured is None:
         reason = at.plan.reason("taps")
         at.console.line("Taps", f"the head also reads cuts {taps_in_words(chain, taken)}: {reason}")
         measured = score(taken)
     material, advice = measured
     at.ready = replace(at.ready, backbone=material.backbone)
-    return material, advice.evidence
+    return material, (keep,), advice.evidence

@@ -35,6 +35,7 @@ from topgraft.features.engine import BATCH, engine_of, usable
 from topgraft.features.passes import batches, one_pass
 from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
+from topgraft.finalists import depths_to_try
 from topgraft.graft import Graft
 from topgraft.job import Job
 from topgraft.objective import Scale, scale_of
@@ -231,11 +232,13 @@ def fit_on_all(
     material = _material(ready, store, features)
     with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
         plan = Plan()
-        kept = plan.decide("keep", lambda: (keep, asked) if keep else (advice.keep, advice.reason))
         job = Job(ready, RunFolder(Path(folder), {}), plan, store, console, began)
-        material, scored = settle_taps(job, material, kept, evidence, probing=probing)
-        job.calibration = Calibration.of_probe(scored[kept], scored.targets)
-        graft, _, _ = job.settle(material, kept, scored)
+        keeps = depths_to_try(job, evidence, advice, keep)
+        if len(keeps) == 1:
+            plan.decide("keep", lambda: (keep, asked) if keep else (advice.keep, advice.reason))
+        material, keeps, scored = settle_taps(job, material, keeps, evidence, probing=probing)
+        job.calibration = Calibration.of_probe(scored[keeps[0]], scored.targets)
+        graft, _, _ = job.settle(material, keeps, scored, advice.reason)
     graft.head.finished(job.calibration.temperature, ready.scale, is_ordered=data.is_ordered)
     reasons = {name: plan.reason(name) for name in plan.decisions}
     return FittedOnAll(graft.eval(), evidence, advice, job.calibration, settings, reasons)
