@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from topgraft.chain import Chain
 from topgraft.choices import (
     fate,
+    freezes_to_try,
     named,
     resolve_freeze,
     resolve_keep,
@@ -193,3 +194,21 @@ def test_what_freeze_cannot_mean_gets_the_nearest_choice(chain, freeze, says):
 def test_a_number_is_told_with_its_block(chain):
     assert named(chain, 3) == "3 (to blocks.1)"
     assert named(chain, 0) == "0"
+
+
+def test_several_to_try_are_open_and_each_must_be_valid(chain):
+    assert resolve_freeze("2, 0", chain, "here", 3) is None
+    assert resolve_freeze("auto,1", chain, "here", 3) is None
+    with pytest.raises(TopgraftError, match="freeze=9 is more than"):
+        resolve_freeze("2,9", chain, "here", 3)
+    with pytest.raises(TopgraftError, match="freeze=stm is no block"):
+        resolve_freeze("2,stm", chain, "here", 3)
+    with pytest.raises(TopgraftError, match="freeze=2,0 is decided on data"):
+        resolve_shown("all", "2,0", chain, "here")
+
+
+def test_what_is_tried_is_what_was_named_below_keep_and_the_usual_with_auto(chain):
+    assert freezes_to_try("auto", chain, "here", 3, [2, 1, 0]) == [2, 1, 0]
+    assert freezes_to_try("0,2", chain, "here", 3, [1]) == [2, 0]
+    assert freezes_to_try("auto,0", chain, "here", 3, [2, 1]) == [2, 1, 0]
+    assert freezes_to_try("2,50%,all", chain, "here", 2, [0]) == [1]  # of two blocks; nothing to train else

@@ -158,3 +158,14 @@ def test_where_depth_or_freeze_is_given_one_depth_trains(job: Job, tmp_path: Pat
         result = json.loads((folder / "result.json").read_text())
         assert {one["keep"] for one in result["search"]} <= {result["keep"]}
         assert result["keep"] == (2 if number == 0 else result["advice"]["keep"])
+
+
+def test_what_is_named_is_tried_and_nothing_else(job: Job, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    assert job.fit(folder, *OPEN, "--keep", "3", "--freeze", "2,0").status == 0
+    tried = json.loads((folder / "result.json").read_text())["search"]
+    assert {(one["keep"], one["freeze"]) for one in tried} == {(3, 2), (3, 0)}
+    outcome = job.fit(tmp_path / "other", *OPEN, "--keep", "2", "--freeze", "1,3")
+    assert outcome.status == 2
+    assert "freeze=3 is more than the 2 blocks that are kept" in outcome.err
+    assert not (tmp_path / "other").exists()

@@ -1,13 +1,17 @@
-"""What the analyst may say for keep and freeze: a count, a share, a block's name, all, auto."""
+"""What the analyst may say for keep and freeze: a count, a share, a block's name, all, auto; or several."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
-from topgraft.chain import Chain
 from topgraft.errors import TopgraftError, did_you_mean
+
+if TYPE_CHECKING:
+    from topgraft.chain import Chain
 
 AUTO = "auto"
 _SHARE = re.compile(r"[+-]?\d{1,9}(\.\d{1,9})?", re.ASCII)
@@ -38,12 +42,58 @@ def resolve_keep(given: str | int, chain: Chain, source: str) -> int | None:
 
 
 def resolve_freeze(given: str | int, chain: Chain, source: str, keep: int) -> int | None:
-    """The number of blocks that ``freeze`` means, of ``keep`` kept ones; ``None`` for ``auto``.
+    """The number of blocks that ``freeze`` means, of ``keep`` kept ones; ``None`` where it is open.
 
     As :func:`resolve_keep`; a share is of the kept blocks, ``all`` means all kept ones, and 0 is allowed: a
-    share over 0 % freezes at least one block, so that it never turns into a mere initialiser by rounding.
+    share over 0 % freezes at least one block, so that it never turns into a mere initialiser by rounding. It
+    is open (:func:`is_open`) with ``auto``, and where several are given, each of which must be valid.
     """
+    if is_open(given):
+        for one in _several(given):
+            _resolve("freeze", one, chain, source, most=keep, least=0)
+        return None
     return _resolve("freeze", given, chain, source, most=keep, least=0)
+
+
+def is_open(given: str | int) -> bool:
+    """Whether data decide: ``auto``, or several with commas between them.
+
+    Examples
+    --------
+    >>> is_open("auto"), is_open("12,9,0"), is_open("12")
+    (True, True, False)
+    """
+    return str(given).strip() == AUTO or "," in str(given)
+
+
+def freezes_to_try(given: str | int, chain: Chain, source: str, keep: int, usual: Sequence[int]) -> list[int]:
+    """How many blocks are frozen in each choice of an open ``freeze``, most first; all ``keep`` is none.
+
+    Parameters
+    ----------
+    given
+        ``auto``, or what :func:`resolve_freeze` takes, with commas between; ``auto`` among them adds the
+        usual.
+    chain, source
+        Of the backbone.
+    keep
+        Blocks kept; what freezes more is left out.
+    usual
+        What is tried where nothing was named.
+    """
+    found: set[int] = set()
+    for one in _several(given):
+        count = resolve_freeze(one, chain, source, keep if one.endswith("%") else len(chain))
+        found |= set(usual) if count is None else {count}
+    return sorted((freeze for freeze in found if freeze < keep), reverse=True)
+
+
+def _left_to_data(option: str, given: str | int) -> bool:
+    return is_open(given) and (option == "freeze" or str(given).strip() == AUTO)
+
+
+def _several(given: str | int) -> list[str]:
+    return [one.strip() for one in str(given).split(",")]
 
 
 def resolve_shown(
@@ -64,9 +114,10 @@ def resolve_shown(
         As they do, and for ``auto``.
     """
     for option, given in (("keep", keep), ("freeze", freeze)):
-        if given is not None and str(given).strip() == AUTO:
+        if given is not None and _left_to_data(option, given):
             raise TopgraftError(
-                f"{option}={AUTO} is decided on data, as `topgraft fit` does; `topgraft layers` has none.\n"
+                f"{option}={str(given).strip()} is decided on data, as `topgraft fit` does; "
+                "`topgraft layers` has none.\n"
                 f"{_valid(option, chain, 1 if option == 'keep' else 0, len(chain))}"
             )
     if freeze is None:
@@ -76,17 +127,18 @@ def resolve_shown(
 
 
 def refuse_auto(option: str, given: str | int, chain: Chain, *, least: int, most: int) -> None:
-    """Refuse ``auto`` where a graft is made without data.
+    """Refuse what data decide where a graft is made without data.
 
     Raises
     ------
     TopgraftError
         With what decides on data, and what can be given.
     """
-    if str(given).strip() == AUTO:
+    if _left_to_data(option, given):
         raise TopgraftError(
-            f"{option}={AUTO} is decided on data, and a graft by itself has none: `tg.fit` decides, or "
-            f"`tg.probe` and `tg.advise` without a training.\n{_valid(option, chain, least, most)}"
+            f"{option}={str(given).strip()} is decided on data, and a graft by itself has none: "
+            "`tg.fit` decides, or `tg.probe` and `tg.advise` without a training.\n"
+            f"{_valid(option, chain, least, most)}"
         )
 
 

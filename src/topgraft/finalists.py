@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from topgraft.advise import DepthAdvice
-from topgraft.choices import AUTO, named, share_in_words
+from topgraft.choices import is_open, named, share_in_words
 from topgraft.evidence import Evidence
 from topgraft.stages import AS_ASKED
 from topgraft.underway import Underway
@@ -50,7 +50,7 @@ def depths_to_try(
         asked = int(decided["value"])
     if asked is not None:
         return (asked,)
-    if at.plan.is_repeat or at.settings.freeze != AUTO:
+    if at.plan.is_repeat or not is_open(at.settings.freeze):
         return (advice.keep,)
     return finalists(evidence, advice, len(at.ready.backbone.chain))
 

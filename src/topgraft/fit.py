@@ -13,7 +13,7 @@ from torch import nn
 
 from topgraft.backbones.loading import reads_rows
 from topgraft.backbones.types import PRETRAINED, Backbone
-from topgraft.choices import resolve_freeze, resolve_keep
+from topgraft.choices import AUTO, resolve_freeze, resolve_keep
 from topgraft.configuration import Told
 from topgraft.console import Console
 from topgraft.data import read
@@ -376,7 +376,7 @@ def _check_depth(settings: Settings, given: dict[str, Any], backbone: Backbone) 
         planned = resolve_keep(given["keep"]["value"], chain, source)
         agree("keep", keep, planned)
         keep = planned
-    if keep is not None or settings.freeze != "auto":
+    if keep is not None or settings.freeze != AUTO:
         freeze = resolve_freeze(settings.freeze, chain, source, keep or len(chain))
     if "freeze" in given and keep is not None:
         agree("freeze", freeze, resolve_freeze(given["freeze"]["value"], chain, source, keep))

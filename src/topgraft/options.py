@@ -77,7 +77,7 @@ Budget = Annotated[float, typer.Option(help="Seconds for the whole.")]
 _KEEP = "a count, a share of the number of blocks (60%: rounded, at least 1), a block's name, or all."
 _FREEZE = "0, a count, a share of the kept blocks (50%), a block's name, or all."
 Keep = Annotated[str, typer.Option(help=f"auto, {_KEEP}")]
-Freeze = Annotated[str, typer.Option(help=f"auto, {_FREEZE}")]
+Freeze = Annotated[str, typer.Option(help=f"auto, {_FREEZE[:-1]}; several (12,9,0) are tried.")]
 ShownKeep = Annotated[str | None, typer.Option("--keep", help=f"Show where it falls: {_KEEP}")]
 ShownFreeze = Annotated[str | None, typer.Option("--freeze", help=f"Show where it falls: {_FREEZE}")]
 Svg = Annotated[Path | None, typer.Option("--svg", help="File to write: the chain as a picture.")]

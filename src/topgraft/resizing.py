@@ -276,7 +276,7 @@ def _why_not(backbone: Backbone, settings: Settings, *, repeat: bool) -> str | N
     """Why nothing is to be measured, if so."""
     if not can_be_squashed(backbone):
         return "nothing is cut off" if backbone.modality == "picture" else "these are no pictures"
-    if AUTO not in (settings.keep, settings.freeze):
+    if settings.is_decided:
         return "keep and freeze were given, and nothing else"
     if repeat:
         return "the plan says nothing else"

@@ -12,6 +12,7 @@ import numpy as np
 
 from topgraft import search
 from topgraft.advise import UNSTABLE, near_best
+from topgraft.choices import freezes_to_try
 from topgraft.confidence import Paired, confidence_set
 from topgraft.console import Console, counted, duration, percent
 from topgraft.cost import Candidate
@@ -90,19 +91,23 @@ def settle(at: Underway, material: search.Material, keeps: Sequence[int]) -> Pai
     allowed = (SPENT + (MORE if len(keeps) > 1 else 0.0)) * at.left
     known = shorts(at.plan.decisions)
     at.note_reuse("search", len(known), sum(one["seconds"] for one in known))
+    chain, source = material.backbone.chain, material.backbone.source
     costs = [
         candidate(at.costs, at.ready, at.store, keep, freeze)
         for keep in keeps
-        for freeze in choices(keep)
-        if not at.settings.cutmix or has_maps(material.backbone.chain, freeze)
+        for freeze in freezes_to_try(at.settings.freeze, chain, source, keep, choices(keep))
+        if not at.settings.cutmix or has_maps(chain, freeze)
     ]
+    if not costs:
+        told = f"nothing in --freeze {at.settings.freeze} is less than the blocks that are kept"
+        return _decided(at, (first, search.right_most_third(first)), told)
     field = worth_trying(costs, at.left)
     left_out = [one for one in costs if one not in field]
     if field and left_out:
         at.skipped.append(f"short trainings of {_listed(left_out)}: no time")
     if len(field) < 2:
-        usual = [one for one in costs if one.keep == first]
-        only = min(field or usual, key=lambda one: one.epoch)
+        same_depth = [one for one in costs if one.keep == costs[0].keep]
+        only = min(field or same_depth, key=lambda one: one.epoch)
         return _decided(at, (only.keep, only.freeze), "there is no time to try two choices")
     at.ledger.predict("search", seconds=sum(map(_seconds, field)))
     tried: list[Short] = []

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from topgraft.choices import is_open
 from topgraft.errors import TopgraftError, did_you_mean
 from topgraft.sampling import SAMPLINGS
 
@@ -51,7 +52,8 @@ class Settings:
     weights, allow_missing
         As for :func:`topgraft.load`.
     keep, freeze
-        ``auto``, a count, a share, a block's name, ``all``; freeze also 0.
+        ``auto``, a count, a share, a block's name, ``all``; freeze also 0, and several with commas between
+        them, which are tried by short trainings (``auto`` among them: beside the usual ones).
     folds
         Of the probes.
     held_out
@@ -239,6 +241,11 @@ class Settings:
         return {n: list(v) if isinstance(v, tuple) else named_or_same(v) for n, v in plain.items()}
 
     @property
+    def is_decided(self) -> bool:
+        """Whether keep and freeze are given, so that nothing is to be chosen."""
+        return not (is_open(self.keep) or is_open(self.freeze))
+
+    @property
     def refits(self) -> int:
         """Trainings on all of the development part that are certain to be done, 0 where none is wanted."""
         return (self.soup or 1) if self.refit else 0
@@ -285,6 +292,8 @@ class Settings:
         }
         if isinstance(clean.get("score"), str):
             clean["score"] = (clean["score"],)
+        if isinstance(clean.get("freeze"), tuple):
+            clean["freeze"] = ",".join(map(str, clean["freeze"]))
         for name in ("keep", "freeze"):
             if name in clean:
                 clean[name] = str(clean[name])

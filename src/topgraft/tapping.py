@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from topgraft import search
-from topgraft.choices import AUTO
 from topgraft.evidence import Evidence
 from topgraft.taps import (
     TapsAdvice,
@@ -54,7 +53,7 @@ def settle_taps(
     """
     chain, features, keep = material.backbone.chain, material.features, keeps[0]
     asked = resolve_taps(at.settings.taps, chain, material.backbone.source, keep)
-    decided = AUTO not in (at.settings.keep, at.settings.freeze)
+    decided = at.settings.is_decided
     cuts = usual_taps(keep) if asked is None else asked
     measured: tuple[search.Material, TapsAdvice] | None = None
 
