@@ -247,8 +247,8 @@ TASKS = {
         Task("fonts", "picture", False, 300, 600, 64, 12, fonts, "the font of a made-up word, six fonts"),
         Task("kinds", "text", True, 300, 800, None, 6, kinds, "the kind of thing that a gloss explains"),
         Task("parts", "text", False, 300, 800, None, 6, parts, "the part of speech that a gloss explains"),
-        Task("voices", "sound", True, 120, 400, None, 10, voices, "which of six voices speaks"),
-        Task("languages", "sound", False, 240, 400, None, 10, languages, "which of six languages it is"),
+        Task("voices", "sound", True, 120, 400, None, 6, voices, "which of six voices speaks"),
+        Task("languages", "sound", False, 240, 400, None, 6, languages, "which of six languages it is"),
     )
 }
 """By name, quick ones among them."""
