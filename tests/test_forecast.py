@@ -164,6 +164,16 @@ def test_a_dry_run_in_json_is_one_document(job: Job, tmp_path: Path) -> None:
     assert json.dumps(document, allow_nan=False)
 
 
+def test_a_dry_run_tells_what_choices_that_were_named_cost(job: Job, tmp_path: Path) -> None:
+    document = dry(job, tmp_path / "model", "--keep", "2", "--freeze", "1")
+    several = dry(job, tmp_path / "model", "--keep", "2", "--freeze", "1,0")
+    found = [[(c["keep"], c["freeze"]) for c in one["candidates"]] for one in (document, several)]  # type: ignore[attr-defined]
+    assert found == [
+        [(2, 2), (2, 1), (2, 0), (3, 3), (3, 2), (3, 1), (3, 0)],
+        [(2, 2), (2, 1), (2, 0), *((3, m) for m in (3, 1, 0))],
+    ]
+
+
 def test_a_dry_run_of_the_probes_tells_the_pass_and_the_probes(job: Job, store: Path) -> None:
     arguments = ("probe", job.table, "--backbone", job.backbone, "--dry-run")
     outcome = done(*arguments)

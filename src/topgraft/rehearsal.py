@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Inputs, State
-from topgraft.choices import resolve_freeze, resolve_keep
+from topgraft.choices import AUTO, freezes_to_try, resolve_freeze, resolve_keep
 from topgraft.cost import Candidate, Costs
 from topgraft.data.types import Data
 from topgraft.device import settled, trains_on
@@ -318,7 +318,8 @@ def candidates(
 ) -> list[Candidate]:
     """At the full depth and at the one asked for: all frozen, the last third or half trained, everything.
 
-    What was decided, by ``keep`` and ``freeze`` or by a plan, is among them.
+    Where several were named it is these; what was decided, by ``keep`` and ``freeze`` or by a plan, is among
+    them.
     """
     chain, settings, source = ready.backbone.chain, ready.settings, ready.backbone.source
     told = {name: str((decisions or {}).get(name, {}).get("value", "auto")) for name in ("keep", "freeze")}
@@ -327,9 +328,10 @@ def candidates(
     freeze = resolve_freeze(wanted, chain, source, keep or len(chain))
     found: list[Candidate] = []
     for depth in dict.fromkeys([keep or len(chain), len(chain)]):
-        choices = {depth, right_most_third(depth), depth // 2, 0}
+        usual = (right_most_third(depth), depth // 2, 0)
+        tried = freezes_to_try(wanted if freeze is None else AUTO, chain, source, depth, usual)
         asked = freeze if depth == (keep or len(chain)) else None
-        counts = sorted(choices | ({asked} if asked is not None else set()), reverse=True)
+        counts = sorted({depth, *tried} | ({asked} if asked is not None else set()), reverse=True)
         found += [candidate(costs, ready, store, depth, n, asked=n == asked) for n in counts]
     return found
 
