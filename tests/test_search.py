@@ -25,25 +25,20 @@ from small_networks import (
 from torch import nn
 
 from topgraft.backbones import load
-from topgraft.calibration import Calibration
 from topgraft.data import assign_folds, read
 from topgraft.evaluating import evaluate, predict_logits
-from topgraft.evidence import CutEvidence, Evidence
 from topgraft.features.shelf import StoreWarning
 from topgraft.features.sources import FeatureSource, LiveSource, StateSource, ViewSource
 from topgraft.features.store import Store
 from topgraft.head import steadiness
-from topgraft.history import History
 from topgraft.probe import fit_head, probe
 from topgraft.search import (
-    SETTLED,
     Material,
     Trial,
     affordable_epochs,
     class_weights,
     frozen_graft,
     head_trains,
-    is_better,
     new_graft,
     reads_views,
     recipe_for,
@@ -236,39 +231,6 @@ def test_a_damaged_store_of_states_is_made_again(tmp_path):
 
 
 # decisions
-
-
-@pytest.mark.parametrize(
-    ("sharper", "turned", "better"),
-    [(2.0, 0, False), (2.0, 3, True), (1.0, 3, True), (1.0, -3, False), (0.2, 3, True), (5.0, -3, False)],
-)
-def test_the_lower_loss_at_its_best_temperature_is_taken(sharper: float, turned: int, better: bool) -> None:
-    n, own = 40, torch.Generator().manual_seed(0)
-    targets = torch.arange(n) % 3
-    logits = 1.5 * torch.nn.functional.one_hot(targets, 3) + torch.randn(n, 3, generator=own)
-    logits = logits.double()
-    before = Calibration.of_outputs(logits.numpy(), targets.numpy()).temperature
-    losses = torch.nn.functional.cross_entropy(logits / before, targets, reduction="none")
-    correct = logits.argmax(1) == targets
-    changed = logits.clone()
-    rows = (~correct if turned > 0 else correct).nonzero()[:, 0][: abs(turned)].tolist()
-    for row in rows:  # the answer becomes right, or another
-        changed[row, targets[row]] = changed[row].max() + 1 if turned > 0 else changed[row].min() - 2
-    right = changed.argmax(1) == targets
-    assert int(right.sum() - correct.sum()) == turned
-    cut = CutEvidence(3, losses.numpy(), correct.numpy(), logits.argmax(1).numpy(), 0.0, 0.0, 0.0, (), (), ())
-    evidence = Evidence(
-        (cut,), np.zeros(n, dtype=np.int64), targets.numpy(), 3, np.arange(n), losses.numpy(), targets.numpy()
-    )
-    history = History(marks=right.tolist(), best=SETTLED)
-    trial = Trial(3, 1, history, 1.0, (sharper * changed).float())
-    took, why = is_better(trial, evidence, range(n), probed=trial.keep)
-    assert took == better
-    assert f"{100 * correct.double().mean():.1f} % frozen, {100 * right.double().mean():.1f} % trained" in why
-    short = replace(trial, history=History(marks=right.tolist(), best=SETTLED - 1))
-    gain, _, error = why.partition("a gain of ")[2].partition(" ± ")
-    is_clear = bool(gain) and float(gain) > float(error)
-    assert is_better(short, evidence, range(n), probed=short.keep)[0] == (better and is_clear)
 
 
 @pytest.mark.parametrize("keep", range(1, 20))

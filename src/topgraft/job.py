@@ -26,6 +26,7 @@ from topgraft.finalists import depths_to_try, said_of_depth
 from topgraft.finish import finish
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History
+from topgraft.judging import is_better, judge
 from topgraft.objective import marks
 from topgraft.rehearsal import candidate, candidates, is_live
 from topgraft.resizing import resizing_foreseen, settle_resize, take_up_resize
@@ -199,7 +200,10 @@ class Job(Underway):
             console.line("Freeze", f"{named(chain, freeze)}: {plan.reason('freeze')}")
             return search.frozen_graft(material, keeps[0]), None, freeze
         graft, trial = self._trial(material, keep, candidate, source, epochs, from_start=asked is None)
-        better, why = search.is_better(trial, evidence, material.validation, probed=keeps[0])
+        if asked is None:
+            better, why = judge(self, material, trial, evidence, source, probed=keeps[0])
+        else:
+            better, why = is_better(trial, evidence, material.validation, probed=keep)
         if keep != keeps[0] and better:
             told = f"its trainings did better than those of keep {keeps[0]}: {plan.reason('candidate')}"
             console.line("Keep", f"{named(chain, plan.decide('keep', lambda: (keep, told)))}: {told}")

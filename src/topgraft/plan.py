@@ -23,7 +23,7 @@ KINDS = {
     "a whole number from 0 on, or null": ("size",),
     "a number of threads from 1 to 1024": ("threads",),
     "a number of workers from 1 to 1024": ("training_workers",),
-    "a number": ("held_out", "dropout", "clip", "warmup", "seconds_an_example", "cutmix"),
+    "a number": ("held_out", "dropout", "clip", "warmup", "seconds_an_example", "cutmix", "fold_*"),
     "a number or null": ("rate", "mixup"),
     "a text": ("weights", "augment", "class_weights", "sampling", "prefer", "engine", "precision", "resize"),
     "a text or null": ("backbone",),

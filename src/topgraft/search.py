@@ -1,4 +1,4 @@
-"""Settle M: short real trainings from stored activations against everything frozen, on the same examples."""
+"""What trainings share and read: graft, recipe, rates, and a short real training from stored activations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from topgraft.cutmix import alphas
 from topgraft.data.types import Data
 from topgraft.errors import RunningError
 from topgraft.evaluating import predict_logits
-from topgraft.evidence import Evidence, Features, paired_gain
+from topgraft.evidence import Features
 from topgraft.features.augmentation import augmentation_of
 from topgraft.features.engine import engine_of
 from topgraft.features.passes import is_storable, mended, states
@@ -45,8 +45,6 @@ MOST_EPOCHS, MOST_WITH_VIEWS, MOST_UNTRAINED = 10, 20, 50
 """Epochs of a training at most; more where pictures are changed, since it then learns them by heart later,
 and where a network for rows begins from random values."""
 LEAST_EPOCHS = 2
-SETTLED = 3
-"""Epochs from which on a training is taken unless it is measurably worse."""
 RATES = {"tokens": 1e-4, "map": 3e-4, "map_last": 3e-4, "vector": 1e-3}
 """Peak rates that suit transformers, convolutional networks and plain layers, chosen in trials."""
 
@@ -343,37 +341,6 @@ def losses_of(outputs: Array, wanted: Array) -> Array:
         ``(n,)`` indices of classes, or ``(n, outputs)`` standardised numbers.
     """
     return np.square(outputs - wanted).mean(1) if are_numbers(wanted) else cooled_losses(outputs, wanted)
-
-
-def is_better(
-    trial: Trial, evidence: Evidence, validation: Sequence[int], *, probed: int
-) -> tuple[bool, str]:
-    """Whether a training is taken, not the frozen probe, by the same validation examples; and why, in words.
-
-    The probe's depth ``probed`` is that which is kept without a training.
-
-    Compared is the loss: a hundred examples tell it more exactly than how many are right. Of classes the
-    training's is at the temperature that suits it best, since it is saved with one; the probe's is already.
-    The lower loss is taken, after fewer than :data:`SETTLED` epochs only where the gain exceeds its error: on
-    the packaged pictures one epoch gained a point of validation and lost 7 untouched ones. A training that
-    changed no prediction is not better.
-    """
-    assert trial.logits is not None
-    rows = list(validation)
-    frozen, wanted = evidence[probed], evidence.targets[rows]
-    missed = losses_of(trial.logits.numpy(), wanted)
-    gain, error = paired_gain(frozen.losses[rows], missed)
-    before, after = frozen.marks[rows], np.array(trial.history.marks, dtype=frozen.marks.dtype)
-    said = (
-        f"{100 * before.mean():.1f} % frozen, {100 * after.mean():.1f} % trained on {len(rows)} examples, "
-        f"loss {frozen.losses[rows].mean():.3f} and {missed.mean():.3f}"
-    )
-    if gain <= 0 or (before == after).all():
-        return False, f"{said}: no gain"
-    gained = f"{said}: a gain of {gain:.3f} ± {error:.3f}"
-    if trial.history.best >= SETTLED or gain > error:
-        return True, gained
-    return False, f"{gained}, too little after so short a training"
 
 
 def head_trains(material: Material) -> bool:
