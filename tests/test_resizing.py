@@ -197,13 +197,13 @@ def test_what_measuring_costs_is_told_before_and_counts_against_the_time(
     assert found.resizing.disk == found.one_pass.disk > 0
     assert tg.forecast(wide, **told, keep=3, freeze="all").resizing is None
     assert tg.forecast(wide, **told, resize="squash").resizing is None
-    monkeypatch.setattr("topgraft.resizing.MOST", 40)
-    monkeypatch.setattr("topgraft.resizing.LEAST", 10)
-    sample = tg.forecast(wide, **told)
+    with monkeypatch.context() as smaller:  # so that few pictures are measured by a sample
+        smaller.setattr("topgraft.resizing.MOST", 40)
+        smaller.setattr("topgraft.resizing.LEAST", 10)
+        sample = tg.forecast(wide, **told)
     assert sample.resizing is not None
     assert sample.resizing.seconds == pytest.approx(80 * sample.speed.example)
     assert sample.resizing.disk == 0  # a sample is not kept
-    monkeypatch.undo()
     run = fitted(wide, tmp_path / "run", store, keep=3)
     stage = run.result["forecast"]["resizing"]["seconds"]
     assert stage["predicted"] > 0

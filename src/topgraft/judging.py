@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,6 @@ from topgraft.features.sources import Source
 from topgraft.files import DamagedFile, read_json, write_json
 from topgraft.history import Epoch
 from topgraft.objective import marks
-from topgraft.training_elsewhere import train_by_parts
 from topgraft.underway import Underway
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -160,25 +159,14 @@ def _without(at: Underway, material: search.Material, trial: search.Trial, sourc
         except (DamagedFile, FileNotFoundError, KeyError):
             pass
     others, best = np.flatnonzero(at.ready.fold_of != fold).tolist(), trial.history.best
-    own = replace(material, rows=others, validation=rows.tolist())
-    graft = search.starting_graft(own, trial.keep, trial.freeze)
-    recipe = search.recipe_for(own, trial.keep, best, others)
-    steps = best * trial.history.steps_an_epoch
 
     def advance(epoch: Epoch) -> None:
         bar(1 if epoch.number else 0)
 
+    checkpoint = at.run.work / f"fold-{fold}.safetensors"
     with at.console.progress("Judging", best, f"fold {fold + 1}") as bar:
-        train_by_parts(
-            graft,
-            source,
-            material.targets,
-            others,
-            recipe=replace(recipe, seed=recipe.seed + fold),
-            steps=steps,
-            schedule_steps=steps,
-            checkpoint=at.run.work / f"fold-{fold}.safetensors",
-            advance=advance,
+        graft, _ = search.train_again(
+            material, trial, source, others, seed=fold, checkpoint=checkpoint, advance=advance
         )
     logits, wanted = predict_logits(graft, source, rows.tolist()), material.targets[rows.tolist()]
     lost, found = search.losses_of(logits.numpy(), wanted.numpy()), marks(logits, wanted).numpy()

@@ -88,7 +88,7 @@ def settle(at: Underway, material: search.Material, keeps: Sequence[int]) -> Pai
         keep, freeze = at.plan.decisions["candidate"]["value"]
         return int(keep), int(freeze)
     began, first = time.monotonic(), keeps[0]
-    allowed = (SPENT + (MORE if len(keeps) > 1 else 0.0)) * at.left
+    allowed = _share(len(keeps)) * at.left
     known = shorts(at.plan.decisions)
     at.note_reuse("search", len(known), sum(one["seconds"] for one in known))
     chain, source = material.backbone.chain, material.backbone.source
@@ -260,7 +260,7 @@ def worth_trying(costs: Sequence[Candidate], left: float) -> list[Candidate]:
     """
     keeps = list(dict.fromkeys(one.keep for one in costs))
     allowed = SPENT * left, 0.5 * (SPENT + MORE) * left
-    after = left - (SPENT + (MORE if len(keeps) > 1 else 0.0)) * left
+    after = left - _share(len(keeps)) * left
     field: list[Candidate] = []
 
     def order(one: Candidate) -> tuple[int, bool, float]:
@@ -271,6 +271,11 @@ def worth_trying(costs: Sequence[Candidate], left: float) -> list[Candidate]:
         if fits and search.affordable_epochs(after, one.epoch, 1, refits=1) >= WORTH:
             field.append(one)
     return field
+
+
+def _share(depths: int) -> float:
+    """Of the time left, that the search may take."""
+    return SPENT + (MORE if depths > 1 else 0.0)
 
 
 def _seconds(one: Candidate) -> float:

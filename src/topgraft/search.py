@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -328,6 +328,37 @@ def run_trial(
     )
     logits = predict_logits(graft, source, material.validation)
     return graft, Trial(keep, freeze, history, time.monotonic() - began, logits)
+
+
+def train_again(
+    material: Material,
+    trial: Trial,
+    source: Source,
+    rows: Sequence[int],
+    *,
+    seed: int,
+    checkpoint: Path | None,
+    advance: Callable[[Epoch], None] | None,
+) -> tuple[Graft, History]:
+    """A training like a trial's on other rows, for the steps that early stopping found.
+
+    The schedule is laid out for these steps, so that the rate ends at zero. ``seed`` is added to its own.
+    """
+    graft = new_graft(material, trial.keep, trial.freeze, rows, class_weights=class_weights(material, rows))
+    recipe = recipe_for(material, trial.keep, trial.history.best, rows)
+    steps = trial.history.best * trial.history.steps_an_epoch
+    history = train_by_parts(
+        graft,
+        source,
+        material.targets,
+        rows,
+        recipe=replace(recipe, seed=recipe.seed + seed),
+        steps=steps,
+        schedule_steps=steps,
+        checkpoint=checkpoint,
+        advance=advance,
+    )
+    return graft, history
 
 
 def losses_of(outputs: Array, wanted: Array) -> Array:

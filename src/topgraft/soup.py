@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,8 +14,7 @@ from topgraft.console import counted, duration
 from topgraft.features.sources import Source
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History
-from topgraft.search import Material, Trial, class_weights, new_graft, recipe_for
-from topgraft.training_elsewhere import train_by_parts
+from topgraft.search import Material, Trial, train_again
 from topgraft.underway import Underway
 from topgraft.workload import REFITS
 
@@ -83,26 +81,13 @@ def refit(
     Graft, list of History
         The graft, and how each training went.
     """
-    rows = material.everything
-    weights = class_weights(material, rows)
-    steps = trial.history.best * trial.history.steps_an_epoch
-    recipe = recipe_for(material, trial.keep, trial.history.best, rows)
     histories, ends = [], []
     for member in range(members):
-        graft = new_graft(material, trial.keep, trial.freeze, rows, class_weights=weights)
         place = checkpoint
         if checkpoint is not None and member:
             place = checkpoint.with_stem(f"{checkpoint.stem}-{member}")
-        history = train_by_parts(
-            graft,
-            source,
-            material.targets,
-            rows,
-            recipe=replace(recipe, seed=recipe.seed + 1 + member),
-            steps=steps,
-            schedule_steps=steps,
-            checkpoint=place,
-            advance=advance,
+        graft, history = train_again(
+            material, trial, source, material.everything, seed=1 + member, checkpoint=place, advance=advance
         )
         histories.append(history)
         ends.append(weights_of(graft))
