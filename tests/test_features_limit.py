@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from topgraft.errors import TopgraftError
 from topgraft.features import holds
 from topgraft.features import limit as limit_module
+from topgraft.features import shelf as shelf_module
 from topgraft.features.limit import FILE, VARIABLE, limit_of, make_room, parse_limit, write_limit
 from topgraft.features.store import RECENT, NotStored, Shelf, Store, StoreWarning
 from topgraft.features.stored import DESCRIPTION
+from topgraft.files import read_json
 
 ROWS = 8
 VALUES = torch.arange(ROWS * 250, dtype=torch.float32).reshape(ROWS, 250)
@@ -365,6 +367,24 @@ def _dropped_elsewhere(store: Store) -> int:
     """Drop everything, as a process does that has no objects of this one."""
     holds._HERE.clear()
     return len(store.set_limit(0))
+
+
+def test_a_shelf_dropped_while_its_description_is_read_is_an_empty_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, 1)
+
+    def read(path: Path) -> Any:
+        assert _dropped_elsewhere(store) == 1  # another process, at the worst moment
+        return read_json(path)
+
+    monkeypatch.setattr(shelf_module, "read_json", read)
+    shelf = opened(store, 1)
+    assert shelf.notes == []
+    assert shelf.known() == frozenset()
+    write_limit(store.root, None)
+    shelf.append(["e0"], {"a": values_of(1, [0])})
+    assert torch.equal(shelf.read(["e0"])["a"], values_of(1, [0]))
 
 
 def test_processes_that_append_at_once_below_a_limit_read_only_what_is_right(store: Store) -> None:

@@ -341,15 +341,16 @@ class Shelf:
 
     def _compare_description(self) -> bool:
         path = self.folder / DESCRIPTION
-        with told(path, reading=True):
-            if not path.exists():
-                return False
         try:
             if canonical_json(read_json(path)) == canonical_json(self.description):
                 return True
             reason = "it describes other arrays"
         except DamagedFile as error:
             reason = error.reason
+        except TopgraftError as error:
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                return False  # never written, or dropped by another process just now
+            raise
         self._say(f"{path} is damaged ({reason}); it will be written again.")
         return False
 
