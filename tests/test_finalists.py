@@ -22,6 +22,8 @@ from topgraft.evidence import Evidence, Features
 from topgraft.finalists import APART, MOST, finalists
 from topgraft.fit import Run
 from topgraft.probe import probe
+from topgraft.report.figures import depth
+from topgraft.report.numbers import gather
 
 pytestmark = pytest.mark.usefixtures("own_store_one_thread")
 
@@ -137,6 +139,8 @@ def test_another_depth_than_the_advised_one_is_kept_where_its_trainings_do_bette
     assert (kept, advised) == (2, 3)
     assert f"did better than those of keep {advised}" in run.result["reasons"]["keep"]
     assert run.result["trained_names"]
+    title = depth(gather(run.folder)).title
+    assert title.startswith("Keep 2: its trainings did better than those of keep 3; the probes advise 3: ")
 
     def stop() -> None:
         raise KeyboardInterrupt

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import topgraft as tg
+from topgraft import judging
 from topgraft.calibration import Calibration
 from topgraft.console import Console
 from topgraft.evidence import CutEvidence, Evidence
@@ -140,6 +141,15 @@ def test_a_fit_that_was_killed_while_it_judged_goes_on_and_a_plan_repeats_it(
     again = fit(tmp_path / "again", store, plan=fitted.folder / "plan.json").folder
     weights = [(one / "model.safetensors").read_bytes() for one in (fitted.folder, killed, again)]
     assert weights[0] == weights[1] == weights[2]
+
+
+def test_where_there_is_no_time_for_a_further_fold_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "SPARE", 0.0)
+    run = fit(tmp_path / "run", tmp_path / "store")
+    assert asked_of(run.folder) == {}
+    assert "judging the training on further folds: no time" in run.result["skipped"]
 
 
 def test_what_was_asked_for_is_not_judged_by_further_folds(tmp_path: Path) -> None:

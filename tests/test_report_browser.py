@@ -32,7 +32,7 @@ TEXTS = """
 
 NETWORK = ("--backbone", "timm/test_efficientnet", "--weights", "none")
 FIGURES = {
-    "run": ("depth", "chain", "trade-off", "training", "health", "confusion", "calibration"),
+    "run": ("depth", "chain", "trade-off", "search", "training", "health", "confusion", "calibration"),
     "runs": ("scores", "difference", "depths", "costs"),
     "comparison": ("differences", "examples", "seconds", "gaps"),
 }
@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Pa
             shutil.copy(picture, place / "photos" / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOPGRAFT_CACHE", str(place / "store"))
-        trained = ("--keep", "4", "--freeze", "2", "--epochs", "2")
+        trained = ("--keep", "4", "--freeze", "3,2", "--epochs", "2")
         done("fit", place / "photos", "-o", place / "photos.topgraft", *NETWORK, *trained)
         frozen = ("--keep", "2", "--freeze", "all")
         done("fit", place / "photos", "-o", place / "frozen-and-a-long-name.topgraft", *NETWORK, *frozen)
@@ -135,6 +135,22 @@ def test_the_tables_of_the_figures_hold_the_numbers_of_the_json(
     shown = [(int(r[0]), r[1], float(r[2])) for r in cells(page, "depth")]
     wanted = [(c["keep"], c["block"], float(f"{c['score']:.3g}")) for c in numbers["depth"]["cuts"]]
     assert shown == wanted
+
+    def columns(figure: str, start: int, end: int | None = None) -> list[list[str]]:
+        return [row[start:end] for row in cells(page, figure)]
+
+    assert columns("trade-off", 3, 4) == [[number(c["score"])] for c in numbers["depth"]["cuts"]]
+    keys: tuple[str, ...] = ("keep", "freeze", "epochs", "loss", "score", "seconds")
+    tried = [[number(one[key]) for key in keys] for one in numbers["search"]["tried"]]
+    assert [row[:3] + row[4:] for row in cells(page, "search")] == tried
+    assert len({tuple(row[:2]) for row in tried}) == 2
+    keys = ("number", "loss", "validation_loss", "validation_score", "seconds")
+    assert cells(page, "training") == [[number(e[k]) for k in keys] for e in numbers["training"]["epochs"]]
+    relative = [[number(x) for x in row] for row in numbers["health"]["relative"]]
+    assert columns("health", 2) == relative
+    assert columns("confusion", 1) == [[number(x) for x in row] for row in numbers["untouched"]["confusion"]]
+    counts = [number(b["count"]) for b in numbers["calibration"]["bins"] if b["count"]]
+    assert [row[2] for row in cells(page, "calibration")] == counts
     page.close()
 
 

@@ -12,6 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topgraft.cost import Candidate
+from topgraft.report.figures import figures
+from topgraft.report.ink import PAPER
+from topgraft.report.numbers import gather
 from topgraft.rungs import EPOCHS, LONGEST, SEEDS, choices, seeds_for, winner_of, worth_trying
 from topgraft.short_trainings import shorts
 
@@ -74,6 +77,29 @@ def test_each_rung_keeps_the_better_half_by_loss(fitted: Path) -> None:
     assert freeze in {one["freeze"] for one in last}
     assert decisions["freeze"]["value"] in (freeze, 3)
     assert json.loads((fitted / "result.json").read_text())["search"] == every
+
+
+def test_the_report_shows_each_short_training_the_winner_on_top(fitted: Path) -> None:
+    document, every = gather(fitted), shorts(plan_of(fitted))
+    (drawn,) = (one for one in figures(document) if one.name == "search")
+    assert [row[:3] for row in drawn.rows] == [(one["keep"], one["freeze"], one["epochs"]) for one in every]
+    assert [row[4] for row in drawn.rows] == [one["loss"] for one in every]
+    keep, freeze = plan_of(fitted)["candidate"]["value"]
+    assert f"keep {keep} with {freeze} frozen won" in drawn.title
+    taken = plan_of(fitted)["freeze"]["value"] == freeze
+    assert ("no better than all frozen" in drawn.title) is not taken
+    axes = drawn.draw(PAPER).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[0] == f"keep {keep}, freeze {freeze}"
+    assert len(names) == len(choices(3))
+    rings = [(line.get_ydata()[0], line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o"]
+    assert sorted(loss for _, loss in rings) == sorted(one["loss"] for one in every)
+    won = [one["loss"] for one in every if (one["keep"], one["freeze"]) == (keep, freeze)]
+    assert sorted(loss for row, loss in rings if row == 0) == sorted(won)
+    bars = {line.get_ydata()[0]: line.get_xdata()[0] for line in axes.lines if line.get_marker() == "|"}
+    most = max(one["epochs"] for one in every)
+    last = [one["loss"] for one in every if one["freeze"] == freeze and one["epochs"] == most]
+    assert bars[0] == pytest.approx(np.mean(last))
 
 
 PAIRS = [(18, 12), (18, 4), (18, 0)]

@@ -174,6 +174,7 @@ def finish(
             "forecast": compared,
             "health": at.health,
             "search": shorts(at.plan.decisions),
+            "candidate": at.plan.decisions.get("candidate", {}).get("value"),
             "history": None if history is None else history.to_json()["epochs"],
             "best_epoch": None if history is None else history.best,
             "configuration": None if at.told_by is None else at.told_by.to_json(),

@@ -140,6 +140,7 @@ def judge(
         if abs(gain) > CLEAR * error:
             break
         if f"fold_{fold}" not in at.plan.decisions and each * (1 + at.settings.refits) > SPARE * at.left:
+            at.skipped.append("judging the training on further folds: no time")
             break
         began = time.monotonic()
         at.ledger.enlarge("training", seconds=each)

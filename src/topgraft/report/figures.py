@@ -8,7 +8,19 @@ import numpy as np
 
 from topgraft.console import counted, percent
 from topgraft.health import HEALTHY, VANISHED
-from topgraft.report.ink import HEIGHT, PAPER, Document, Drawn, Ink, axes_of, labels, short, whole_numbers
+from topgraft.report.ink import (
+    HEIGHT,
+    PAPER,
+    Document,
+    Drawn,
+    Ink,
+    axes_of,
+    labels,
+    name_rows,
+    rows_high,
+    short,
+    whole_numbers,
+)
 from topgraft.show import constant_answer
 
 if TYPE_CHECKING:
@@ -21,6 +33,8 @@ LARGEST_LABELLED = 12
 def figures(document: Document) -> list[Drawn]:
     """Those for which the run has numbers, in the order of the page."""
     found = [depth(document), trade_off(document)]
+    if document["search"]:
+        found.append(short_trainings(document))
     if document["training"]:
         found.append(training(document))
     if document["health"]:
@@ -40,7 +54,7 @@ def depth(document: Document) -> Drawn:
     inside = [c["keep"] for c in cuts if c["in_set"]]
     title = f"Keep {advised} of {len(cuts)}: {found['reason']}"
     if keep != advised:
-        title = f"{keep} blocks were kept as asked; the advice was {advised}: {found['reason']}"
+        title = f"Keep {keep}: {found['why_kept']}; the probes advise {advised}: {found['reason']}"
 
     def draw(ink: Ink) -> Figure:
         figure, axes = axes_of(ink, "blocks kept", f"{document['metric']}, {found['folds']} folds (%)")
@@ -100,6 +114,51 @@ def trade_off(document: Document) -> Drawn:
     header = ("keep", "share of work", "share of parameters", "score", "no other is better in both")
     rows = [(c["keep"], c["work"], c["parameters"], c["score"], f) for c, f in zip(cuts, front, strict=True)]
     return Drawn("trade-off", title, told, draw, header, rows)
+
+
+def short_trainings(document: Document) -> Drawn:
+    """Loss of each short training of the search, a row a choice of keep and freeze, the winner's on top."""
+    found = document["search"]
+    tried, winner = found["tried"], (found["keep"], found["freeze"])
+    of: dict[tuple[int, int], list[Document]] = {}
+    for one in tried:
+        of.setdefault((one["keep"], one["freeze"]), []).append(one)
+    longest = {pair: max(one["epochs"] for one in every) for pair, every in of.items()}
+    last = {
+        pair: float(np.mean([one["loss"] for one in every if one["epochs"] == longest[pair]]))
+        for pair, every in of.items()
+    }
+    order = sorted(of, key=lambda pair: (pair != winner, -longest[pair], last[pair], pair))
+    most = max(longest.values())
+    title = (
+        f"Of {counted(len(of), 'choice')}, keep {winner[0]} with {winner[1]} frozen won: {found['reason']}"
+    )
+    if not found["taken"]:
+        title += ", and then it was no better than all frozen"
+
+    def draw(ink: Ink) -> Figure:
+        figure, axes = axes_of(ink, "loss on the validation part", "", height=rows_high(len(of)))
+        for row, pair in enumerate(order):
+            colour = ink.accent if longest[pair] == most else ink.faint
+            for one in of[pair]:
+                size = 3 + 5 * one["epochs"] / most
+                axes.plot([one["loss"]], [row], "o", color=colour, markersize=size, fillstyle="none")
+            axes.plot([last[pair]], [row], "|", color=ink.second, markersize=12)
+        name_rows(axes, [f"keep {keep}, freeze {freeze}" for keep, freeze in order])
+        return figure
+
+    told = (
+        "Each ring is a short training, the larger the more epochs it had; the bar stands at the mean of "
+        "those with the most. Further left is better. By choice: "
+        + ", ".join(f"keep {k} freeze {m} {last[k, m]:.3f}" for k, m in order)
+        + "."
+    )
+    header = ("keep", "freeze", "epochs", "seed", "loss", "score", "seconds")
+    rows = [
+        (*(one[key] for key in header[:3]), 1 + one["seed"], *(one[key] for key in header[4:]))
+        for one in tried
+    ]
+    return Drawn("search", title, told, draw, header, rows)
 
 
 def training(document: Document) -> Drawn:

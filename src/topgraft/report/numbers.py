@@ -62,6 +62,7 @@ def gather(folder: Path) -> dict[str, Any]:
         "title": folder.name,
         "summary": _summary(result),
         "depth": _depth(result, evidence, advice),
+        "search": _search(result),
         "training": _training(result),
         "health": _health(result),
         "metric": result["score"]["metric"],
@@ -126,6 +127,7 @@ def _depth(result: Mapping[str, Any], evidence: Evidence, advice: DepthAdvice) -
         "cuts": rows,
         "keep": result["keep"],
         "freeze": result["freeze"],
+        "why_kept": result["reasons"]["keep"].partition(":")[0],
         "advised": advice.keep,
         "reason": advice.reason,
         "chance": float(evidence.chance_marks.mean()),
@@ -148,6 +150,20 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
         not any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points)
         for cost, score in points
     ]
+
+
+def _search(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Short trainings in the order in which they ran, the choice that won them, and why."""
+    if not result["search"] or "candidate" not in result:  # made by a version that did not keep it
+        return None
+    keep, freeze = result["candidate"]
+    return {
+        "tried": result["search"],
+        "keep": keep,
+        "freeze": freeze,
+        "reason": result["reasons"]["candidate"],
+        "taken": (keep, freeze) == (result["keep"], result["freeze"]),
+    }
 
 
 def _training(result: Mapping[str, Any]) -> dict[str, Any] | None:
