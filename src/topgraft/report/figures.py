@@ -15,6 +15,7 @@ from topgraft.report.ink import (
     Drawn,
     Ink,
     axes_of,
+    few_numbers,
     labels,
     name_rows,
     rows_high,
@@ -145,6 +146,8 @@ def short_trainings(document: Document) -> Drawn:
                 axes.plot([one["loss"]], [row], "o", color=colour, markersize=size, fillstyle="none")
             axes.plot([last[pair]], [row], "|", color=ink.second, markersize=12)
         name_rows(axes, [f"keep {keep}, freeze {freeze}" for keep, freeze in order])
+        axes.xaxis.set_major_locator(few_numbers())
+        axes.margins(x=0.15)
         return figure
 
     told = (
@@ -184,7 +187,7 @@ def training(document: Document) -> Drawn:
 
     told = (
         f"From {percent(first, 1)} before the first step to {percent(kept, 1)} after epoch {best} of "
-        f"{len(epochs) - 1}, whose weights were kept."
+        f"{len(epochs) - 1}, the best one."
     )
     header = ("epoch", "training loss", "validation loss", "validation score", "seconds")
     rows = [

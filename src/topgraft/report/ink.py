@@ -153,6 +153,13 @@ def logarithmic(axes: Axes, values: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
+def few_numbers() -> Locator:
+    """At most five ticks, so that numbers with many digits have room."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=4)
+
+
 def whole_numbers() -> Locator:
     """Ticks at whole numbers."""
     from matplotlib.ticker import MaxNLocator

@@ -73,7 +73,7 @@ def gather(folder: Path) -> dict[str, Any]:
         "augmented": read_json(folder / SHEET) if (folder / SHEET).is_file() else None,
         "costs": _costs(result["forecast"]),
         "weights": read_json(folder / "graft.json")["backbone"]["weights"],
-        "reasons": result["reasons"],
+        "reasons": {n: why for n, why in result["reasons"].items() if not n.startswith(("short_", "fold_"))},
         "again": {
             "command": f"topgraft fit DATA --plan {folder.name}/plan.json --seed {seed}",
             "settings": {k: v for k, v in command["settings"].items() if v not in (None, [], "auto")},
