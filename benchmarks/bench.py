@@ -26,7 +26,7 @@ from typing import Any
 
 from bench_data import pictures
 from bench_page import document
-from machine import ROOT, code_digest
+from machine import ROOT, code_digest, has_bf16_units
 
 CASES = ("start", "forward", "precision", "texts", "training", "evidence", "accuracy", "scale", "gpu")
 PEERS = {
@@ -154,6 +154,7 @@ def evidence(bench: Bench) -> dict[str, Any]:
             usual[cut].append(bench.kept(name, partial(theirs, cut)))
     return {
         "pictures": len(list(train.glob("*/*.jpg"))),
+        "bf16_units": has_bf16_units(),
         "ours": median(m["seconds"] for m in mine),
         "scores": mine[0]["scores"],
         "usual": {str(cut): median(u["seconds"] for u in some) for cut, some in usual.items()},

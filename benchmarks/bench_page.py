@@ -90,6 +90,15 @@ def _evidence(found: Mapping[str, Any]) -> Section:
         verdicts.append(
             (last >= 5, f"and {last:.1f} times as fast as the usual script at its last layer (5)")
         )
+    spoken = []
+    if not found["bf16_units"]:
+        spoken = [
+            "This processor has no units that multiply matrices in bf16, for which 25 and 5 are promised: here "
+            + "; ".join(said for _, said in verdicts)
+            + ".",
+            "",
+        ]
+        verdicts = []
     rows = [
         [
             str(cut),
@@ -101,7 +110,7 @@ def _evidence(found: Mapping[str, Any]) -> Section:
     ]
     header = ["cut", "usual script, s", "its accuracy", "ours at that cut"]
     told = f"{found['pictures']:,} pictures; ours, all {cuts} cuts: {ours:.1f} s."
-    return verdicts, ["## The evidence", "", told, "", *markdown_table(header, rows), ""]
+    return verdicts, ["## The evidence", "", told, "", *spoken, *markdown_table(header, rows), ""]
 
 
 def _accuracy(found: Mapping[str, Any]) -> Section:

@@ -18,9 +18,7 @@ def machine_lines(packages: tuple[str, ...]) -> list[str]:
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    info = Path("/proc/cpuinfo")
-    words = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
-    flags = " ".join(flag for flag in FLAGS if flag in words) or "unknown"
+    flags = " ".join(flag for flag in FLAGS if flag in _flags()) or "unknown"
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     torch_uses = f"{torch.backends.cpu.get_cpu_capability()} and {torch.get_num_threads()} threads"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
@@ -30,6 +28,17 @@ def machine_lines(packages: tuple[str, ...]) -> list[str]:
         f"- on average {load:.1f} programs wanted a core when this was written; over {cores} make all slower",
         f"- Python {platform.python_version()}, {versions}",
     ]
+
+
+def has_bf16_units() -> bool:
+    """Whether the processor has units that multiply matrices of bf16 numbers, not vectors only."""
+    return "amx_bf16" in _flags() or {"asimd", "bf16"} <= _flags()
+
+
+def _flags() -> set[str]:
+    """Words of what Linux tells of the processor; empty elsewhere."""
+    info = Path("/proc/cpuinfo")
+    return set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
 
 
 def code_digest(*places: str) -> str:

@@ -13,7 +13,8 @@ from bench_scale import anonymous, made, watched
 
 def evidence(ours: float, usual: dict[str, float]) -> dict[str, Any]:
     scores = {str(cut): 0.5 for cut in range(1, 19)}
-    return {"pictures": 100, "ours": ours, "scores": scores, "usual": usual, "usual_scores": scores}
+    told = {"pictures": 100, "bf16_units": True, "ours": ours, "scores": scores}
+    return told | {"usual": usual, "usual_scores": scores}
 
 
 def verdicts(results: dict[str, Any]) -> list[str]:
@@ -33,6 +34,12 @@ def test_the_evidence_is_compared_with_the_script_run_for_every_cut() -> None:
     (few,) = verdicts({"evidence": evidence(30.0, {"1": 20.0, "9": 40.0})})  # the last layer was not run
     assert "FAILS" in few
     assert "18.0 times as fast (from 2 of 18 cuts, multiplied)" in few
+
+
+def test_no_promise_is_made_for_a_processor_without_bf16_units() -> None:
+    slow = evidence(540.0, {str(cut): 30.0 for cut in range(1, 19)}) | {"bf16_units": False}
+    assert verdicts({"evidence": slow}) == []
+    assert "here the evidence at every cut is 1.0 times as fast (25)" in document({"evidence": slow})[0]
 
 
 @pytest.mark.parametrize(("every", "said"), [(1.29, "holds"), (1.31, "FAILS")])
