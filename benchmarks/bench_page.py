@@ -93,7 +93,7 @@ def _evidence(found: Mapping[str, Any]) -> Section:
     spoken = []
     if not found["bf16_units"]:
         spoken = [
-            "This processor has no units that multiply matrices of bf16, for which 25 and 5 are promised: here "
+            "This processor has no units for matrices of bf16, for which 25 and 5 are promised: here "
             + "; ".join(said for _, said in verdicts)
             + ".",
             "",
