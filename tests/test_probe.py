@@ -12,7 +12,9 @@ from sklearn.metrics import r2_score
 from topgraft.advise import advise_depth
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence, Features
+from topgraft.objective import losses
 from topgraft.probe import fit_head, probe
+from topgraft.side_by_side import of_threads
 from topgraft.workers import led
 
 KINDS = ("blend", "ridge", "logistic")
@@ -49,6 +51,21 @@ def test_the_same_input_gives_the_same_bits(
     for cut, same in zip(evidence.cuts, again.cuts, strict=True):
         assert cut.losses.tobytes() == same.losses.tobytes()
         assert (cut.penalties, cut.temperatures) == (same.penalties, same.temperatures)
+
+
+@pytest.mark.parametrize("width", [12, 400])  # few columns: moments are shared
+@pytest.mark.parametrize("cores", [1, 3])
+def test_folds_side_by_side_are_heads_fitted_one_by_one(width: int, cores: int) -> None:
+    x, y = draw(160, width, 3)
+    fold_of = folds(160, 4)
+    with of_threads(cores):
+        found = probe(Features({1: x}, "drawn"), y, fold_of, 3).cuts[0]
+    for fold in range(4):
+        train, test = torch.from_numpy(fold_of != fold), torch.from_numpy(fold_of == fold)
+        fit = fit_head(x[train], y[train], 3)
+        lost = losses(fit.logits(x[test]), y[test]).numpy()
+        np.testing.assert_allclose(found.losses[test.numpy()], lost, rtol=1e-6, atol=1e-9)
+        assert found.penalties[fold] == pytest.approx(fit.penalty)
 
 
 @pytest.mark.parametrize("numbers", [False, True])

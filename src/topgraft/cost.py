@@ -192,7 +192,7 @@ class Costs:
         return float(FLOAT * sum(self.widths))
 
     def probes(self) -> Stage:
-        """A head at every cut in every fold, cuts side by side."""
+        """A head at every cut in every fold, folds side by side."""
         n, k, cores = self.work.examples, self.work.classes, self.speed.cores
         rows = n * (self.work.folds - 1) / self.work.folds
         speed, folds = self.speed, self.work.folds
@@ -209,8 +209,8 @@ class Costs:
         )
         features = self.bytes_pooled * n
         return Stage(
-            seconds=max(sum(each) / cores, max(each, default=0.0)),
-            memory=self._memory(features + 2 * FLOAT * largest * min(cores, len(self.widths))),
+            seconds=max(sum(each) / cores, max(each, default=0.0) / folds),
+            memory=self._memory(features + 2 * FLOAT * largest * min(cores, folds * len(self.widths))),
             disk=0.0,
         )
 

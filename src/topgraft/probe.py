@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from topgraft.number_scores import cross_validated_r2_interval
 from topgraft.objective import Scale, are_binary, are_numbers, losses, marks
 from topgraft.ridge import Moments, Rows, moments
 from topgraft.score import cross_validated_interval
-from topgraft.side_by_side import in_order, single_threaded
+from topgraft.side_by_side import Shared, in_order, single_threaded
 from topgraft.workers import Item, elsewhere
 
 __all__ = ["CutEvidence", "Evidence", "Features", "Fit", "Kind", "fit_head", "probe"]
@@ -152,24 +153,63 @@ class Fitting:
 
     def start(self) -> Callable[[Cut], CutEvidence]:
         """What scores the head at a cut."""
-        parts = parts_of(self.fold_of)
 
         def measure(cut: Cut) -> CutEvidence:
-            check_rows(Rows.of(cut.x, len(self.y)), len(self.y), where=f" at keep={cut.keep}")
-            fits = _fit_folds(
-                cut.x,
-                self.y,
-                self.classes,
-                parts,
-                kind=self.kind,
-                penalties=self.penalties,
-                emphasis=cut.emphasis,
-            )
-            return _evidence(
-                cut.keep, cut.x, self.y, fold_of=self.fold_of, groups=self.groups, parts=parts, fits=fits
-            )
+            folds = _Folds(self, cut)
+            return folds.evidence([folds.fit(fold) for fold in range(len(folds.parts))])
 
         return measure
+
+
+class _Folds:
+    """The heads at one cut, a fold each, which threads fit side by side from moments that they share."""
+
+    def __init__(self, fitting: Fitting, cut: Cut) -> None:
+        self.fitting, self.cut, self.parts = fitting, cut, parts_of(fitting.fold_of)
+        x = cut.x
+        self.is_tall = min(len(train) for train, _ in self.parts) > x.shape[1]
+        where = f" at keep={cut.keep}"
+        self._checked = Shared([lambda: check_rows(Rows.of(x, len(fitting.y)), len(fitting.y), where=where)])
+        self._sums: Shared[Moments] | None = None
+        if self.is_tall:  # then each fold's moments are summed up once, and those of the others added
+            shift = x[: 4 * len(self.parts)].double().mean(0)
+            self._sums = Shared([partial(_moments, x, test, shift) for _, test in self.parts])
+
+    def fit(self, fold: int) -> Fit:
+        """The head that has not seen one fold."""
+        fitting, known = self.fitting, None
+        self._checked.results()
+        if self._sums is not None:
+            first, *others = (s for f, s in enumerate(self._sums.results()) if f != fold)
+            known = sum(others, first)
+        train, _ = self.parts[fold]
+        return fit_rows(
+            Rows.of(self.cut.x, len(train), train),
+            fitting.y[train],
+            fitting.classes,
+            torch.ones(len(train), dtype=torch.float64),
+            kind=fitting.kind,
+            penalties=fitting.penalties,
+            emphasis=self.cut.emphasis,
+            known=known,
+        )
+
+    def evidence(self, fits: Sequence[Fit]) -> CutEvidence:
+        """What the heads of all folds say of the examples that each has not seen."""
+        fitting = self.fitting
+        return _evidence(
+            self.cut.keep,
+            self.cut.x,
+            fitting.y,
+            fold_of=fitting.fold_of,
+            groups=fitting.groups,
+            parts=self.parts,
+            fits=fits,
+        )
+
+
+def _moments(x: Tensor, rows: Tensor, shift: Tensor) -> Moments:
+    return moments(Rows.of(x, len(rows), rows), torch.ones(len(rows), dtype=torch.float64), shift)
 
 
 def _measured(
@@ -182,8 +222,28 @@ def _measured(
     )
     workers = elsewhere()
     if workers is None:
-        return in_order(fitting.start(), cuts, workers=cores)
+        return _measured_here(fitting, cuts, cores=cores)
     return workers.in_order(fitting, cuts)
+
+
+def _measured_here(fitting: Fitting, cuts: Iterable[Cut], *, cores: int) -> Iterator[CutEvidence]:
+    """Folds side by side, not cuts: one cut is often by far the widest, and would leave cores idle."""
+
+    def pieces() -> Iterator[tuple[_Folds, int]]:
+        for cut in cuts:
+            folds = _Folds(fitting, cut)
+            yield from ((folds, fold) for fold in range(len(folds.parts)))
+
+    def work(piece: tuple[_Folds, int]) -> tuple[_Folds, Fit]:
+        folds, fold = piece
+        return folds, folds.fit(fold)
+
+    fits: list[Fit] = []
+    for folds, fit in in_order(work, pieces(), workers=cores):
+        fits.append(fit)
+        if len(fits) == len(folds.parts):
+            yield folds.evidence(fits)
+            fits = []
 
 
 def parts_of(fold_of: Array) -> list[tuple[Tensor, Tensor]]:
@@ -228,46 +288,6 @@ def _chance(y: Tensor, classes: int, parts: Sequence[tuple[Tensor, Tensor]]) -> 
         chances[where] = -(count / count.sum()).log()[y[test]].numpy()
         said[where] = int(count.argmax())
     return chances, said
-
-
-def _fit_folds(
-    x: Tensor,
-    y: Tensor,
-    classes: int,
-    parts: Sequence[tuple[Tensor, Tensor]],
-    *,
-    kind: Kind,
-    penalties: Sequence[float] | None,
-    emphasis: Tensor | None,
-) -> list[Fit]:
-    """A head a fold; where there are more examples than features each fold's moments are summed up once."""
-    tall = min(len(train) for train, _ in parts) > x.shape[1]
-    sums: list[Moments] = []
-    if tall:
-        shift = x[: 4 * len(parts)].double().mean(0)
-        ones = torch.ones(len(y), dtype=torch.float64)
-        sums = [moments(Rows.of(x, len(test), test), ones[: len(test)], shift) for _, test in parts]
-    fits = []
-    for fold, (train, _) in enumerate(parts):
-        known = None
-        if tall:
-            first, *others = (s for f, s in enumerate(sums) if f != fold)
-            known = sum(others, first)
-        weights = torch.ones(len(train), dtype=torch.float64)
-        rows = Rows.of(x, len(train), train)
-        fits.append(
-            fit_rows(
-                rows,
-                y[train],
-                classes,
-                weights,
-                kind=kind,
-                penalties=penalties,
-                emphasis=emphasis,
-                known=known,
-            )
-        )
-    return fits
 
 
 def _evidence(

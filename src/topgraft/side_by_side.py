@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from threading import Lock
+from typing import Generic, TypeVar
 
 import torch
 
@@ -59,3 +60,38 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], *, workers: 
         finally:
             for future in waiting:
                 future.cancel()
+
+
+class Shared(Generic[Result]):
+    """Pieces of work that several threads need the results of: each is done once, by whoever comes first.
+
+    Parameters
+    ----------
+    pieces
+        What makes each result; an error in one is everybody's.
+
+    Examples
+    --------
+    >>> shared = Shared([lambda: 1, lambda: 2])
+    >>> list(in_order(lambda _: shared.results(), range(2), workers=2))
+    [[1, 2], [1, 2]]
+    """
+
+    def __init__(self, pieces: Iterable[Callable[[], Result]]) -> None:
+        self._lock = Lock()
+        self._open = deque((piece, Future[Result]()) for piece in pieces)
+        self._made = [made for _, made in self._open]
+
+    def results(self) -> list[Result]:
+        """All of them, in order: what nobody has begun is done here, and what others do is waited for."""
+        while (one := self._next()) is not None:
+            piece, made = one
+            try:
+                made.set_result(piece())
+            except BaseException as error:  # noqa: BLE001 (raised below; nobody may wait for ever)
+                made.set_exception(error)
+        return [made.result() for made in self._made]
+
+    def _next(self) -> tuple[Callable[[], Result], Future[Result]] | None:
+        with self._lock:
+            return self._open.popleft() if self._open else None
