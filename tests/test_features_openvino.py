@@ -17,6 +17,7 @@ from topgraft.chain import Chain
 from topgraft.errors import TopgraftError
 from topgraft.features.engine import Engine, EngineWarning, engine_of, usable, version_of
 from topgraft.features.openvino import OpenVinoEngine
+from topgraft.side_by_side import of_threads, single_threaded
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,17 @@ def test_threads_side_by_side_get_what_one_gets(chain):
     with ThreadPoolExecutor(4) as pool:
         got = list(pool.map(lambda batch: engine.run(batch).tensors[0], batches))
     assert [bits(t) for t in got] == [bits(t) for t in expected]
+
+
+def test_made_where_operations_have_one_thread_it_runs_a_batch_on_each_core(chain, tmp_path):
+    x, store, streams = {"x": example_maps(2)}, tg.Store(tmp_path), []
+    with of_threads(2):
+        for _ in range(2):  # converted, then read from where it is kept
+            with single_threaded():
+                engine = OpenVinoEngine(chain[:3], store=store)
+                engine.run(x)
+            streams.append(engine._compiled["state"].get_property("NUM_STREAMS"))
+    assert streams == [2, 2]
 
 
 def test_the_part_that_it_was_made_from_stays_as_it_was(chain):

@@ -15,6 +15,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_outside: list[int] = []
+"""Threads before each block of :func:`single_threaded` that is open, the outermost first."""
+
+
 @contextmanager
 def of_threads(count: int) -> Iterator[int]:
     """So many threads for each operation of torch for a while; gives how many there were."""
@@ -35,7 +39,23 @@ def single_threaded() -> Iterator[int]:
     batches side by side do not, and the bits do not depend on the number of threads.
     """
     with of_threads(1) as before:
-        yield before
+        _outside.append(before)
+        try:
+            yield before
+        finally:
+            _outside.pop()
+
+
+def cores() -> int:
+    """How many items run side by side: threads of torch; in :func:`single_threaded` those before it.
+
+    Examples
+    --------
+    >>> with of_threads(3), single_threaded():
+    ...     torch.get_num_threads(), cores()
+    (1, 3)
+    """
+    return _outside[0] if _outside else torch.get_num_threads()
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], *, workers: int) -> Iterator[Result]:

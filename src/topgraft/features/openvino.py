@@ -18,6 +18,7 @@ from topgraft.chain.running import Tap
 from topgraft.errors import TopgraftError
 from topgraft.features.engine import PRECISIONS, Engine, EngineWarning
 from topgraft.pooling import POOLING, pool
+from topgraft.side_by_side import cores
 
 if TYPE_CHECKING:
     from topgraft.features.converted import Converted, Place
@@ -99,7 +100,7 @@ class OpenVinoEngine(Engine):
         self._compiled: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._own = threading.local()
-        self._threads = torch.get_num_threads()
+        self._threads = cores()  # it is often made where each operation has one thread
 
     def run(self, inputs: Mapping[str, Tensor], *, tap: Tap | None = None) -> State:
         """The state at the segment's end, in the engine's precision; ``tap`` is not supported."""
