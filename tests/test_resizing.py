@@ -163,7 +163,9 @@ def test_what_was_measured_is_the_one_passs_and_a_samples_is_not_kept(wide: Data
     [
         (516, 0.005, 60, 516),
         (516, 0.05, 60, 0),
-        (10_000, 0.005, 600, 2000),
+        (1_200, 0.005, 600, 1_200),
+        (1_201, 0.005, 600, 600),
+        (10_000, 0.005, 600, 600),
         (10_000, 0.1, 600, 450),
         (60, 0.005, 1, 0),
     ],
@@ -198,11 +200,11 @@ def test_what_measuring_costs_is_told_before_and_counts_against_the_time(
     assert tg.forecast(wide, **told, keep=3, freeze="all").resizing is None
     assert tg.forecast(wide, **told, resize="squash").resizing is None
     with monkeypatch.context() as smaller:  # so that few pictures are measured by a sample
-        smaller.setattr("topgraft.resizing.MOST", 40)
+        smaller.setattr("topgraft.resizing.MOST", 20)
         smaller.setattr("topgraft.resizing.LEAST", 10)
         sample = tg.forecast(wide, **told)
     assert sample.resizing is not None
-    assert sample.resizing.seconds == pytest.approx(80 * sample.speed.example)
+    assert sample.resizing.seconds == pytest.approx(40 * sample.speed.example)
     assert sample.resizing.disk == 0  # a sample is not kept
     run = fitted(wide, tmp_path / "run", store, keep=3)
     stage = run.result["forecast"]["resizing"]["seconds"]

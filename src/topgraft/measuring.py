@@ -16,7 +16,7 @@ from topgraft.errors import TopgraftError
 from topgraft.evidence import Features
 from topgraft.features.store import Store
 from topgraft.forecast import foretell
-from topgraft.resizing import MOST, ResizeAdvice, advise_resize, can_be_squashed
+from topgraft.resizing import ResizeAdvice, advise_resize, can_be_squashed, most_measured
 from topgraft.rivals import (
     advise_backbone,
     measure_rivals,
@@ -147,7 +147,7 @@ def _settle_resize(
     choice = engine_for(ready.backbone, ready.development, store, settings)
     console.line("Engine", engine_in_words(choice))
     settings = replace(settings, engine=choice.engine, precision=choice.precision)
-    most = min(MOST, len(ready.development))
+    most = most_measured(len(ready.development))
     with console.progress("Resizing", 2 * most, "pictures") as advance:
         advice = advise_resize(
             ready.backbone,

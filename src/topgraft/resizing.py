@@ -34,8 +34,8 @@ from topgraft.stages import Prepared
 from topgraft.underway import Underway
 
 SQUASH = "squash"
-LEAST, MOST = 200, 2000
-"""Pictures that both ways are measured on, unless there are fewer at all."""
+LEAST, MOST = 200, 600
+"""Pictures of a sample that both ways are measured on; see :func:`most_measured`."""
 SPENT = 0.15
 """Share of the time left that measuring may take."""
 
@@ -90,11 +90,24 @@ def can_be_squashed(backbone: Backbone) -> bool:
     return isinstance(backbone.preprocess, PicturePreprocess) and backbone.preprocess.mode == "crop"
 
 
+def most_measured(count: int) -> int:
+    """How many of ``count`` pictures are measured where there is time: all, or a sample.
+
+    A sample runs through the network in both ways, and is not kept; of all pictures one way's are those of
+    the one pass. So all are measured where that runs no more of them.
+
+    Examples
+    --------
+    >>> most_measured(1200), most_measured(1201)
+    (1200, 600)
+    """
+    return count if count <= 2 * MOST else MOST
+
+
 def affordable(count: int, *, example: float, left: float) -> int:
     """How many of ``count`` pictures are measured, 0 if there is no time.
 
-    Where all of them are, only the way that is not taken costs anything: the other's are those of the one
-    pass.
+    At most :func:`most_measured`.
 
     Parameters
     ----------
@@ -106,7 +119,7 @@ def affordable(count: int, *, example: float, left: float) -> int:
         Seconds of the budget.
     """
     possible = SPENT * left / max(example, 1e-9)
-    if count <= min(MOST, possible):
+    if most_measured(count) == count <= possible:
         return count
     some = min(MOST, int(possible / 2))
     return some if LEAST <= some < count else 0
@@ -302,7 +315,7 @@ def resizing_foreseen(
     settings, count = ready.settings, len(ready.development)
     if settings.resize != AUTO or not can_be_squashed(ready.backbone):
         return None
-    most = min(MOST, count)
+    most = most_measured(count)
     if choices:
         if _why_not(ready.backbone, settings, repeat=repeat):
             return None
