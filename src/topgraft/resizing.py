@@ -34,7 +34,7 @@ from topgraft.stages import Prepared
 from topgraft.underway import Underway
 
 SQUASH = "squash"
-LEAST, MOST = 200, 600
+LEAST, MOST = 200, 400
 """Pictures of a sample that both ways are measured on; see :func:`most_measured`."""
 SPENT = 0.15
 """Share of the time left that measuring may take."""
@@ -98,8 +98,8 @@ def most_measured(count: int) -> int:
 
     Examples
     --------
-    >>> most_measured(1200), most_measured(1201)
-    (1200, 600)
+    >>> most_measured(800), most_measured(801)
+    (800, 400)
     """
     return count if count <= 2 * MOST else MOST
 
@@ -162,8 +162,9 @@ def advise_resize(
         data, fold_of = data.subset(rows), fold_of[rows]
         with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
             # batches of a sample are not those of the one pass, whose every bit a repeat must find again
-            return _advise(backbone, data, fold_of, Store(Path(folder)), settings, advance, kept=False)
-    return _advise(backbone, data, fold_of, store, settings, advance, kept=True)
+            own = Store(Path(folder))
+            return _advise(backbone, data, fold_of, own, settings, advance, networks=store)
+    return _advise(backbone, data, fold_of, store, settings, advance)
 
 
 def _advise(
@@ -174,8 +175,9 @@ def _advise(
     settings: Settings,
     advance: Callable[[int], None] | None,
     *,
-    kept: bool,
+    networks: Store | None = None,
 ) -> ResizeAdvice | None:
+    """Where ``networks`` keeps the converted ones, a sample is measured, of which nothing is kept."""
     targets, (parts, names) = encoded(data, scale_of(data)), strata(data)
     if parts.ndim == 1:
         pairs = np.unique(np.stack([parts, fold_of]), axis=1)
@@ -187,9 +189,15 @@ def _advise(
     for one in both:
         began = time.monotonic()
         features, reused = one_pass(
-            one, data, store, engine=settings.engine, precision=settings.precision, advance=advance
+            one,
+            data,
+            store,
+            engine=settings.engine,
+            precision=settings.precision,
+            networks=networks,
+            advance=advance,
         )
-        fresh.append((len(data) - reused, time.monotonic() - began) if kept else (0, 0.0))
+        fresh.append((0, 0.0) if networks else (len(data) - reused, time.monotonic() - began))
         last = len(one.chain)
         found = probe(
             Features({last: features.cuts[last]}, features.key),

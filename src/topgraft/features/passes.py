@@ -250,6 +250,7 @@ def one_pass(
     engine: str = "torch",
     precision: str = "fp32",
     batch_size: int | None = None,
+    networks: Store | None = None,
     advance: Advance | None = None,
 ) -> tuple[Features, int]:
     """Pooled activations at every cut, each example through the network at most once.
@@ -266,6 +267,8 @@ def one_pass(
         ``fp32`` or ``bf16``.
     batch_size
         Examples at once; by default what suits the engine. Fewer, which is said, where memory is too little.
+    networks
+        Where a converted network is kept, by default in ``store``.
     advance
         Told of progress.
 
@@ -281,7 +284,7 @@ def one_pass(
         reused = _pass(
             backbone,
             data,
-            store,
+            networks or store,
             shelf,
             upto=count,
             engine=engine,
