@@ -90,7 +90,6 @@ def test_nothing_heavy_is_loaded_for_it() -> None:
 
 def test_a_script_is_shown_for_the_shell(tmp_path: Path) -> None:
     program = Path(sys.executable).parent / "topgraft"
-    shown = subprocess.run(
-        [program, "--show-completion", "bash"], cwd=tmp_path, capture_output=True, text=True
-    )
+    line = f"'{program}' --show-completion bash; exit $?"  # a shell is found among the parents: be one
+    shown = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
     assert "_TOPGRAFT_COMPLETE=complete_bash" in shown.stdout

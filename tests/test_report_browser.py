@@ -15,6 +15,7 @@ from command_line import done
 from compared import comparison_file
 from packaged_data import pictures_of
 
+from topgraft.curves import MAJORITY, PRETRAINED
 from topgraft.report.comparison import gather_comparison
 from topgraft.report.numbers import gather
 from topgraft.report.page import number
@@ -166,6 +167,11 @@ def test_so_they_do_where_runs_stand_side_by_side(
     assert row[2:5] == [number(pair[name]) for name in ("gain", "low", "high")]
     cuts = [(run["letter"], c) for run in numbers["runs"] for c in run["depth"]["cuts"]]
     assert [(r[0], r[3]) for r in cells(page, "depths")] == [(x, number(c["score"])) for x, c in cuts]
+    scores = [(run["letter"], s) for run in numbers["runs"] for s in run["scores"]]
+    assert [(r[0], r[2]) for r in cells(page, "scores")] == [(x, number(s["value"])) for x, s in scores]
+    seconds = [row for row in numbers["costs"] if row["amount"] == "seconds"]
+    measured = [(row["stage"], number(was)) for row in seconds for was in row["was"] if was is not None]
+    assert [(r[0], r[3]) for r in cells(page, "costs")] == measured
     first = page.evaluate("() => document.querySelector('.summary p').textContent")
     assert first == numbers["summary"][0]
     heading = page.evaluate("() => document.querySelector('main h2').textContent")
@@ -183,5 +189,11 @@ def test_so_they_do_for_a_comparison(made: dict[str, list[Path]], pages: dict[st
         shown = [(r[0], *r[4:]) for r in cells(page, figure)]
         names = ("value", "low", "high", "seconds", "gap")
         assert shown == [(arm, *(number(p[n]) for n in names)) for arm, p in points]
+    found = numbers["comparison"]
+    others = [(a["name"], found["differences"][a["name"]]) for a in found["arms"] if a["name"] != PRETRAINED]
+    wanted = [[name, *(number(d[key]) for key in ("value", "low", "high"))] for name, d in others]
+    assert cells(page, "differences") == wanted
+    gaps = [[a["name"], number(a["score"]), number(a["gap"])] for a in found["arms"] if a["name"] != MAJORITY]
+    assert [[r[0], *r[2:]] for r in cells(page, "gaps")] == gaps
     assert page.evaluate("() => document.querySelector('b')") is None
     page.close()

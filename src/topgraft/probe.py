@@ -167,11 +167,12 @@ class _Folds:
     def __init__(self, fitting: Fitting, cut: Cut) -> None:
         self.fitting, self.cut, self.parts = fitting, cut, parts_of(fitting.fold_of)
         x = cut.x
-        self.is_tall = min(len(train) for train, _ in self.parts) > x.shape[1]
         where = f" at keep={cut.keep}"
         self._checked = Shared([lambda: check_rows(Rows.of(x, len(fitting.y)), len(fitting.y), where=where)])
         self._sums: Shared[Moments] | None = None
-        if self.is_tall:  # then each fold's moments are summed up once, and those of the others added
+        if (
+            min(len(train) for train, _ in self.parts) > x.shape[1]
+        ):  # then each fold's moments are summed up once, and those of the others added
             shift = x[: 4 * len(self.parts)].double().mean(0)
             self._sums = Shared([partial(_moments, x, test, shift) for _, test in self.parts])
 
