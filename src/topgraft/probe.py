@@ -170,9 +170,8 @@ class _Folds:
         where = f" at keep={cut.keep}"
         self._checked = Shared([lambda: check_rows(Rows.of(x, len(fitting.y)), len(fitting.y), where=where)])
         self._sums: Shared[Moments] | None = None
-        if (
-            min(len(train) for train, _ in self.parts) > x.shape[1]
-        ):  # then each fold's moments are summed up once, and those of the others added
+        if min(len(train) for train, _ in self.parts) > x.shape[1]:
+            # each fold's moments are summed up once, and for each head those of the others added
             shift = x[: 4 * len(self.parts)].double().mean(0)
             self._sums = Shared([partial(_moments, x, test, shift) for _, test in self.parts])
 
