@@ -88,6 +88,8 @@ def test_the_report_shows_each_short_training_the_winner_on_top(fitted: Path) ->
     assert f"keep {keep} with {freeze} frozen won" in drawn.title
     taken = plan_of(fitted)["freeze"]["value"] == freeze
     assert ("no better than all frozen" in drawn.title) is not taken
+    untrained = {**document, "training": None, "search": {**document["search"], "taken": False}}
+    assert "then it was not trained for want of time" in figures(untrained)[2].title
     axes = drawn.draw(PAPER).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names[0] == f"keep {keep}, freeze {freeze}"

@@ -163,8 +163,9 @@ def advise_resize(
         with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
             # batches of a sample are not those of the one pass, whose every bit a repeat must find again
             own = Store(Path(folder))
-            return _advise(backbone, data, fold_of, own, settings, advance, networks=store)
-    return _advise(backbone, data, fold_of, store, settings, advance)
+            found = _advise(backbone, data, fold_of, own, settings, advance, networks=store)
+            return None if found is None else replace(found, fresh=((0, 0.0), (0, 0.0)))
+    return _advise(backbone, data, fold_of, store, settings, advance, networks=store)
 
 
 def _advise(
@@ -175,9 +176,8 @@ def _advise(
     settings: Settings,
     advance: Callable[[int], None] | None,
     *,
-    networks: Store | None = None,
+    networks: Store,
 ) -> ResizeAdvice | None:
-    """Where ``networks`` keeps the converted ones, a sample is measured, of which nothing is kept."""
     targets, (parts, names) = encoded(data, scale_of(data)), strata(data)
     if parts.ndim == 1:
         pairs = np.unique(np.stack([parts, fold_of]), axis=1)
@@ -197,7 +197,7 @@ def _advise(
             networks=networks,
             advance=advance,
         )
-        fresh.append((0, 0.0) if networks else (len(data) - reused, time.monotonic() - began))
+        fresh.append((len(data) - reused, time.monotonic() - began))
         last = len(one.chain)
         found = probe(
             Features({last: features.cuts[last]}, features.key),

@@ -101,7 +101,7 @@ def settle(at: Underway, material: search.Material, keeps: Sequence[int]) -> Pai
     if not costs:
         told = f"nothing in --freeze {at.settings.freeze} is less than the blocks that are kept"
         if at.settings.cutmix:
-            told += ", and can be pasted into (--cutmix)"
+            told += " and can be pasted into (--cutmix)"
         return _decided(at, (first, search.right_most_third(first)), told)
     field = worth_trying(costs, at.left)
     left_out = [one for one in costs if one not in field]

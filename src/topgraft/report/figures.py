@@ -135,7 +135,8 @@ def short_trainings(document: Document) -> Drawn:
         f"Of {counted(len(of), 'choice')}, keep {winner[0]} with {winner[1]} frozen won: {found['reason']}"
     )
     if not found["taken"]:
-        title += ", and then it was no better than all frozen"
+        was = "no better than all frozen" if document["training"] else "not trained for want of time"
+        title += f", and then it was {was}"
 
     def draw(ink: Ink) -> Figure:
         figure, axes = axes_of(ink, "loss on the validation part", "", height=rows_high(len(of)))
