@@ -114,17 +114,22 @@ def digits(folder: Path) -> Iterable[Row]:
         yield _picture(folder, number, 255 - picture * 15.9, f"digit {label}")
 
 
-def clothes(folder: Path) -> Iterable[Row]:
-    """Fashion-MNIST: the first 3,000 pictures of clothes, 28 x 28 pixels."""
+def clothes(folder: Path, *, most: int = 3000) -> Iterable[Row]:
+    """Fashion-MNIST: the first pictures of clothes, 28 x 28 pixels."""
     import numpy as np
 
     with tempfile.TemporaryDirectory(dir=folder) as place:
         unpacked = _package("dataset-fashion-mnist", Path(place))
         files = {path.name: path for path in unpacked.rglob("train-*ubyte*")}
         pixels, labels = (_bytes(files, what) for what in ("train-images", "train-labels"))
-    pictures = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 28, 28)[:3000]
+    pictures = np.frombuffer(pixels, np.uint8, offset=16).reshape(-1, 28, 28)[:most]
     for number, picture in enumerate(pictures):
         yield _picture(folder, number, 255.0 - picture, f"kind {labels[8 + number]}")
+
+
+def many_clothes(folder: Path) -> Iterable[Row]:
+    """As many as are needed for thousands to learn from."""
+    return clothes(folder, most=4500)
 
 
 def clipart(folder: Path) -> Iterable[Row]:
@@ -243,6 +248,17 @@ TASKS = {
     for task in (
         Task("clipart", "picture", True, 400, 400, 96, 12, clipart, "drawings in eight categories"),
         Task("clothes", "picture", False, 300, 800, 64, 12, clothes, "Fashion-MNIST, ten kinds"),
+        Task(
+            "clothes3000",
+            "picture",
+            False,
+            3000,
+            1000,
+            64,
+            4,
+            many_clothes,
+            "Fashion-MNIST, ten times as many",
+        ),
         Task("digits", "picture", False, 300, 800, 64, 12, digits, "handwritten digits"),
         Task("fonts", "picture", False, 300, 600, 64, 12, fonts, "the font of a made-up word, six fonts"),
         Task("kinds", "text", True, 300, 800, None, 6, kinds, "the kind of thing that a gloss explains"),
