@@ -255,7 +255,7 @@ TASKS = {
             3000,
             1000,
             64,
-            4,
+            3,
             many_clothes,
             "Fashion-MNIST, ten times as many",
         ),
