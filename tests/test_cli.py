@@ -103,10 +103,9 @@ def test_what_a_probe_found_stored_has_the_same_form_as_in_fit(job: Job) -> None
     arguments = ("probe", job.table, "--backbone", job.backbone, "--json", "--seed", "5")
     done(*arguments)
     again = done(*arguments).json["resumed"]
-    assert [entry.keys() for entry in again] == [RESUMED]
-    assert again[0]["stage"] == "pass"
-    assert again[0]["items_reused"] == 36
-    assert again[0]["seconds_saved"] > 0
+    assert [entry.keys() for entry in again] == [RESUMED] * 2
+    assert [(entry["stage"], entry["items_reused"]) for entry in again] == [("pass", 36), ("probe", 3)]
+    assert all(entry["seconds_saved"] > 0 for entry in again)
 
 
 def test_fit_json_has_the_fixed_form_and_people_read_standard_error(fitted: tuple[Path, Outcome]) -> None:

@@ -9,9 +9,10 @@ from small_networks import data_of_rows, small_rows
 
 import topgraft as tg
 from topgraft.console import Console
+from topgraft.kept_evidence import probe_all
 from topgraft.measuring import run_probe
 from topgraft.settings import Settings
-from topgraft.stages import prepare, probe_all
+from topgraft.stages import prepare
 
 DATA = data_of_rows()
 SETTINGS = Settings.of({"folds": 3, "backbone": "small_networks:small_rows"})
@@ -47,11 +48,12 @@ def test_it_gives_the_evidence_that_the_stages_give(probed: Any, tmp_path: Path)
 
 def test_what_a_run_stored_the_next_one_says_it_saved(probed: Any) -> None:
     assert probed()["resumed"] == []
-    (saved,) = probed()["resumed"]
-    assert saved["stage"] == "pass"
+    saved, probes = probed()["resumed"]
+    assert (saved["stage"], probes["stage"]) == ("pass", "probe")
+    assert probes["seconds_saved"] > 0
     assert saved["items_reused"] == 48
     assert saved["seconds_saved"] > 0
-    (untimed,) = probed(timed=False)["resumed"]
+    untimed, _ = probed(timed=False)["resumed"]
     assert untimed["seconds_saved"] == 0
 
 

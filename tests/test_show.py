@@ -17,9 +17,10 @@ from topgraft.console import Console
 from topgraft.data.types import LeftOut
 from topgraft.evidence import Evidence
 from topgraft.features.store import Store
+from topgraft.kept_evidence import probe_all
 from topgraft.score import class_scores, score_predictions
 from topgraft.settings import Settings
-from topgraft.stages import advise, measure, prepare, probe_all
+from topgraft.stages import advise, measure, prepare
 from topgraft.transferability import Secondary
 
 DATA = data_of_maps(45)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +11,11 @@ from small_networks import backbone_of, data_of_maps, example_maps, maps
 from topgraft.backbones.types import Backbone
 from topgraft.console import Console
 from topgraft.data import read
-from topgraft.errors import DamageWarning, TopgraftError
+from topgraft.errors import TopgraftError
 from topgraft.features.store import Store
+from topgraft.kept_evidence import probe_all
 from topgraft.settings import PREFERENCES, Settings
-from topgraft.stages import advise, cost_of_cuts, load_for, measure, prepare, probe_all, reuse, time_one_batch
+from topgraft.stages import advise, cost_of_cuts, load_for, measure, prepare, reuse, time_one_batch
 
 DATA = data_of_maps(45)
 SETTINGS = Settings(seed=2)
@@ -72,30 +72,6 @@ def test_a_pass_tells_what_was_stored(backbone: Backbone, tmp_path: Path) -> Non
     assert "45 were stored by an earlier run" in out.getvalue()
     for cut, array in first.cuts.items():
         assert array.equal(again.cuts[cut])
-
-
-def test_evidence_is_read_back_only_for_the_same_features_data_and_folds(
-    backbone: Backbone, tmp_path: Path
-) -> None:
-    ready = prepare(DATA, backbone, SETTINGS)
-    features, _ = measure(backbone, ready.development, Store(tmp_path), SETTINGS, Console())
-    path = tmp_path / "evidence.json"
-    made, was_there = probe_all(features, ready.development, ready.fold_of, path=path)
-    assert not was_there
-    read_back, was_there = probe_all(features, ready.development, ready.fold_of, path=path)
-    assert was_there
-    assert json.dumps(read_back.to_json()) == json.dumps(made.to_json())
-    whole = path.read_bytes()
-    for damage in (whole[:-30], whole.replace(b'"losses"', b'"lossss"')):
-        path.write_bytes(damage)
-        with pytest.warns(DamageWarning, match="the probes are fitted again"):
-            again, was_there = probe_all(features, ready.development, ready.fold_of, path=path)
-        assert not was_there
-        assert json.dumps(again.to_json()) == json.dumps(made.to_json())
-        assert path.read_bytes() == whole
-    other_folds = (ready.fold_of + 1) % 5
-    _, was_there = probe_all(features, ready.development, other_folds, path=path)
-    assert not was_there
 
 
 def test_the_cost_of_a_cut_is_its_parameters_and_those_before(backbone: Backbone) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -158,20 +158,22 @@ class Evidence:
         measured = ", ".join(str(cut.keep) for cut in self.cuts)
         raise TopgraftError(f"There is no evidence for keep={keep}; measured were {measured}.")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, pack: Callable[[Array], Any] | None = None) -> dict[str, Any]:
         """Everything, bit for bit, as what the ``json`` module can write.
 
-        Arrays are base64 of their little-endian bytes beside dtype and shape, since a hundred thousand
-        examples at twenty cuts are too many for decimal numbers.
+        ``pack`` says what stands for an array that is not to be in the document. Else it is base64 of its
+        little-endian bytes beside dtype and shape, since a hundred thousand examples at twenty cuts are too
+        many for decimal numbers.
         """
+        pack = pack or _pack
         return {
             "form": FORM,
             "classes": self.classes,
-            "fold_of": _pack(self.fold_of),
-            "targets": _pack(self.targets),
-            "groups": _pack(self.groups),
-            "chance_losses": _pack(self.chance_losses),
-            "chance_predictions": _pack(self.chance_predictions),
+            "fold_of": pack(self.fold_of),
+            "targets": pack(self.targets),
+            "groups": pack(self.groups),
+            "chance_losses": pack(self.chance_losses),
+            "chance_predictions": pack(self.chance_predictions),
             "notes": list(self.notes),
             "cuts": [
                 {
@@ -182,36 +184,37 @@ class Evidence:
                     "penalties": list(cut.penalties),
                     "temperatures": list(cut.temperatures),
                     "edges": list(cut.edges),
-                    "losses": _pack(cut.losses),
-                    "marks": _pack(cut.marks),
-                    "predictions": _pack(cut.predictions),
+                    "losses": pack(cut.losses),
+                    "marks": pack(cut.marks),
+                    "predictions": pack(cut.predictions),
                 }
                 for cut in self.cuts
             ],
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Evidence:
-        """The evidence that :meth:`to_json` wrote.
+    def from_json(cls, document: Mapping[str, Any], unpack: Callable[[Any], Array] | None = None) -> Evidence:
+        """The evidence that :meth:`to_json` wrote; ``unpack`` gives back what its ``pack`` took.
 
         Raises
         ------
         TopgraftError
             If the document is damaged, or of a form that this version does not know.
         """
+        unpack = unpack or _unpack
         read: object = document
         form = read.get("form") if isinstance(read, Mapping) else None
         if form != FORM:
             raise TopgraftError(f"The evidence is of form {form!r:.40}; this version reads form {FORM}.")
         try:
             evidence = cls(
-                tuple(_cut(part) for part in document["cuts"]),
-                _unpack(document["fold_of"]),
-                _unpack(document["targets"]),
+                tuple(_cut(part, unpack) for part in document["cuts"]),
+                unpack(document["fold_of"]),
+                unpack(document["targets"]),
                 int(document["classes"]),
-                _unpack(document["groups"]),
-                _unpack(document["chance_losses"]),
-                _unpack(document["chance_predictions"]),
+                unpack(document["groups"]),
+                unpack(document["chance_losses"]),
+                unpack(document["chance_predictions"]),
                 tuple(document["notes"]),
             )
             n = len(evidence.targets)
@@ -224,12 +227,12 @@ class Evidence:
         return evidence
 
 
-def _cut(part: Mapping[str, Any]) -> CutEvidence:
+def _cut(part: Mapping[str, Any], unpack: Callable[[Any], Array]) -> CutEvidence:
     return CutEvidence(
         int(part["keep"]),
-        _unpack(part["losses"]),
-        _unpack(part["marks"]),
-        _unpack(part["predictions"]),
+        unpack(part["losses"]),
+        unpack(part["marks"]),
+        unpack(part["predictions"]),
         float(part["score"]),
         float(part["low"]),
         float(part["high"]),

@@ -22,6 +22,7 @@ from topgraft.features.engine import version_of
 from topgraft.features.store import Store
 from topgraft.files import write_json
 from topgraft.job import Job
+from topgraft.kept_evidence import keep_evidence
 from topgraft.nested import Fit, must_be_nestable, run_parts
 from topgraft.plan import Plan
 from topgraft.rivals import (
@@ -36,7 +37,7 @@ from topgraft.rivals import (
 from topgraft.run import RunFolder, alone
 from topgraft.settings import REPEATED, Settings, agree
 from topgraft.show import backbone_lines, data_lines
-from topgraft.stages import AS_ASKED, Prepared, development_of, keep_evidence, load_for, prepare
+from topgraft.stages import AS_ASKED, Prepared, development_of, load_for, prepare
 from topgraft.taps import resolve_taps
 from topgraft.tracking import Asked, tracking
 from topgraft.workers import working_on

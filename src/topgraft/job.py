@@ -27,6 +27,7 @@ from topgraft.finish import finish
 from topgraft.graft import Graft
 from topgraft.history import Epoch, History
 from topgraft.judging import is_better, judge
+from topgraft.kept_evidence import probe_all
 from topgraft.objective import marks
 from topgraft.rehearsal import candidate, candidates, is_live
 from topgraft.resizing import resizing_foreseen, settle_resize, take_up_resize
@@ -40,7 +41,6 @@ from topgraft.stages import (
     engine_in_words,
     measure,
     planned,
-    probe_all,
 )
 from topgraft.tapping import settle_taps
 from topgraft.train import seconds_an_example
@@ -78,13 +78,14 @@ class Job(Underway):
         self.note_reuse("pass", told["items_reused"], told["items_reused"] * self._rate_of_pass(told))
         began = time.monotonic()
         with self.spending("probes"):
-            evidence, was_there = probe_all(
-                features, ready.development, ready.fold_of, path=self.run.path / "evidence.json"
+            path = self.run.path / "evidence.json"
+            evidence, earlier = probe_all(
+                features, ready.development, ready.fold_of, store=self.store, path=path
             )
         probing = time.monotonic() - began
         self.tracking.evidence(evidence)
-        if was_there:
-            self.note_reuse("probe", len(evidence.cuts), 0.0)
+        if earlier is not None:
+            self.note_reuse("probe", len(evidence.cuts), earlier)
             self.ledger.forget("probes")
         advice = advise(evidence, chain, prefer=self.settings.prefer, seed=self.settings.seed)
         evidence_table(console, chain, evidence, advice)

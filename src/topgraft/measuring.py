@@ -16,6 +16,7 @@ from topgraft.errors import TopgraftError
 from topgraft.evidence import Features
 from topgraft.features.store import Store
 from topgraft.forecast import foretell
+from topgraft.kept_evidence import probe_all
 from topgraft.resizing import ResizeAdvice, advise_resize, can_be_squashed, most_measured
 from topgraft.rivals import (
     advise_backbone,
@@ -36,7 +37,6 @@ from topgraft.stages import (
     load_for,
     measure,
     prepare,
-    probe_all,
     reuse,
     time_one_batch,
 )
@@ -107,7 +107,7 @@ def run_probe(
     resized, ready, settings = _settle_resize(ready, store, console)
     backbone = ready.backbone
     features, passed = measure(backbone, ready.development, store, settings, console)
-    evidence, _ = probe_all(features, ready.development, ready.fold_of)
+    evidence, earlier = probe_all(features, ready.development, ready.fold_of, store=store)
     advice = advise(evidence, backbone.chain, prefer=settings.prefer, seed=settings.seed)
     beside = _beside(features, ready)
     evidence_table(console, backbone.chain, evidence, advice, beside)
@@ -125,6 +125,8 @@ def run_probe(
         chosen = replace(settings, engine=passed["engine"], precision=passed["precision"])
         rate = time_one_batch(backbone, ready.development, chosen, store)
     resumed = reuse("pass", passed["items_reused"], passed["items_reused"] * rate)
+    if earlier is not None:
+        resumed += reuse("probe", len(evidence.cuts), earlier)
     document = probe_json(backbone, evidence, advice, resumed, beside)
     beside_depth = {"resize": resized, "taps": taps}
     return document | {n: None if a is None else a.to_json() for n, a in beside_depth.items()}

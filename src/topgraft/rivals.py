@@ -19,6 +19,7 @@ from topgraft.data.splits import deal, strata
 from topgraft.errors import TopgraftError
 from topgraft.evidence import CutEvidence, Evidence, Features
 from topgraft.features.store import Store
+from topgraft.kept_evidence import probe_all
 from topgraft.probe import probe
 from topgraft.settings import Settings
 from topgraft.stages import (
@@ -29,7 +30,6 @@ from topgraft.stages import (
     engine_for,
     engine_in_words,
     measure,
-    probe_all,
 )
 
 SHARES = (0.25, 0.5)
@@ -199,7 +199,7 @@ def measure_rivals(
             console.line("Dropped", f"{backbone.source}: {dropped}")
         else:
             features, _ = measure(backbone, ready.development, store, settings, console)
-            evidence, _ = probe_all(features, ready.development, ready.fold_of)
+            evidence, _ = probe_all(features, ready.development, ready.fold_of, store=store)
             advice = advise(evidence, backbone.chain, prefer=settings.prefer, seed=settings.seed)
         found.append(Rival(backbone, time.monotonic() - began, features, evidence, advice, dropped))
     if kept:

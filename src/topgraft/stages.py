@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from topgraft.data import assign_folds, hold_out, read_test
 from topgraft.data.columns import Rows
 from topgraft.data.splits import strata
 from topgraft.data.types import Data
-from topgraft.errors import TopgraftError, warn_of_damage
+from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence, Features
 from topgraft.features.augmentation import must_augment
 from topgraft.features.engine import engine_of
@@ -33,10 +32,8 @@ from topgraft.features.passes import one_pass
 from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
 from topgraft.features.trial import Choice, choose_engine
-from topgraft.files import DamagedFile, read_json, write_json
 from topgraft.mixup import alpha_for
 from topgraft.objective import Scale, encoded, scale_of
-from topgraft.probe import probe
 from topgraft.sampling import must_suit
 from topgraft.settings import Settings
 from topgraft.windows import must_window, windowed
@@ -311,68 +308,6 @@ def time_one_batch(backbone: Backbone, data: Data, settings: Settings, store: St
 def reuse(stage: str, items: int, seconds: float) -> list[dict[str, Any]]:
     """The entry in ``resumed`` of a stage that found ``items`` done already; none where it found nothing."""
     return [{"stage": stage, "items_reused": items, "seconds_saved": round(seconds, 3)}] if items else []
-
-
-def probe_all(
-    features: Features,
-    development: Data,
-    fold_of: Array,
-    *,
-    path: Path | None = None,
-    advance: Callable[[int], None] | None = None,
-) -> tuple[Evidence, bool]:
-    """Score a head at every cut, or read the evidence that an earlier process wrote for the same features.
-
-    Returns
-    -------
-    Evidence, bool
-        And whether it was there already.
-    """
-    made_from = _made_from(features, development, fold_of)
-    if path is not None and (known := _evidence_in(path, made_from)) is not None:
-        return known, True
-    evidence = probe(
-        features,
-        encoded(development, scale_of(development)),
-        fold_of,
-        development.logits,
-        groups=development.groups,
-        done=advance,
-    )
-    if path is not None:
-        keep_evidence(path, evidence, features, development, fold_of)
-    return evidence, False
-
-
-def _evidence_in(path: Path, made_from: Mapping[str, Any]) -> Evidence | None:
-    """What an earlier process wrote; ``None`` where nothing whole is there, or it is of something else."""
-    if not path.is_file():
-        return None
-    try:
-        document = read_json(path)
-    except DamagedFile as error:
-        warn_of_damage(path, error.reason, "the probes are fitted again")
-        return None
-    if not isinstance(document, dict) or document.get("made_from") != made_from:
-        return None
-    try:
-        return Evidence.from_json(document["evidence"])
-    except (TopgraftError, KeyError, AttributeError) as error:
-        warn_of_damage(path, f"it can't be used: {error}", "the probes are fitted again")
-        return None
-
-
-def keep_evidence(
-    path: Path, evidence: Evidence, features: Features, development: Data, fold_of: Array
-) -> None:
-    """Write evidence where :func:`probe_all` finds it, with what it was made from."""
-    write_json(
-        path, {"made_from": _made_from(features, development, fold_of), "evidence": evidence.to_json()}
-    )
-
-
-def _made_from(features: Features, development: Data, fold_of: Array) -> dict[str, Any]:
-    return {"features": features.key, "data": development.fingerprint, "folds": fold_of.tolist()}
 
 
 def cost_of_cuts(chain: Chain, prefer: str = "small") -> dict[int, float]:

@@ -136,11 +136,7 @@ def anatomy(pair: Pair, found: Layout, points: Sequence[Point]) -> Anatomy:
         return last if moment == inf else 1 + sum(m <= moment for m in moments)
 
     def placed(call: Call) -> Called:
-        inner: dict[str, int] = {}
         children = tuple(placed(child) for child in call.children)
-        for child in children:
-            for one in child.all():
-                inner[one.module] = inner.get(one.module, 0) + 1
         until = graph.runs_until[call.index]
         return Called(
             call.name,
@@ -148,7 +144,7 @@ def anatomy(pair: Pair, found: Layout, points: Sequence[Point]) -> Anatomy:
             begins=block_at(call.start),
             ends=1 + sum(m < call.end for m in moments),
             until=block_at(until) if until else 0,
-            skip=Skip(pair.shapes(call), inner, _through(call), written=graph.is_written(call)),
+            skip=_skip(pair, call, children),
             children=children,
         )
 
@@ -162,7 +158,7 @@ def anatomy(pair: Pair, found: Layout, points: Sequence[Point]) -> Anatomy:
             for name in value.reads:
                 reads[name] |= set(range(block_at(value.time), block_at(until) + 1))
     blocks = {name: frozenset(some) for name, some in reads.items()}
-    blocks |= {other: blocks[name] for other, name in _shared(pair.network).items()}
+    blocks |= {other: blocks[name] for other, name in pair.shared.items()}
     return Anatomy(
         count=len(points),
         root=placed(pair.first.root),
@@ -173,17 +169,18 @@ def anatomy(pair: Pair, found: Layout, points: Sequence[Point]) -> Anatomy:
     )
 
 
+def _skip(pair: Pair, call: Call, children: Sequence[Called]) -> Skip:
+    """What stands for a call; kept, since it is the same wherever the cuts lie."""
+    if call.index not in pair.skips:
+        inner: dict[str, int] = {}
+        for one in (one for child in children for one in child.all()):
+            inner[one.module] = inner.get(one.module, 0) + 1
+        written = pair.graph.is_written(call)
+        pair.skips[call.index] = Skip(pair.shapes(call), inner, _through(call), written=written)
+    return pair.skips[call.index]
+
+
 def _through(call: Call) -> dict[Path, Path]:
     """Where a call gives what it was given."""
     given = {value: path for path, value in reversed(call.entered.items())}
     return {path: given[value] for path, value in call.left.items() if value in given}
-
-
-def _shared(network: nn.Module) -> dict[str, str]:
-    """Per further name of a parameter or buffer that has several: the name under which its reads stand."""
-    first = {id(t): name for name, t in (*network.named_parameters(), *network.named_buffers())}
-    every = (
-        *network.named_parameters(remove_duplicate=False),
-        *network.named_buffers(remove_duplicate=False),
-    )
-    return {name: first[id(t)] for name, t in every if first[id(t)] != name}

@@ -13,6 +13,7 @@ from topgraft.chain.crossing import Graph
 from topgraft.chain.flow import Value
 from topgraft.chain.nesting import changed, flattened, nested, rebuilt, take
 from topgraft.chain.point import Dim, Place, Point, Shape
+from topgraft.chain.pruning import Skip
 from topgraft.chain.record import Call, Recording, evaluating, record
 from topgraft.chain.state import Inputs
 from topgraft.errors import TopgraftError
@@ -45,7 +46,10 @@ class Pair:
         output = next(iter(self.first.root.left.values()), None)
         if output is None:
             raise TopgraftError(f"{type(network).__name__} gives no tensor that depends on its inputs")
+        self.shared = _shared(network)
         self.graph = Graph(self.first, output, self.of_value)
+        self.skips: dict[int, Skip] = {}
+        """What stands for a call where it is left out, by its number; as it is asked for."""
 
     def shape(self, first: Tensor | Value, second: Tensor | Value) -> Shape:
         """The shape of a tensor that was seen in both recordings."""
@@ -207,3 +211,13 @@ def _pairwise(a: Any, b: Any, shape: Any) -> Any:
     if isinstance(a, (tuple, list)):
         return rebuilt(a, [_pairwise(x, y, shape) for x, y in zip(a, b, strict=True)])
     return a
+
+
+def _shared(network: nn.Module) -> dict[str, str]:
+    """Per further name of a parameter or buffer that has several: the name under which its reads stand."""
+    first = {id(t): name for name, t in (*network.named_parameters(), *network.named_buffers())}
+    every = (
+        *network.named_parameters(remove_duplicate=False),
+        *network.named_buffers(remove_duplicate=False),
+    )
+    return {name: first[id(t)] for name, t in every if first[id(t)] != name}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -129,11 +130,18 @@ def _copied(network: nn.Module, instead: Mapping[int, Tensor] | None = None) -> 
                 state[name] = {n: None if m is None else memo[id(m)] for n, m in value.items()}
             elif name in ("_parameters", "_buffers"):
                 state[name] = {n: None if t is None else memo[id(t)] for n, t in value.items()}
-            elif name.endswith("_hooks") and not value:
-                state[name] = copy.copy(value)
             else:
-                state[name] = value if isinstance(value, _PLAIN) else copy.deepcopy(value, memo)
+                state[name] = _own(value, memo)
     return memo[id(network)]  # type: ignore[no-any-return]
+
+
+def _own(value: Any, memo: dict[int, Any]) -> Any:
+    """An attribute for the copy; ``deepcopy`` is asked only where there is something that could change."""
+    if isinstance(value, _PLAIN) or (type(value) is tuple and all(isinstance(v, _PLAIN) for v in value)):
+        return value
+    if not value and type(value) in (OrderedDict, dict, list, set):
+        return type(value)()
+    return copy.deepcopy(value, memo)
 
 
 def refilled(network: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -38,6 +38,7 @@ from topgraft.features.store import Store
 from topgraft.finalists import depths_to_try
 from topgraft.graft import Graft
 from topgraft.job import Job
+from topgraft.kept_evidence import probe_all
 from topgraft.objective import Scale, scale_of
 from topgraft.plan import Plan
 from topgraft.predict import Predictor
@@ -45,7 +46,7 @@ from topgraft.run import RunFolder
 from topgraft.saved import Model, describe
 from topgraft.settings import Settings
 from topgraft.side_by_side import in_order, single_threaded
-from topgraft.stages import Prepared, advise, as_resized, load_for, measure, probe_all, whole_if_random
+from topgraft.stages import Prepared, advise, as_resized, load_for, measure, whole_if_random
 from topgraft.tapping import settle_taps
 from topgraft.taps import resolve_taps, side_by_side, with_taps
 
@@ -160,7 +161,7 @@ def choose_depth(
     """
     features, _ = measure(backbone, data, store, settings, Console())
     fold_of, _, _ = _folds(data, settings)
-    evidence, _ = probe_all(features, data, fold_of)
+    evidence, _ = probe_all(features, data, fold_of, store=store)
     return evidence, advise(evidence, backbone.chain, prefer=settings.prefer, seed=settings.seed)
 
 
@@ -225,7 +226,7 @@ def fit_on_all(
         )
         return _frozen(data, backbone, settings, store, features, kept, reason=f"not measured: {problem}")
     before = time.monotonic()
-    evidence, _ = probe_all(features, data, fold_of)
+    evidence, _ = probe_all(features, data, fold_of, store=store)
     probing = time.monotonic() - before
     advice = advise(evidence, chain, prefer=settings.prefer, seed=settings.seed)
     ready = Prepared(settings, backbone, data, data, data.subset([]), fold_of, notes, scale_of(data), asked)

@@ -7,8 +7,6 @@ compared with their checksum before the engine sees them, as all that the store 
 
 from __future__ import annotations
 
-import contextlib
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +16,14 @@ import torch
 import topgraft
 from topgraft.backbones.matching import digest_of
 from topgraft.chain import Segment
-from topgraft.errors import TopgraftError
-from topgraft.features.shelf import NotStored, Shelf, StoreWarning
+from topgraft.features.kept import GoesOn, Kept
 from topgraft.features.store import Store
 from topgraft.features.structure import structure_of
 from topgraft.pooling import POOLING
 
 _ONLY = "graph"
 """The one entry of a shelf: a network is no example."""
+_SAID = "The converted network"
 
 
 @dataclass(frozen=True)
@@ -78,50 +76,28 @@ class Place:
     """
 
     def __init__(self, store: Store, description: Mapping[str, Any]) -> None:
-        self._shelf: Shelf | None = None
-        with _GoesOn("can't be looked for, and is made"):
-            self._shelf = store.shelf({"what": "converted", **description}, passing=True)
+        described = {"what": "converted", **description}
+        self._kept = Kept(store, described, only=_ONLY, said=_SAID)
 
     def read(self) -> Converted | None:
         """What is kept; ``None`` where nothing is, or where it was damaged and is deleted, which is said."""
-        if self._shelf is None:
+        arrays = self._kept.read() or {}
+        graph = arrays.get("graph")
+        if not isinstance(graph, list):
             return None
-        with _GoesOn("can't be looked for, and is made"), contextlib.suppress(NotStored):
-            arrays = self._shelf.read([_ONLY])
-            graph, difference, seconds = (arrays[n] for n in ("graph", "difference", "seconds"))
-            if isinstance(graph, list):
-                return Converted(graph[0].numpy().tobytes(), float(difference[0]), float(seconds[0]))
-        return None
+        difference, seconds = (float(arrays[name][0]) for name in ("difference", "seconds"))
+        return Converted(graph[0].numpy().tobytes(), difference, seconds)
 
     def keep(self, converted: Converted) -> None:
         """Keep it; where that can't be done (a full disk, no permission), this is said."""
-        if self._shelf is None:
-            return
         graph = torch.frombuffer(bytearray(converted.graph), dtype=torch.uint8)
         told = {"difference": converted.difference, "seconds": converted.seconds}
         arrays = {name: torch.tensor([value], dtype=torch.float64) for name, value in told.items()}
-        with _GoesOn("is not kept, and will be made again next time"):
-            self._shelf.append([_ONLY], {"graph": [graph], **arrays})
+        self._kept.keep({"graph": [graph], **arrays})
 
 
 def store_if_any() -> Store | None:
     """The default store; ``None`` where there can be none, which is said: a conversion is then not kept."""
-    with _GoesOn("can't be looked for, and is made"):
+    with GoesOn(f"{_SAID} can't be looked for, and is made"):
         return Store()
     return None
-
-
-class _GoesOn:
-    """A store that can't be used costs time and nothing else: it is told."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: object, trace: object) -> bool:
-        if not isinstance(error, TopgraftError) or isinstance(error, NotStored):
-            return False
-        warnings.warn(f"The converted network {self._what}: {error}", StoreWarning, stacklevel=3)
-        return True

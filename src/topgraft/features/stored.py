@@ -76,6 +76,8 @@ class Stored:
             return f"fetched from {self.description.get('address')}"
         if kind == "converted" and isinstance(cut, int):
             return f"a converted network, {cut} blocks"
+        if kind == "evidence":
+            return "probes, all cuts"
         return "unlike what this version stores" if self.description else "unknown: no description"
 
     def _place(self, cut: int) -> str:
