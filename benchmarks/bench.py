@@ -138,17 +138,19 @@ def evidence(bench: Bench) -> dict[str, Any]:
     """The evidence at every cut as a cold process, beside the usual script at some cuts."""
     train = bench.folder / "train"
 
-    def ours(number: int) -> dict[str, Any]:
-        found = bench.ours("probe", train, "--folds", FOLDS, "--held-out", 0.01)
+    def ours(number: int, *more: str) -> dict[str, Any]:
+        found = bench.ours("probe", train, "--folds", FOLDS, "--held-out", 0.01, *more)
         scores = {str(cut["keep"]): cut["score"] for cut in found["cuts"]}
         return {"seconds": found["seconds"], "scores": scores, "number": number}
 
     def theirs(cut: int) -> dict[str, Any]:
         return bench.peer("usual", bench.weights, train, "--cut", cut, "--folds", FOLDS)
 
-    mine, usual = [], {cut: [] for cut in bench.cuts}
+    mine, plain, usual = [], [], {cut: [] for cut in bench.cuts}
     for number in range(bench.repeats):
         mine.append(bench.kept(f"evidence-{number}", partial(ours, number)))
+        as_theirs = partial(ours, number, "--resize", "pretrained")
+        plain.append(bench.kept(f"evidence-plain-{number}", as_theirs))
         for cut in bench.cuts:
             name = f"usual-{cut}-{number}"
             usual[cut].append(bench.kept(name, partial(theirs, cut)))
@@ -156,6 +158,7 @@ def evidence(bench: Bench) -> dict[str, Any]:
         "pictures": len(list(train.glob("*/*.jpg"))),
         "bf16_units": has_bf16_units(),
         "ours": median(m["seconds"] for m in mine),
+        "plain": median(m["seconds"] for m in plain),
         "scores": mine[0]["scores"],
         "usual": {str(cut): median(u["seconds"] for u in some) for cut, some in usual.items()},
         "usual_scores": {str(cut): some[0]["score"] for cut, some in usual.items()},

@@ -32,6 +32,10 @@ averaged, so that it has no advantage from having been chosen; of equals the one
 blocks. Negative: the advice did better. 95 % intervals by the pigeonhole bootstrap over seeds and
 untouched examples (Owen 2007).
 
+**Time** is that of whole fits, from reading the table to the written model. A training of the grid begins
+with what the ones before it stored (activations, and what the probes found); the advised fit begins with
+nothing.
+
 {regret}
 
 {together}
