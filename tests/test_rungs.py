@@ -220,6 +220,11 @@ def test_what_is_tried_could_also_train(left: float, tried: list[int]) -> None:
     assert all(6 * 2 * one.epoch <= left for one in field)
 
 
+def test_a_winner_needs_no_more_time_than_for_the_epochs_that_are_asked_for() -> None:
+    assert [one.freeze for one in worth_trying(COSTS, 60, 2)] == [12]
+    assert [one.freeze for one in worth_trying(COSTS, 300, 2)] == [12, 16, 14, 4]
+
+
 @pytest.mark.parametrize(
     ("left", "tried"),
     [

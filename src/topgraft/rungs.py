@@ -34,7 +34,8 @@ SPENT = 0.35
 MORE = 0.15
 """... and what is added where several depths are tried."""
 WORTH = 6
-"""Epochs for which a winner must have time: what would win and then not train is not tried."""
+"""Epochs, if no fewer are asked for, for which a winner must have time: what would win and then not train
+is not tried."""
 LONGEST = 8
 """Epochs of a short training at most: the winner then trains for real."""
 SEEDS = 3
@@ -103,7 +104,7 @@ def settle(at: Underway, material: search.Material, keeps: Sequence[int]) -> Pai
         if at.settings.cutmix:
             told += " and can be pasted into (--cutmix)"
         return _decided(at, (first, search.right_most_third(first)), told)
-    field = worth_trying(costs, at.left)
+    field = worth_trying(costs, at.left, min(WORTH, at.settings.epochs or WORTH))
     left_out = [one for one in costs if one not in field]
     if field and left_out:
         at.skipped.append(f"short trainings of {_listed(left_out)}: no time")
@@ -246,7 +247,7 @@ def _saves(pair: Pair, best: Pair) -> str:
     return "keeps fewer blocks" if pair[0] < best[0] else "trains less"
 
 
-def worth_trying(costs: Sequence[Candidate], left: float) -> list[Candidate]:
+def worth_trying(costs: Sequence[Candidate], left: float, epochs: int = WORTH) -> list[Candidate]:
     """The choices that there is time to try and, were they to win, to train.
 
     Those of the first depth come first; those of another as long as the first rung of all takes half of the
@@ -259,6 +260,8 @@ def worth_trying(costs: Sequence[Candidate], left: float) -> list[Candidate]:
         first, then those with the shortest epochs.
     left
         Seconds until the budget's end.
+    epochs
+        For which there must be time then.
     """
     keeps = list(dict.fromkeys(one.keep for one in costs))
     allowed = SPENT * left, 0.5 * (SPENT + MORE) * left
@@ -270,7 +273,7 @@ def worth_trying(costs: Sequence[Candidate], left: float) -> list[Candidate]:
 
     for one in sorted(costs, key=order):
         fits = sum(map(_seconds, [*field, one])) <= allowed[one.keep != keeps[0]]
-        if fits and search.affordable_epochs(after, one.epoch, 1, refits=1) >= WORTH:
+        if fits and search.affordable_epochs(after, one.epoch, 1, refits=1) >= epochs:
             field.append(one)
     return field
 
