@@ -126,12 +126,12 @@ def test_a_real_run_is_told_by_its_network(tmp_path: Path) -> None:
     job = tiny_job(tmp_path / "job")
     assert job.fit(tmp_path / "model", "--keep", "2", "--freeze", "1", "--epochs", "1").status == 0
     shelves = done("cache", "--json").json["shelves"]
-    assert {shelf["what"] for shelf in shelves} == {
-        "pooled, all cuts",
-        "states at cut 1 (before encoder.layer.0)",
+    assert {shelf["what"]: shelf["examples"] for shelf in shelves} == {
+        "pooled, all cuts": 36,
+        "probes, all cuts": 1,
+        "states at cut 1 (before encoder.layer.0)": 36,
     }
     assert {shelf["backbone"] for shelf in shelves} == {"hf/BertModel"}
-    assert all(shelf["examples"] == 36 for shelf in shelves)
 
 
 # clearing

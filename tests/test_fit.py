@@ -197,7 +197,7 @@ def test_the_next_command_uses_what_is_stored(
     again = fitted(job, tmp_path / "c", *TRAINED, "--dropout", "0.5")
     assert passed[1] == 9 + TIMED
     stored = {entry["stage"]: entry["items_reused"] for entry in again["resumed"]}
-    assert stored == {"pass": 36, "states": 36}
+    assert stored == {"pass": 36, "probe": 3, "states": 36}
     assert any(cache.rglob("*.safetensors"))
 
 

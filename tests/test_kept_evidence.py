@@ -13,6 +13,7 @@ from topgraft import kept_evidence
 from topgraft.console import Console
 from topgraft.errors import DamageWarning
 from topgraft.evidence import Evidence, Features
+from topgraft.features.kept import Kept
 from topgraft.features.shelf import StoreWarning
 from topgraft.features.store import Store
 from topgraft.kept_evidence import CODE, probe_all
@@ -73,6 +74,19 @@ def test_another_run_takes_the_same_bits_from_the_store_and_writes_its_own_file(
     assert earlier > 0
     assert bits(taken) == bits(made)
     assert bits(Evidence.from_json(json.loads(path.read_text())["evidence"])) == bits(made)
+
+
+def test_arrays_that_may_not_be_written_are_kept_too(ready, features, tmp_path) -> None:
+    made, _ = probe_all(features, ready.development, ready.fold_of)
+    for array in (made.fold_of, made.targets, made.groups, *(cut.losses for cut in made.cuts)):
+        array.setflags(write=False)  # as they come from a worker elsewhere
+    kept = Kept(Store(tmp_path), {"what": "evidence"}, only="evidence", said="The evidence")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept_evidence._put_in_store(kept, made, 1.0)
+    found = kept_evidence._in_store(kept)
+    assert found is not None
+    assert bits(found[0]) == bits(made)
 
 
 def relabelled(ready: Prepared) -> Prepared:

@@ -80,7 +80,7 @@ class Job(Underway):
         with self.spending("probes"):
             path = self.run.path / "evidence.json"
             evidence, earlier = probe_all(
-                features, ready.development, ready.fold_of, store=self.store, path=path
+                features, ready.development, ready.fold_of, store=self.store, of=ready.backbone, path=path
             )
         probing = time.monotonic() - began
         self.tracking.evidence(evidence)

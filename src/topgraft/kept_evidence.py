@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from topgraft.backbones.types import Backbone
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError, warn_of_damage
 from topgraft.evidence import Evidence, Features
@@ -44,6 +45,7 @@ def probe_all(
     fold_of: Array,
     *,
     store: Store | None = None,
+    of: Backbone | None = None,
     path: Path | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> tuple[Evidence, float | None]:
@@ -55,6 +57,8 @@ def probe_all(
         As for :func:`topgraft.probe.probe`.
     store
         Where evidence of earlier runs is looked for, and kept.
+    of
+        The network, by which the store tells people what it holds.
     path
         Of the file in a run's folder, which is looked into first, and written.
     advance
@@ -71,6 +75,8 @@ def probe_all(
     kept = None
     if store is not None:
         described = {"what": "evidence", "code": _code(), **_digested(made_from, features, development)}
+        if of is not None:
+            described["recipe"] = dict(of.recipe)
         kept = Kept(store, described, only=_ONLY, said="The evidence")
         if (found := _in_store(kept)) is not None:
             if path is not None:
@@ -124,7 +130,7 @@ def _put_in_store(kept: Kept, evidence: Evidence, seconds: float) -> None:
 
     def name_of(array: Array) -> str:
         name = f"array.{len(arrays):04}"
-        arrays[name] = torch.from_numpy(np.ascontiguousarray(array))[None]
+        arrays[name] = torch.from_numpy(np.require(array, requirements=["C", "W"]))[None]
         return name
 
     written = json.dumps({"evidence": evidence.to_json(name_of), "seconds": seconds}).encode()

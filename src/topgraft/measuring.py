@@ -107,7 +107,7 @@ def run_probe(
     resized, ready, settings = _settle_resize(ready, store, console)
     backbone = ready.backbone
     features, passed = measure(backbone, ready.development, store, settings, console)
-    evidence, earlier = probe_all(features, ready.development, ready.fold_of, store=store)
+    evidence, earlier = probe_all(features, ready.development, ready.fold_of, store=store, of=backbone)
     advice = advise(evidence, backbone.chain, prefer=settings.prefer, seed=settings.seed)
     beside = _beside(features, ready)
     evidence_table(console, backbone.chain, evidence, advice, beside)

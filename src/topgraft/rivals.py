@@ -199,7 +199,7 @@ def measure_rivals(
             console.line("Dropped", f"{backbone.source}: {dropped}")
         else:
             features, _ = measure(backbone, ready.development, store, settings, console)
-            evidence, _ = probe_all(features, ready.development, ready.fold_of, store=store)
+            evidence, _ = probe_all(features, ready.development, ready.fold_of, store=store, of=backbone)
             advice = advise(evidence, backbone.chain, prefer=settings.prefer, seed=settings.seed)
         found.append(Rival(backbone, time.monotonic() - began, features, evidence, advice, dropped))
     if kept:

@@ -161,7 +161,7 @@ def choose_depth(
     """
     features, _ = measure(backbone, data, store, settings, Console())
     fold_of, _, _ = _folds(data, settings)
-    evidence, _ = probe_all(features, data, fold_of, store=store)
+    evidence, _ = probe_all(features, data, fold_of, store=store, of=backbone)
     return evidence, advise(evidence, backbone.chain, prefer=settings.prefer, seed=settings.seed)
 
 
@@ -226,7 +226,7 @@ def fit_on_all(
         )
         return _frozen(data, backbone, settings, store, features, kept, reason=f"not measured: {problem}")
     before = time.monotonic()
-    evidence, _ = probe_all(features, data, fold_of, store=store)
+    evidence, _ = probe_all(features, data, fold_of, store=store, of=backbone)
     probing = time.monotonic() - before
     advice = advise(evidence, chain, prefer=settings.prefer, seed=settings.seed)
     ready = Prepared(settings, backbone, data, data, data.subset([]), fold_of, notes, scale_of(data), asked)
