@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -116,15 +120,48 @@ def test_what_was_made_of_something_else_is_not_taken(change, ready, features, t
     assert bits(found) == bits(expected)
 
 
-def test_other_features_and_other_code_make_it_anew(ready, features, tmp_path, monkeypatch) -> None:
+def test_other_features_make_it_anew(ready, features, tmp_path) -> None:
     store = Store(tmp_path)
     probe_all(features, ready.development, ready.fold_of, store=store)
     fewer = Features({1: features.cuts[1]}, features.key)
     assert probe_all(fewer, ready.development, ready.fold_of, store=store)[1] is None
     other = Features(features.cuts, "other weights")
     assert probe_all(other, ready.development, ready.fold_of, store=store)[1] is None
-    monkeypatch.setattr(kept_evidence, "_code", lambda: "of another version")
-    assert probe_all(features, ready.development, ready.fold_of, store=store)[1] is None
+
+
+PROBED = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+import topgraft as tg
+from topgraft.evidence import Features
+from topgraft.kept_evidence import probe_all
+
+rows = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+data = tg.read((rows, list("abc") * 10))
+features = Features({1: torch.from_numpy(rows)}, "the same activations")
+earlier = probe_all(features, data, np.arange(30) % 5, store=tg.Store(Path(sys.argv[1])))[1]
+print(Path(tg.__file__).parent.parent, "made" if earlier is None else "taken")
+"""
+
+
+def test_another_process_takes_it_and_one_whose_code_is_changed_makes_it_anew(tmp_path) -> None:
+    mine = Path(kept_evidence.__file__).parent
+    copies = {name: tmp_path / name for name in ("changed", "changed elsewhere")}
+    for folder in copies.values():
+        shutil.copytree(mine, folder / "topgraft", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, module in (("changed", "softmax.py"), ("changed elsewhere", "show.py")):
+        with (copies[name] / "topgraft" / module).open("a") as file:
+            file.write("# another version")
+    found = {}
+    for name, folder in ({"first": mine.parent} | copies).items():
+        command = [sys.executable, "-c", PROBED, str(tmp_path / "store")]
+        environment = os.environ | {"PYTHONPATH": str(folder)}
+        printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        where, _, found[name] = printed.strip().rpartition(" ")
+        assert Path(where) == folder
+    assert found == {"first": "made", "changed": "made", "changed elsewhere": "taken"}
 
 
 def test_the_code_that_is_told_apart_is_all_that_the_numbers_come_from() -> None:
