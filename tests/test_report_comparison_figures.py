@@ -60,7 +60,7 @@ def test_titles_say_what_the_numbers_say(tmp_path: Path):
         "At least 90 % of the labels can be spared: with the rest the pretrained network is as good as "
         "training from scratch with all"
     )
-    assert "training from scratch 6 min for " in figures["seconds"].title
+    assert "training from scratch 5.5 min for " in figures["seconds"].title
     lost = CURVES | {SCRATCH: (0.8, 0.85, 0.9, 0.95), PRETRAINED: (0.2, 0.3, 0.3, 0.4)}
     _, figures = drawn(tmp_path, lost)
     assert figures["differences"].title.endswith(", and worse for sure than training from scratch")

@@ -151,11 +151,13 @@ def duration(seconds: float) -> str:
 
     Examples
     --------
-    >>> duration(4.2), duration(95), duration(660), duration(9000)
-    ('4 s', '95 s', '11 min', '2.5 h')
+    >>> duration(4.2), duration(95), duration(150), duration(180), duration(660), duration(9000)
+    ('4 s', '95 s', '2.5 min', '3 min', '11 min', '2.5 h')
     """
     if seconds < 120:
         return f"{seconds:.0f} s"
+    if seconds < 600:
+        return f"{seconds / 60:.1f}".removesuffix(".0") + " min"
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"

@@ -67,7 +67,15 @@ def health_json(history: History, found: Sequence[Diagnosis]) -> dict[str, Any]:
 
 
 def _what(count: int) -> str:
-    return "the head" if count == 1 else f"all {count - 1} blocks that trained and the head"
+    """The parts that trained, of which the head is one.
+
+    Examples
+    --------
+    >>> _what(1), _what(2), _what(4)
+    ('the head', 'the block that trained and the head', 'all 3 blocks that trained and the head')
+    """
+    blocks = "the block" if count == 2 else f"all {count - 1} blocks"
+    return "the head" if count == 1 else f"{blocks} that trained and the head"
 
 
 def in_words(found: Diagnosis, keep: int) -> str:

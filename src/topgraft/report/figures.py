@@ -202,7 +202,8 @@ def health(document: Document) -> Drawn:
     found = document["health"]
     verdicts, steps = found["verdicts"], found["steps"]
     sick = [v for v in verdicts if v["verdict"] != HEALTHY]
-    title = f"Gradients were healthy in all {len(verdicts)} parts that trained"
+    parts = f"all {len(verdicts)} parts" if len(verdicts) > 1 else "the one part"
+    title = f"Gradients were healthy in {parts} that trained"
     if sick:
         named = ", ".join(f"{v['name']} ({v['verdict']})" for v in sick[:3])
         title = (
