@@ -46,8 +46,8 @@ def test_what_is_stored_already_costs_nothing():
     assert half.seconds == pytest.approx(COSTS.one_pass().seconds / 2)
     assert half.disk == COSTS.one_pass().disk / 2
     assert (all_of_it.seconds, all_of_it.disk) == (0, 0)
-    assert COSTS.candidate(4, 2, stored=480).storing == 0
-    assert COSTS.candidate(4, 2, stored=480).stored == 0
+    assert COSTS.candidate(4, 2, stored=(480,)).storing == 0
+    assert COSTS.candidate(4, 2, stored=(480,)).stored == 0
 
 
 def test_storing_counts_the_conversion_of_what_is_frozen_unless_nothing_is_to_be_stored():
@@ -57,6 +57,18 @@ def test_storing_counts_the_conversion_of_what_is_frozen_unless_nothing_is_to_be
         assert more == pytest.approx(6.0 * freeze / 4)
     assert converts.storing(2, stored=480).seconds == 0
     assert converts.one_pass() == COSTS.one_pass()  # there the trial has converted
+
+
+def test_views_that_an_earlier_training_stored_cost_nothing():
+    fresh, one, every = (
+        with_work(budget=1e6).candidate(4, 2, stored=stored, with_views=True)
+        for stored in ((480, 0, 0, 0, 0), (480, 480, 0, 0, 0), (480, 480, 480, 480, 480))
+    )
+    assert [c.views for c in (fresh, one, every)] == [4, 4, 4]
+    assert fresh.storing == pytest.approx(COSTS.storing_views(2, 4).seconds)
+    assert one.storing == pytest.approx(fresh.storing * 3 / 4)
+    assert one.stored == fresh.stored * 3 / 4 > 0
+    assert (every.storing, every.stored) == (0, 0)
 
 
 def test_views_are_as_many_as_there_is_time_and_disk_for():

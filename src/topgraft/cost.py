@@ -221,7 +221,7 @@ class Costs:
         *,
         live: bool = False,
         asked: bool = False,
-        stored: int = 0,
+        stored: Sequence[int] = (0,),
         with_views: bool = False,
     ) -> Candidate:
         """The cost of keeping ``keep`` blocks and freezing ``freeze`` of them.
@@ -234,7 +234,8 @@ class Costs:
         asked
             Whether it is what the user decided.
         stored
-            Distinct examples whose state at cut ``freeze`` is in the store already.
+            Distinct examples whose state at cut ``freeze`` is in the store already; then those of the first
+            view of each, and so on.
         with_views
             Whether changed views of each picture are stored, too, as many as there is time for.
         """
@@ -243,10 +244,10 @@ class Costs:
         head = head_parameters(self.widths[keep - 1], self.work.classes, self.work.hidden)
         is_stored = 0 < freeze < keep and not live
         trains = freeze < keep or self.work.head_trains
-        storing = self.storing(freeze, stored) if is_stored else Stage(0.0, None, 0.0)
+        storing = self.storing(freeze, stored[0]) if is_stored else Stage(0.0, None, 0.0)
         views = self.views(keep, freeze, self._left()) if with_views and is_stored else 0
         if views:
-            more = self.storing_views(freeze, views)
+            more = self.storing_views(freeze, views, sum(stored[1 : 1 + views]))
             storing = Stage(storing.seconds + more.seconds, storing.memory, storing.disk + more.disk)
         epoch = self.epoch(keep, freeze, live=live) if trains else 0.0
         laid_out = self.work.epochs_with_views if views else self.work.epochs
@@ -280,10 +281,10 @@ class Costs:
         on_disk = DISK_FOR_VIEWS / max(one.disk, 1.0) - 1
         return max(0, min(VIEWS, math.floor(in_time), math.floor(on_disk)))
 
-    def storing_views(self, freeze: int, views: int) -> Stage:
-        """Further passes to cut ``freeze``, for views; the engine is converted by the first pass."""
+    def storing_views(self, freeze: int, views: int, stored: int = 0) -> Stage:
+        """Further passes to cut ``freeze``, for views not ``stored``; the first pass converted the engine."""
         seconds = self.speed.decoding / self.speed.cores + self.speed.chain * self.share(0, freeze)
-        count = views * self.work.distinct
+        count = views * self.work.distinct - stored
         return Stage(count * seconds, None, count * self.bytes_of_state(freeze))
 
     def trained_parameters(self, keep: int, freeze: int) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from topgraft.backbones.types import Backbone
 from topgraft.chain import Inputs, State
 from topgraft.choices import AUTO, freezes_to_try, resolve_freeze, resolve_keep
-from topgraft.cost import Candidate, Costs
+from topgraft.cost import VIEWS, Candidate, Costs
 from topgraft.data.types import Data
 from topgraft.device import settled, trains_on
 from topgraft.features.engine import BATCH, engine_of, examples_a_batch
@@ -340,14 +340,16 @@ def candidate(
     costs: Costs, ready: Prepared, store: Store, keep: int, freeze: int, *, asked: bool = False
 ) -> Candidate:
     """One choice of keep and freeze, by what this network, these settings and the store make of it."""
-    backbone, settings, stored = ready.backbone, ready.settings, 0
-    live = is_live(ready, keep, freeze)
+    backbone, settings, digests = ready.backbone, ready.settings, set(ready.development.digests)
+    live, with_views = is_live(ready, keep, freeze), reads_views(backbone, settings, keep, freeze)
+    engine, precision = settings.engine_or_torch, settings.precision_or_fp32
+    stored = [0]
     if 0 < freeze < keep and not live:
-        known = states_shelf(
-            backbone, store, freeze, engine=settings.engine_or_torch, precision=settings.precision_or_fp32
-        ).known()
-        stored = len(set(ready.development.digests) & known)
-    with_views = reads_views(backbone, settings, keep, freeze)
+        shelves = [
+            states_shelf(backbone, store, freeze, engine=engine, precision=precision, view=view)
+            for view in range(1 + (VIEWS if with_views else 0))
+        ]
+        stored = [len(digests & shelf.known()) for shelf in shelves]
     return costs.candidate(keep, freeze, live=live, asked=asked, stored=stored, with_views=with_views)
 
 
