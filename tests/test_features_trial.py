@@ -31,6 +31,7 @@ def backbone() -> Backbone:
 def always(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A trial however few there are."""
     monkeypatch.setattr("topgraft.features.trial.WORTH_IT", 0.0)
+    monkeypatch.setattr("topgraft.features.trial.STARTS", 0.0)
     return monkeypatch
 
 
@@ -73,6 +74,19 @@ def test_the_faster_one_is_taken_and_why_is_told(backbone, pictures, tmp_path):
     if many.engine == "openvino":
         assert many.difference is not None
         assert 0 <= many.difference < 1e-4
+
+
+def test_an_engine_that_takes_longer_to_start_than_all_the_work_is_not_tried(
+    backbone, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("topgraft.features.trial.WORTH_IT", 0.0)
+    store, few = tg.Store(tmp_path), pictures.subset(range(4))
+    choice = choose_engine(backbone, few, store)
+    assert choice.engine == "torch"
+    assert "by OpenVINO" not in choice.reason
+    assert "; OpenVINO takes longer to start than PyTorch takes for all" in choice.reason
+    assert not list(store.root.rglob("*.safetensors"))  # nothing was converted
+    assert choose_engine(backbone, few, store, engine="openvino", precision="fp32").engine == "openvino"
 
 
 @needs_bf16

@@ -32,6 +32,8 @@ WORTH_IT = 2.0
 """Seconds of the pass, at :data:`FAST`, from which on another engine is tried."""
 FAST = 2.5e10
 """Multiply-adds a second that a core may do: a pass takes at least as long as this says."""
+STARTS = 4.0
+"""Seconds of the pass by PyTorch in fp32 up to which OpenVINO can't win: it takes as long to convert."""
 LESS = 0.9
 """A lower precision must end the pass in this share of the time of fp32, or it is not worth its rounding."""
 HOPELESS = 0.5
@@ -90,11 +92,11 @@ def choose_engine(
 
     One whose numbers the store has already is taken without a trial. OpenVINO is tried where it is installed,
     bf16 where the processor has instructions for it, and either only where there is enough to do for a trial
-    to pay; what makes an engine start (tracing, compiling) counts. A GPU is always tried, since trainings run
-    there, and by its engine they get frozen parts there, too; but where workers elsewhere do pieces of the
-    pass, which compute by cores, only if it is asked for. Engines are timed on the chain's own
-    example. How far their activations are from PyTorch's in fp32 is measured on a few of the data: too far
-    (:data:`topgraft.features.openvino.LARGEST`) is refused.
+    to pay (for OpenVINO more, :data:`STARTS`); what makes an engine start (tracing, compiling) counts. A GPU
+    is always tried, since trainings run there, and by its engine they get frozen parts there, too; but where
+    workers elsewhere do pieces of the pass, which compute by cores, only if it is asked for. Engines are
+    timed on the chain's own example. How far their activations are from PyTorch's in fp32 is measured on a
+    few of the data: too far (:data:`topgraft.features.openvino.LARGEST`) is refused.
 
     Parameters
     ----------
@@ -155,7 +157,8 @@ def _by_trial(
         base = _Tried(exact, _seconds(exact, inputs, layouts) / BATCH / cores, 0.0, 0.0)
     found = [base] if ("torch", "fp32") in pairs else []
     refused: list[str] = []
-    enough: set[str] = set()
+    quick = bool(found) and base.seconds(count) < STARTS
+    enough: set[str] = {"openvino"} if quick else set()
     for name, kind in pairs[::-1]:  # the fastest first; the next only where one is refused
         if name in enough or (name, kind) == ("torch", "fp32"):
             continue
@@ -175,6 +178,8 @@ def _by_trial(
     told = [base, *(t for t in found if t is not base)]
     times = ", ".join(_measured(t) for t in told)
     said = f"{times}{missing}"
+    if quick and "openvino" in dict(pairs):
+        said += "; OpenVINO takes longer to start than PyTorch takes for all"
     if best is not base:
         said += f"; activations differ by {best.difference:.0e} from those of PyTorch in fp32"
     elif len(told) == 1 and refused:
