@@ -28,6 +28,9 @@ def document(results: Mapping[str, Any]) -> tuple[str, bool]:
             verdicts += found
             parts += lines
     top = [f"- {'holds' if holds else 'FAILS'}: {text}" for holds, text in verdicts]
+    left_out = [f"- {said}" for name, said in MEASURED.items() if name not in results]
+    if left_out:
+        parts += ["## Not measured in this run", "", *left_out, ""]
     machine = ["## Machine", "", *machine_lines(PACKAGES)]
     page = "\n".join([INTRODUCTION, "## Verdicts", "", *top, "", *parts, *machine, ""])
     return page, all(holds for holds, _ in verdicts)
@@ -223,6 +226,17 @@ def _ratio(told: Any) -> float | None:
     return float(told["actual"]) / float(told["predicted"])
 
 
+MEASURED = {
+    "start": "how long `topgraft --help` takes, and what `import topgraft` loads",
+    "forward": "all cuts against one forward pass",
+    "precision": "what the chosen engine and precision cost in accuracy",
+    "texts": "texts, beside sentence-transformers",
+    "training": "training from the store, beside the same live",
+    "evidence": "the evidence at every cut, beside the usual script",
+    "accuracy": "accuracy and time beside fastai, and with it how right forecasts are",
+    "scale": "ten times more examples: time and memory",
+    "gpu": "a GPU",
+}
 SECTIONS = {
     "start": _start,
     "forward": _forward,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from bench_gpu import BARE, OURS
-from bench_page import document
+from bench_page import MEASURED, SECTIONS, document
 from bench_scale import anonymous, made, watched
 
 
@@ -43,6 +43,15 @@ def test_no_promise_is_made_for_a_processor_without_bf16_units() -> None:
     slow = evidence(540.0, {str(cut): 30.0 for cut in range(1, 19)}) | {"bf16_units": False}
     assert verdicts({"evidence": slow}) == []
     assert "here the evidence at every cut is 1.0 times as fast (25)" in document({"evidence": slow})[0]
+
+
+def test_what_was_not_measured_is_said() -> None:
+    page, _ = document({"start": {"help": 1.0, "typer": 1.0, "torch_modules": 0}, "gpu": {}})
+    listed = page.split("## Not measured in this run")[1].split("## Machine")[0].strip().splitlines()
+    assert len(listed) == len(SECTIONS) - 2
+    assert "- ten times more examples: time and memory" in listed
+    assert not any("--help" in line or "GPU" in line for line in listed)
+    assert set(MEASURED) == set(SECTIONS)
 
 
 @pytest.mark.parametrize(("every", "said"), [(1.29, "holds"), (1.31, "FAILS")])
