@@ -59,10 +59,10 @@ def test_each_rung_keeps_the_better_half_by_loss(fitted: Path) -> None:
     assert next(iter(rungs)) == EPOCHS
     assert {one["freeze"] for one in rungs[EPOCHS]} == set(choices(3))
     for short, longer in zip(list(rungs.values())[:-1], list(rungs.values())[1:], strict=True):
-        best = sorted(short, key=lambda one: one["loss"])[: math.ceil(len(short) / 2)]
+        best = sorted(short, key=lambda one: one["lowest"])[: math.ceil(len(short) / 2)]
         assert {one["freeze"] for one in longer} == {one["freeze"] for one in best}
         assert longer[0]["epochs"] == 2 * short[0]["epochs"] <= LONGEST
-    last = sorted(list(rungs.values())[-1], key=lambda one: one["loss"])
+    last = sorted(list(rungs.values())[-1], key=lambda one: one["lowest"])
     last = last[: max(2, math.ceil(len(last) / 2))]
     decisions = plan_of(fitted)
     assert decisions["seeds"]["value"] == SEEDS
@@ -77,6 +77,12 @@ def test_each_rung_keeps_the_better_half_by_loss(fitted: Path) -> None:
     assert freeze in {one["freeze"] for one in last}
     assert decisions["freeze"]["value"] in (freeze, 3)
     assert json.loads((fitted / "result.json").read_text())["search"] == every
+
+
+def test_a_plan_of_before_there_were_two_losses_is_read() -> None:
+    value = {"keep": 3, "freeze": 1, "epochs": 2, "loss": 0.7, "score": 0.5, "seconds": 1.0}
+    (one,) = shorts({"short_3_1_2": {"value": value, "reason": ""}})
+    assert (one["loss"], one["lowest"], one["seed"]) == (0.7, 0.7, 0)
 
 
 def test_the_report_shows_each_short_training_the_winner_on_top(fitted: Path) -> None:
@@ -164,6 +170,11 @@ def test_a_killed_search_trains_nothing_twice_and_chooses_by_what_each_example_l
     )
     winner, _ = winner_of([(3, freeze) for freeze in last], losses, found, np.arange(len(losses)), seed=1)
     assert decisions["candidate"]["value"] == list(winner)
+    told = {(one["freeze"], one["seed"]): one["loss"] for one in shorts(decisions) if one["epochs"] == 4}
+    every = {
+        (freeze, seed): np.mean(one["losses"]) for freeze in last for seed, one in enumerate(outcomes[freeze])
+    }
+    assert {which: told[which] for which in every} == pytest.approx(every)  # what is shown is what decided
     # as if killed before the choice was written, with files that are gone or damaged
     del decisions["candidate"]
     (folder / "plan.json").write_text(json.dumps({"form": 1, "decisions": decisions}))

@@ -62,7 +62,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "a list of texts": lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
     "a short training": lambda value: (
         isinstance(value, dict)
-        and value.keys() - {"seed"} == SHORT
+        and value.keys() - {"seed", "lowest"} == SHORT
         and all(map(_number, value.values()))
         and _whole(value.get("seed", 0))
     ),

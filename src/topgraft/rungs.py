@@ -62,10 +62,10 @@ def settle(at: Underway, material: search.Material, keeps: Sequence[int]) -> Pai
     """Which N and M a full training is worth for, among those that there is time to try; decided once.
 
     Each choice trains for :data:`EPOCHS` epochs from the activations stored at its cut, those with the lower
-    loss on the validation part for twice as many, until one is left. Loss decides, since among a hundred
-    examples it tells apart what accuracy can't. The last of them, two or more, train again from further
-    seeds, as time allows, and :func:`winner_of` chooses. Where there is no time for two choices, it is the
-    one that there is time for; where there is none, the one with the shortest epochs.
+    loss on the validation part (after their best epoch) for twice as many, until one is left. Loss decides,
+    since among a hundred examples it tells apart what accuracy can't. The last of them, two or more, train
+    again from further seeds, as time allows, and :func:`winner_of` chooses. Where there is no time for two
+    choices, it is the one that there is time for; where there is none, the one with the shortest epochs.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def settle(at: Underway, material: search.Material, keeps: Sequence[int]) -> Pai
     while len(remaining) > 1 and epochs <= LONGEST:
         rung = try_all(at, material, [(*pair, epochs, 0) for pair in remaining])
         tried += rung
-        best = sorted(rung, key=lambda short: (short.loss, short.keep, -short.freeze))
+        best = sorted(rung, key=lambda short: (short.lowest, short.keep, -short.freeze))
         half = math.ceil(len(best) / 2)
         last, remaining = best[: max(2, half)], [(short.keep, short.freeze) for short in best[:half]]
         epochs *= 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -35,11 +35,14 @@ class Short:
     epochs
         For which it was laid out; its rate had ended at zero by then.
     loss, score
-        Mean loss (nats) and share correct on the validation part, at its best epoch.
+        Mean loss (nats, at the temperature that suits it best) and share correct on the validation part, by
+        the weights that it kept: by these the winner is chosen.
     seconds
         That it took, what it reads stored.
     seed
         How much more than that of the fit its seed was.
+    lowest
+        The lowest mean loss on the validation part after any of its epochs, by which a rung is halved.
     """
 
     keep: int
@@ -49,6 +52,12 @@ class Short:
     score: float
     seconds: float
     seed: int = 0
+    lowest: float = math.inf
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any]) -> Short:
+        """From a decision of a plan; earlier ones have one loss only, the lowest."""
+        return cls(**{"lowest": value["loss"], **value})
 
     @property
     def name(self) -> str:
@@ -92,7 +101,7 @@ def _try(
         short = _train(at, material, keep, freeze, epochs, seed)
         return asdict(short), f"a training of {epochs} epochs"
 
-    return Short(**at.plan.decide(name, make))
+    return Short.read(at.plan.decide(name, make))
 
 
 def _unlike(material: search.Material, keep: int, freeze: int) -> str:
@@ -186,9 +195,16 @@ def _note(
     found = {"losses": lost.tolist(), "marks": marks(outcome.logits, wanted).double().tolist()}
     write_json(at.run.work / f"{name}.json", found)
     history = outcome.history
-    best = min(history.epochs[1:] or history.epochs, key=lambda epoch: epoch.validation_loss)
-    loss = best.validation_loss if math.isfinite(best.validation_loss) else math.inf
-    return Short(keep, freeze, epochs, min(loss, 1e9), best.validation_score, outcome.seconds, seed)
+    score = history.epochs[history.best].validation_score
+    lowest = min(_bounded(epoch.validation_loss) for epoch in history.epochs[1:] or history.epochs)
+    return Short(
+        keep, freeze, epochs, _bounded(float(lost.mean())), score, outcome.seconds, seed=seed, lowest=lowest
+    )
+
+
+def _bounded(loss: float) -> float:
+    """As JSON can hold it, that of a training that ran away being large."""
+    return min(loss, 1e9) if math.isfinite(loss) else 1e9
 
 
 def outcome_of(at: Underway, material: search.Material, short: Short) -> dict[str, Any]:
@@ -207,5 +223,5 @@ def outcome_of(at: Underway, material: search.Material, short: Short) -> dict[st
 
 def shorts(decisions: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The short trainings of a plan, by rung, seed, depth and most frozen first, for ``fit --json``."""
-    found = [asdict(Short(**d["value"])) for name, d in decisions.items() if name.startswith("short_")]
+    found = [asdict(Short.read(d["value"])) for name, d in decisions.items() if name.startswith("short_")]
     return sorted(found, key=lambda one: (one["epochs"], one["seed"], one["keep"], -one["freeze"]))
