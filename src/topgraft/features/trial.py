@@ -157,8 +157,11 @@ def _by_trial(
         base = _Tried(exact, _seconds(exact, inputs, layouts) / BATCH / cores, 0.0, 0.0)
     found = [base] if ("torch", "fp32") in pairs else []
     refused: list[str] = []
-    quick = bool(found) and base.seconds(count) < STARTS
-    enough: set[str] = {"openvino"} if quick else set()
+    enough: set[str] = set()
+    untried = ""
+    if found and "openvino" in dict(pairs) and base.seconds(count) < STARTS:
+        enough.add("openvino")
+        untried = f"; OpenVINO was not tried, since PyTorch takes {base.seconds(count):.1f} s for all"
     for name, kind in pairs[::-1]:  # the fastest first; the next only where one is refused
         if name in enough or (name, kind) == ("torch", "fp32"):
             continue
@@ -177,9 +180,7 @@ def _by_trial(
     best = min(found, key=lambda t: t.seconds(count) / (LESS if t.engine.precision == "bf16" else 1.0))
     told = [base, *(t for t in found if t is not base)]
     times = ", ".join(_measured(t) for t in told)
-    said = f"{times}{missing}"
-    if quick and "openvino" in dict(pairs):
-        said += "; OpenVINO takes longer to start than PyTorch takes for all"
+    said = f"{times}{missing}{untried}"
     if best is not base:
         said += f"; activations differ by {best.difference:.0e} from those of PyTorch in fp32"
     elif len(told) == 1 and refused:
