@@ -28,7 +28,18 @@ from bench_data import pictures
 from bench_page import document
 from machine import ROOT, code_digest, has_bf16_units
 
-CASES = ("start", "forward", "precision", "texts", "training", "evidence", "accuracy", "scale", "gpu")
+CASES = (
+    "start",
+    "forward",
+    "precision",
+    "texts",
+    "training",
+    "evidence",
+    "forecasts",
+    "accuracy",
+    "scale",
+    "gpu",
+)
 PEERS = {
     "usual": ("torch", "torchvision", "timm", "scikit-learn", "pillow"),
     "with_fastai": ("torch", "torchvision", "timm", "fastai", "pillow"),
@@ -191,21 +202,41 @@ def texts(bench: Bench) -> dict[str, Any]:
     }
 
 
+def fitted(bench: Bench, name: str, *told: object) -> dict[str, Any]:
+    """A cold `topgraft fit` with an empty store: its seconds, its score, and what it had foretold."""
+
+    def work() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(dir=bench.build) as folder:
+            found = bench.ours("fit", *told, "-o", Path(folder) / "model")
+        return {"test": found["score"]["value"]} | {key: found[key] for key in ("seconds", "forecast")}
+
+    found: dict[str, Any] = bench.kept(name, work)
+    return found
+
+
+def forecasts(bench: Bench) -> list[dict[str, Any]]:
+    """What fits of pictures and texts, many and few, foretold of each of their stages, and what it took."""
+    from topgraft import demo
+
+    train, test = bench.folder / "train", bench.folder / "test"
+    many = f"{len(list(train.glob('*/*.jpg'))):,} pictures"
+    told: dict[str, list[object]] = {
+        f"fit-{budget}": [f"{many}, {budget} s", train, "--test", test, "--budget", budget]
+        for budget in BUDGETS
+    }
+    told["fit-texts"] = ["texts", demo.glosses(), "--budget", BUDGETS[-1]]
+    told["fit-few"] = ["packaged pictures", demo.pictures(), "--budget", BUDGETS[-1]]
+    return [{"what": what, **fitted(bench, name, *given)} for name, (what, *given) in told.items()]
+
+
 def accuracy(bench: Bench) -> dict[str, Any]:
     """The accuracy of fastai's ``fine_tune``, best of one to five epochs, and how soon ours reaches it."""
     train, test = bench.folder / "train", bench.folder / "test"
 
-    def fitted(budget: int) -> dict[str, Any]:
-        with tempfile.TemporaryDirectory(dir=bench.build) as folder:
-            out = Path(folder) / "model"
-            found = bench.ours("fit", train, "-o", out, "--test", test, "--budget", budget)
-        told = found["forecast"]
-        return {"seconds": found["seconds"], "test": found["score"]["value"], "forecast": told}
-
     def fine_tuned(epochs: int) -> dict[str, Any]:
         return bench.peer("with_fastai", bench.weights, train, test, "--epochs", epochs)
 
-    ours = [bench.kept(f"fit-{budget}", partial(fitted, budget)) for budget in BUDGETS]
+    ours = [fitted(bench, f"fit-{budget}", train, "--test", test, "--budget", budget) for budget in BUDGETS]
     epochs = range(1, MOST_EPOCHS + 1)
     theirs = [bench.kept(f"fastai-{n}", partial(fine_tuned, n)) for n in epochs]
     frozen = bench.kept(
@@ -238,6 +269,7 @@ def main() -> int:
         "precision": lambda b: b.kept("precision", lambda: precision(b.folder)),
         "texts": texts,
         "evidence": evidence,
+        "forecasts": forecasts,
         "accuracy": accuracy,
         "scale": lambda b: b.kept("scale", lambda: scale(b.build)),
         "gpu": lambda b: b.kept("gpu", lambda: gpu(b.folder / "train")),
