@@ -42,8 +42,19 @@ def pictures(build: Path, given: Path | None = None) -> Path:
                 (new / part / category).mkdir(parents=True, exist_ok=True)
                 file.rename(new / part / category / file.name)
         shutil.rmtree(new / "all")
+        keep_apart(new)
         new.rename(done)
     return done
+
+
+def keep_apart(folder: Path) -> None:
+    """Take out of ``test`` what is, exactly or nearly, in ``train`` too."""
+    import topgraft as tg
+    from topgraft.data.sources import overlap
+
+    test = tg.read(folder / "test")
+    for number in {number for number, _ in overlap(test, tg.read(folder / "train"))}:
+        Path(test.names[number]).unlink()
 
 
 def fetched(folder: Path) -> Path:
