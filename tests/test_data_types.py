@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import mmap
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from topgraft.data import Data, read
 from topgraft.data.example import ExampleError
@@ -95,3 +98,20 @@ def test_a_picture_whose_file_changed_is_not_taken_for_what_it_was(
 def test_it_prints_in_one_line(data: Data) -> None:
     assert repr(data) == "Data(6 examples, text, 2 classes, from 'the list')"
     assert data.counts == {"animal": 3, "vehicle": 3}
+
+
+def test_thumbnails_of_a_subset_are_those_of_its_pictures_and_many_take_no_memory(tmp_path: Path) -> None:
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 40, 3), np.uint8)
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "ab"[number % 2] / f"{number}.png")
+    data = read(tmp_path)
+    assert data.thumbnails is not None
+    part = data.subset([2, 0])
+    assert part.thumbnails is not None
+    assert np.array_equal(part.thumbnails, data.thumbnails[[2, 0]])
+    many = replace(data, thumbnails=np.broadcast_to(data.thumbnails[:, None], (3, 6000, 32, 32, 3)))
+    large = many.subset([1, 0]).thumbnails
+    assert large is not None
+    assert isinstance(np.asarray(large).base.base.obj, mmap.mmap)
+    assert np.array_equal(large[:, 5999], data.thumbnails[[1, 0]])

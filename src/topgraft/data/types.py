@@ -13,6 +13,7 @@ import numpy as np
 from topgraft.data.example import ChangedError
 from topgraft.data.lazily import Joined, Picked, is_file
 from topgraft.errors import TopgraftError
+from topgraft.mapped import room
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -231,7 +232,7 @@ class Data:
             columns=self.columns,
             notes=self.notes,
             max_pixels=self.max_pixels,
-            thumbnails=None if self.thumbnails is None else self.thumbnails[chosen],
+            thumbnails=None if self.thumbnails is None else _some(self.thumbnails, chosen),
             seconds=None if self.seconds is None else self.seconds[chosen],
             outputs=self.outputs,
             separator=self.separator,
@@ -312,6 +313,14 @@ def together(first: Inputs, second: Inputs) -> Inputs:
     if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
         return [*first, *second]
     return Joined(first, second)
+
+
+def _some(thumbnails: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Thumbnails at some places, in a file where they are many."""
+    out = room((len(indices), *thumbnails.shape[1:]), np.uint8)
+    # indices are within bounds; with mode="raise" numpy would make a second copy in memory
+    np.take(thumbnails, indices, axis=0, out=out, mode="clip")
+    return out
 
 
 def differ(targets: NDArray[Any], indices: Iterable[int]) -> bool:
