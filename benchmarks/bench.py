@@ -214,19 +214,21 @@ def fitted(bench: Bench, name: str, *told: object) -> dict[str, Any]:
     return found
 
 
+def fitted_pictures(bench: Bench, budget: int) -> dict[str, Any]:
+    """The fit of the pictures, scored on those kept for it."""
+    where = bench.folder / "train", "--test", bench.folder / "test"
+    return fitted(bench, f"fit-{budget}", *where, "--budget", budget)
+
+
 def forecasts(bench: Bench) -> list[dict[str, Any]]:
     """What fits of pictures and texts, many and few, foretold of each of their stages, and what it took."""
     from topgraft import demo
 
-    train, test = bench.folder / "train", bench.folder / "test"
-    many = f"{len(list(train.glob('*/*.jpg'))):,} pictures"
-    told: dict[str, list[object]] = {
-        f"fit-{budget}": [f"{many}, {budget} s", train, "--test", test, "--budget", budget]
-        for budget in BUDGETS
-    }
-    told["fit-texts"] = ["texts", demo.glosses(), "--budget", BUDGETS[-1]]
-    told["fit-few"] = ["packaged pictures", demo.pictures(), "--budget", BUDGETS[-1]]
-    return [{"what": what, **fitted(bench, name, *given)} for name, (what, *given) in told.items()]
+    count = len(list((bench.folder / "train").glob("*/*.jpg")))
+    fits = {f"{count:,} pictures, {budget} s": fitted_pictures(bench, budget) for budget in BUDGETS}
+    fits["texts"] = fitted(bench, "fit-texts", demo.glosses(), "--budget", BUDGETS[-1])
+    fits["packaged pictures"] = fitted(bench, "fit-few", demo.pictures(), "--budget", BUDGETS[-1])
+    return [{"what": what, **fit} for what, fit in fits.items()]
 
 
 def accuracy(bench: Bench) -> dict[str, Any]:
@@ -236,7 +238,7 @@ def accuracy(bench: Bench) -> dict[str, Any]:
     def fine_tuned(epochs: int) -> dict[str, Any]:
         return bench.peer("with_fastai", bench.weights, train, test, "--epochs", epochs)
 
-    ours = [fitted(bench, f"fit-{budget}", train, "--test", test, "--budget", budget) for budget in BUDGETS]
+    ours = [fitted_pictures(bench, budget) for budget in BUDGETS]
     epochs = range(1, MOST_EPOCHS + 1)
     theirs = [bench.kept(f"fastai-{n}", partial(fine_tuned, n)) for n in epochs]
     frozen = bench.kept(

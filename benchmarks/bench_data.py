@@ -42,12 +42,12 @@ def pictures(build: Path, given: Path | None = None) -> Path:
                 (new / part / category).mkdir(parents=True, exist_ok=True)
                 file.rename(new / part / category / file.name)
         shutil.rmtree(new / "all")
-        keep_apart(new)
+        drop_copies(new)
         new.rename(done)
     return done
 
 
-def keep_apart(folder: Path) -> None:
+def drop_copies(folder: Path) -> None:
     """Take out of ``test`` what is, exactly or nearly, in ``train`` too."""
     import topgraft as tg
     from topgraft.data.sources import overlap
