@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,21 @@ def test_a_class_of_which_nothing_is_left_is_told(root: Path) -> None:
     data = read(root, max_unreadable=0.1)
     assert data.classes == ("food", "tools")
     assert any("Nothing is left of bird" in note for note in data.notes)
+
+
+def test_reading_holds_little_of_each_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("topgraft.mapped.HELD", 0)  # thumbnails lie in a file, as those of many pictures do
+
+    def peak(count: int) -> int:
+        pictures = [Image.new("RGB", (8, 8), (i % 251, i // 251, 0)) for i in range(count)]
+        labels = [str(i % 2) for i in range(count)]
+        tracemalloc.start()
+        try:
+            read(pictures, targets=labels, near_duplicates=False)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(300)  # what is loaded and made once
+    each = (peak(1500) - peak(300)) / 1200
+    assert each < 1500

@@ -148,3 +148,14 @@ def test_many_rows_are_scored_on_a_part_and_fitted_on_all(monkeypatch: pytest.Mo
     index = torch.randperm(6000, generator=torch.Generator().manual_seed(0))[:4096].sort().values
     assert torch.equal(chosen, y[index])
     torch.testing.assert_close(part.left_out(3.0), whole.left_out(3.0)[index], rtol=1e-8, atol=1e-10)
+
+
+def test_of_wide_features_fewer_rows_are_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = draw(60, 20, 3)
+    whole = posed(x, y, 3)
+    assert [len(chunk) for chunk in Rows.of(x, 60).chunks()] == [60]
+    monkeypatch.setattr("topgraft.ridge.CHUNKED", 7 * 20)
+    assert [len(chunk) for chunk in Rows.of(x, 60).chunks()] == [7] * 8 + [4]
+    parts = posed(x, y, 3)
+    torch.testing.assert_close(parts.solution(3.0), whole.solution(3.0), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(parts.left_out(3.0), whole.left_out(3.0), rtol=1e-8, atol=1e-10)

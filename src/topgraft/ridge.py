@@ -18,7 +18,10 @@ from topgraft.objective import are_binary, are_numbers
 from topgraft.temperature import fit_temperature
 
 CHUNK = 4096
-"""Rows that are turned into float64 at a time."""
+"""Rows that are turned into float64 at a time, at most."""
+
+CHUNKED = 2**21
+"""Numbers (rows x width) that are, about: 16 MiB. What is worked out of a chunk takes several times as much."""
 
 SCORED = 2**24
 """Numbers (rows x width) of the rows whose left-out predictions choose penalty and temperature: 128 MiB."""
@@ -55,10 +58,11 @@ class Rows:
                 raise TopgraftError("The function that gives features gave no (rows, width) chunk.")
             return cls(count, int(first.shape[1]), lambda: (chunk.double() for chunk in source()))
         tensor, length = x, len(x) if index is None else len(index)
+        most = rows_at_once(int(x.shape[1]))
 
         def chunks() -> Iterator[Tensor]:
-            for start in range(0, length, CHUNK):
-                stop = min(start + CHUNK, length)
+            for start in range(0, length, most):
+                stop = min(start + most, length)
                 yield (tensor[start:stop] if index is None else tensor[index[start:stop]]).double()
 
         return cls(length, int(tensor.shape[1]), chunks)
@@ -72,6 +76,17 @@ class Rows:
             else:
                 yield chunk[index[(index >= start) & (index < start + len(chunk))] - start]
             start += len(chunk)
+
+
+def rows_at_once(width: int) -> int:
+    """How many rows of so many numbers are in memory as float64 at a time.
+
+    Examples
+    --------
+    >>> rows_at_once(100), rows_at_once(2048)
+    (4096, 1024)
+    """
+    return max(1, min(CHUNK, CHUNKED // max(1, width)))
 
 
 @dataclass(frozen=True)
@@ -269,7 +284,8 @@ class Problem:
         y, w, n = _values(self.targets, self.classes), self.weights[:, None], self.count
         shrunk = 1 / (self.spectrum.values + penalty)
         residual = (y - self.mean) - self.coordinates @ (self.cross * shrunk[:, None])
-        squares = torch.cat([part**2 @ shrunk for part in self.coordinates.split(CHUNK)])
+        width = self.coordinates.shape[1]
+        squares = torch.cat([part**2 @ shrunk for part in self.coordinates.split(rows_at_once(width))])
         leverage = w * (1 / n + squares[:, None])
         return residual / (1 - leverage).clamp_min(1e-9)
 

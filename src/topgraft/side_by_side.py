@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Generic, TypeVar
 
-import torch
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -22,6 +20,8 @@ _outside: list[int] = []
 @contextmanager
 def of_threads(count: int) -> Iterator[int]:
     """So many threads for each operation of torch for a while; gives how many there were."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -55,6 +55,8 @@ def cores() -> int:
     ...     torch.get_num_threads(), cores()
     (1, 3)
     """
+    import torch
+
     return _outside[0] if _outside else torch.get_num_threads()
 
 

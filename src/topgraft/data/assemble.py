@@ -6,7 +6,6 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -28,9 +27,10 @@ from topgraft.data.targets import (
     output_names,
     said_of_numbers,
 )
-from topgraft.data.types import Data, Found, Inputs, LeftOut, Task, differ, taken
+from topgraft.data.types import Data, Found, Inputs, LeftOut, Task, differ, some_of, taken
 from topgraft.errors import TopgraftError, did_you_mean
 from topgraft.mapped import room
+from topgraft.side_by_side import in_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -247,9 +247,9 @@ def _looked_at(
         except ExampleError as error:
             return error
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, on what is refused or mended here anyway
-        for i, result in zip(wanted, pool.map(tried, wanted), strict=True):
+        for i, result in zip(wanted, in_order(tried, wanted, workers=threads), strict=True):
             if isinstance(result, ExampleError):
                 reasons[i] = result.reason
             else:
@@ -349,7 +349,7 @@ def _duplicates(
         if near_duplicates:
             near = dup.near_texts([inputs[i] for i in firsts])
     elif looks is not None and near_duplicates:
-        near = dup.near_pictures(looks[firsts])
+        near = dup.near_pictures(looks if len(firsts) == len(looks) else some_of(looks, firsts))
     return exact, [(firsts[i], firsts[j]) for i, j in near], alike
 
 

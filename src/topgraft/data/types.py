@@ -232,7 +232,7 @@ class Data:
             columns=self.columns,
             notes=self.notes,
             max_pixels=self.max_pixels,
-            thumbnails=None if self.thumbnails is None else _some(self.thumbnails, chosen),
+            thumbnails=None if self.thumbnails is None else some_of(self.thumbnails, chosen),
             seconds=None if self.seconds is None else self.seconds[chosen],
             outputs=self.outputs,
             separator=self.separator,
@@ -315,7 +315,7 @@ def together(first: Inputs, second: Inputs) -> Inputs:
     return Joined(first, second)
 
 
-def _some(thumbnails: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+def some_of(thumbnails: NDArray[np.uint8], indices: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Thumbnails at some places, in a file where they are many."""
     out = room((len(indices), *thumbnails.shape[1:]), np.uint8)
     # indices are within bounds; with mode="raise" numpy would make a second copy in memory
