@@ -60,6 +60,20 @@ def test_chunks_give_what_a_tensor_gives(kind: str, limit: int, monkeypatch: pyt
     torch.testing.assert_close(apart.bias, together.bias, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("width", [6, 400])
+@pytest.mark.parametrize("limit", [2**25, 1])
+def test_features_are_left_as_they_were_given(
+    width: int, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topgraft.ridge.SCORED", limit)
+    x, y = draw(4500 if width == 6 else 300, width, 3)
+    given, parts = x.double(), x.double().split(100)
+    fit_head(given, y, 3)
+    fit_head(lambda: iter(parts), y, 3)
+    assert torch.equal(given, x.double())
+    assert torch.equal(torch.cat(parts), x.double())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_class_weights_move_the_answers_towards_the_class(kind: str) -> None:
     x, y = draw(300, 5, 2, apart=0.3)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import torch
 
 from topgraft import mapped
 from topgraft.features.store import Store
-from topgraft.mapped import RoomWarning, room
+from topgraft.mapped import RoomWarning, give_back, room
 
 
 def test_what_is_small_is_held_in_memory(tmp_path: Path) -> None:
@@ -54,12 +55,36 @@ print(anonymous() - before)
     assert int(told.stdout) < 20e6
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its C library gives nothing back when asked")
+def test_what_was_freed_in_pieces_is_given_back() -> None:
+    code = """
+from pathlib import Path
+from topgraft.mapped import give_back
+def anonymous():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+blocks = [bytes(100_000) for _ in range(1000)]
+held = blocks[::50]  # what else would keep the pages between them
+del blocks
+before = anonymous()
+give_back()
+print(before - anonymous())
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(told.stdout) > 50e6
+
+
+def test_where_nothing_can_be_given_back_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    give_back()
+
+
 def test_where_the_disk_has_no_room_memory_is_taken_and_that_is_said(tmp_path: Path) -> None:
     code = f"""
 import resource, warnings
 from pathlib import Path
 import numpy as np
-from topgraft.mapped import RoomWarning, room
+from topgraft.mapped import RoomWarning, give_back, room
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 with warnings.catch_warnings(record=True) as told:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import mmap
 import os
@@ -68,6 +70,16 @@ def room(shape: tuple[int, ...], dtype: DTypeLike, folder: Path | None = None) -
         )
         return np.empty(shape, kind)
     return np.frombuffer(held, kind).reshape(shape)
+
+
+def give_back() -> None:
+    """Give what was freed back to the system, where its C library can (glibc: ``malloc_trim``).
+
+    What several threads took and freed in pieces, such as decoded pictures and activations, else stays with
+    the process, and the next stage takes its memory on top of it.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # no such function, or no C library to ask
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _for_large_files() -> Path:

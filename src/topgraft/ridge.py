@@ -20,8 +20,8 @@ from topgraft.temperature import fit_temperature
 CHUNK = 4096
 """Rows that are turned into float64 at a time, at most."""
 
-CHUNKED = 2**21
-"""Numbers (rows x width) that are, about: 16 MiB. What is worked out of a chunk takes several times as much."""
+CHUNKED = 2**20
+"""Numbers (rows x width) that are, about: 8 MiB."""
 
 SCORED = 2**24
 """Numbers (rows x width) of the rows whose left-out predictions choose penalty and temperature: 128 MiB."""
@@ -41,7 +41,9 @@ class Rows:
     width
         Number of features.
     chunks
-        Gives the examples from the first to the last, ``(rows, width)`` float64 at a time.
+        Gives the examples from the first to the last, ``(rows, width)`` float64 at a time. Each may be
+        changed in place, and holds its numbers only until the next is asked for: so many blocks of
+        some MB, taken and given back by several threads, would leave memory in pieces.
     """
 
     count: int
@@ -56,16 +58,30 @@ class Rows:
             first = next(iter(source()), None)
             if first is None or first.dim() != 2:
                 raise TopgraftError("The function that gives features gave no (rows, width) chunk.")
-            return cls(count, int(first.shape[1]), lambda: (chunk.double() for chunk in source()))
-        tensor, length = x, len(x) if index is None else len(index)
-        most = rows_at_once(int(x.shape[1]))
+            return cls(count, int(first.shape[1]), lambda: (c.to(torch.float64, copy=True) for c in source()))
+        tensor, length, width = x, len(x) if index is None else len(index), int(x.shape[1])
+        most = min(rows_at_once(width), max(1, length))
 
         def chunks() -> Iterator[Tensor]:
+            room = torch.empty(most, width, dtype=torch.float64)
+            chosen = None if index is None else torch.empty(most, width, dtype=tensor.dtype)
             for start in range(0, length, most):
                 stop = min(start + most, length)
-                yield (tensor[start:stop] if index is None else tensor[index[start:stop]]).double()
+                if index is None or chosen is None:
+                    some = tensor[start:stop]
+                else:
+                    some = torch.index_select(tensor, 0, index[start:stop], out=chosen[: stop - start])
+                yield room[: stop - start].copy_(some)
 
-        return cls(length, int(tensor.shape[1]), chunks)
+        return cls(length, width, chunks)
+
+    def whole(self) -> Tensor:
+        """All of them, ``(count, width)`` float64."""
+        found, start = torch.empty(self.count, self.width, dtype=torch.float64), 0
+        for chunk in self.chunks():
+            found[start : start + len(chunk)] = chunk
+            start += len(chunk)
+        return found
 
     def some(self, index: Tensor | None = None) -> Iterator[Tensor]:
         """The rows ``index`` (ascending) of each chunk, or all of them."""
@@ -84,7 +100,7 @@ def rows_at_once(width: int) -> int:
     Examples
     --------
     >>> rows_at_once(100), rows_at_once(2048)
-    (4096, 1024)
+    (4096, 512)
     """
     return max(1, min(CHUNK, CHUNKED // max(1, width)))
 
@@ -112,9 +128,10 @@ def moments(rows: Rows, weights: Tensor, shift: Tensor) -> Moments:
     for chunk in rows.chunks():
         w = weights[start : start + len(chunk), None]
         start += len(chunk)
-        away = chunk - shift
-        total += (away * w).sum(0)
-        product.addmm_((away * w).T, away)
+        away = chunk.sub_(shift)
+        weighted = away * w
+        total += weighted.sum(0)
+        product.addmm_(weighted.T, away)
     return Moments(float(weights.sum()), total, product, shift)
 
 
@@ -137,16 +154,16 @@ class Spectrum:
     values: Tensor
     basis: Tensor
 
-    def coordinates(self, x: Tensor) -> Tensor:
-        """Coordinates ``(rows, r)`` of raw features ``(rows, width)``."""
-        return ((x - self.mean) * self.inverse) @ self.basis
+    def standardised(self, chunk: Tensor) -> Tensor:
+        """Raw features ``(rows, width)`` float64, changed in place."""
+        return chunk.sub_(self.mean).mul_(self.inverse)
 
     def coordinates_of(self, rows: Rows, index: Tensor | None = None) -> Tensor:
         """Of the rows ``index`` (ascending), or of all, a chunk at a time: nothing else is held of them."""
         count = rows.count if index is None else len(index)
         found, start = torch.empty(count, self.basis.shape[1], dtype=torch.float64), 0
         for chunk in rows.some(index):
-            found[start : start + len(chunk)] = self.coordinates(chunk)
+            torch.mm(self.standardised(chunk), self.basis, out=found[start : start + len(chunk)])
             start += len(chunk)
         return found
 
@@ -193,7 +210,7 @@ def decompose(
         inverse = _inverse(mean, covariance.diagonal(), emphasis)
         values, basis = torch.linalg.eigh(rows.count * covariance * torch.outer(inverse, inverse))
         return Spectrum(mean, inverse, values.clamp_min(0), basis)
-    x = torch.cat(list(rows.chunks()))
+    x = rows.whole()
     mean = (x * weights[:, None]).sum(0) / weights.sum()
     inverse = _inverse(mean, (weights[:, None] * (x - mean) ** 2).sum(0) / weights.sum(), emphasis)
     a = weights.sqrt()[:, None] * (x - mean) * inverse
@@ -338,7 +355,7 @@ def pose(
         here = slice(start, start + len(chunk))
         start += len(chunk)
         held = weights[here, None] * (_values(targets[here], classes) - mean)
-        raw.addmm_(((chunk - spectrum.mean) * spectrum.inverse).T, held)
+        raw.addmm_(spectrum.standardised(chunk).T, held)
     some = torch.randperm(n, generator=torch.Generator().manual_seed(0))[:scored].sort().values
     coordinates = spectrum.coordinates_of(rows, some)
     return Problem(spectrum, spectrum.basis.T @ raw, mean, coordinates, targets[some], weights[some], n)

@@ -86,8 +86,7 @@ def refine(
         if problem.is_whole:
             parts, turned = iter((problem.coordinates,)), beta
         else:
-            spectrum = problem.spectrum
-            parts = (((chunk - spectrum.mean) * spectrum.inverse) for chunk in rows.chunks())
+            parts = map(problem.spectrum.standardised, rows.chunks())
             turned = axes @ beta
         value, slope, tilt, begin = 0.0, torch.zeros_like(turned), torch.zeros_like(shift), 0
         for part in parts:

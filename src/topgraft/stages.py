@@ -32,6 +32,7 @@ from topgraft.features.passes import one_pass
 from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
 from topgraft.features.trial import Choice, choose_engine
+from topgraft.mapped import give_back
 from topgraft.mixup import alpha_for
 from topgraft.objective import Scale, encoded, scale_of
 from topgraft.sampling import must_suit
@@ -275,6 +276,7 @@ def measure(
             precision=settings.precision,
             advance=advance,
         )
+    give_back()
     seconds = time.monotonic() - began + begun[1]
     reused -= begun[0]
     fresh = len(data) - reused

@@ -349,7 +349,7 @@ def _duplicates(
         if near_duplicates:
             near = dup.near_texts([inputs[i] for i in firsts])
     elif looks is not None and near_duplicates:
-        near = dup.near_pictures(looks if len(firsts) == len(looks) else some_of(looks, firsts))
+        near = dup.near_pictures(looks if len(firsts) == len(looks) else some_of(looks, np.array(firsts)))
     return exact, [(firsts[i], firsts[j]) for i, j in near], alike
 
 

@@ -31,7 +31,7 @@ ALIKE = 0.9
 """Jaccard similarity of the sets of words from which on two texts are near duplicates."""
 
 _NEIGHBOURS = 8, 64  # looked at first; and where all of the first were near
-_BATCH = 2048  # pairs compared at a time (6 KiB each, four times over)
+_BATCH = 512  # pairs compared at a time (12 KiB each, four times over)
 
 # Scripts that are written without spaces between words: each character counts as a word.
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
