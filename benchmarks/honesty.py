@@ -28,7 +28,9 @@ KINDS, PARTS, ORDERS = 400, 150, 400
 """Of the second task: part numbers there are, those of an order, and orders."""
 PACKAGES = ("topgraft", "torch", "timm", "transformers", "numpy", "scikit-learn")
 ALLOWED = 0.05
-CODE = tuple(f"src/topgraft/{name}.py" for name in ("probe", "ridge", "softmax", "confidence", "advise"))
+CODE = tuple(
+    f"src/topgraft/{name}.py" for name in ("probe", "chunked", "ridge", "softmax", "confidence", "advise")
+)
 """What the first part's numbers come from: other code, other numbers."""
 SAID = 2
 """Sentences of a summary that are shown."""

@@ -33,7 +33,7 @@ PACKAGES = ("topgraft", "torch", "numpy")
 CODE = tuple(
     f"src/topgraft/{name}.py"
     for name in (
-        *("advise", "confidence", "data/splits", "linear", "objective"),
+        *("advise", "chunked", "confidence", "data/splits", "linear", "objective"),
         *("probe", "ridge", "score", "softmax", "temperature"),
     )
 )

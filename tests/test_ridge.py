@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from topgraft.ridge import Moments, Problem, Rows, choose, decompose, moments, pose
+from topgraft.chunked import Rows
+from topgraft.ridge import Moments, Problem, choose, decompose, moments, pose
 
 
 def draw(n: int, width: int, classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,7 +31,7 @@ def standardised(problem: Problem, x: torch.Tensor) -> np.ndarray:
 def test_solution_is_the_ridge_of_scikit_learn(n: int, width: int, penalty: float) -> None:
     x, y = draw(n, width, 3)
     problem = posed(x, y, 3)
-    ours = (problem.spectrum.basis @ problem.solution(penalty)).T.numpy()
+    ours = (problem.spectrum.axes @ problem.solution(penalty)).T.numpy()
     theirs = Ridge(alpha=penalty, solver="cholesky").fit(standardised(problem, x), np.eye(3)[y])
     np.testing.assert_allclose(ours, theirs.coef_, rtol=1e-6, atol=1e-9)
 
@@ -154,7 +155,7 @@ def test_of_wide_features_fewer_rows_are_read_at_a_time(monkeypatch: pytest.Monk
     x, y = draw(60, 20, 3)
     whole = posed(x, y, 3)
     assert [len(chunk) for chunk in Rows.of(x, 60).chunks()] == [60]
-    monkeypatch.setattr("topgraft.ridge.CHUNKED", 7 * 20)
+    monkeypatch.setattr("topgraft.chunked.CHUNKED", 7 * 20)
     assert [len(chunk) for chunk in Rows.of(x, 60).chunks()] == [7] * 8 + [4]
     parts = posed(x, y, 3)
     torch.testing.assert_close(parts.solution(3.0), whole.solution(3.0), rtol=1e-8, atol=1e-10)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from topgraft.ridge import Rows, choose, pose
+from topgraft.chunked import Rows
+from topgraft.ridge import choose, pose
 from topgraft.softmax import minimise, refine, shrinkage
 
 
@@ -21,7 +22,7 @@ def test_refined_head_is_the_logistic_regression_of_scikit_learn(n: int, width: 
     beta, offset = refine(problem, rows, y, weights, start=start, offset=problem.priors(), penalty=penalty)
     a = ((x.double() - problem.spectrum.mean) * problem.spectrum.inverse).numpy()
     theirs = LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=5000).fit(a, y.numpy())
-    ours = (torch.from_numpy(a) @ problem.spectrum.basis @ beta + offset).softmax(1)
+    ours = (torch.from_numpy(a) @ (problem.spectrum.axes @ beta) + offset).softmax(1)
     np.testing.assert_allclose(ours.numpy(), theirs.predict_proba(a), atol=3e-3)
 
 

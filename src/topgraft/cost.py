@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from topgraft.ridge import CHUNK, SCORED
+from topgraft.chunked import CHUNK
+from topgraft.ridge import SCORED
 from topgraft.workload import BACKWARD, Speed, Work
 
 if TYPE_CHECKING:

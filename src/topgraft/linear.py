@@ -9,10 +9,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from topgraft.chunked import Rows
 from topgraft.errors import TopgraftError
 from topgraft.objective import are_binary, are_labels, are_numbers, are_steps
 from topgraft.ordered import ranks_of
-from topgraft.ridge import Moments, Rows, choose, pose
+from topgraft.ridge import Moments, choose, pose
 from topgraft.side_by_side import single_threaded
 from topgraft.softmax import refine, shrinkage
 
@@ -166,7 +167,7 @@ def fit_rows(
     if kind == "blend":
         beta, offset = (beta + ridge) / 2, (offset + prior) / 2
     spectrum = problem.spectrum
-    weight = (spectrum.inverse[:, None] * (spectrum.basis @ beta)).T.contiguous()
+    weight = (spectrum.inverse[:, None] * (spectrum.axes @ beta)).T.contiguous()
     return Fit(
         weight, offset - weight @ spectrum.mean, choice.temperature, choice.penalty, choice.loss, choice.edge
     )

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from topgraft.chunked import Rows
 from topgraft.errors import TopgraftError
 from topgraft.evidence import CutEvidence, Evidence, Features
 from topgraft.linear import Fit, Kind, check_rows, check_targets, fit_head, fit_rows
 from topgraft.number_scores import cross_validated_r2_interval
 from topgraft.objective import Scale, are_binary, are_numbers, losses, marks
-from topgraft.ridge import Moments, Rows, moments
+from topgraft.ridge import Moments, moments
 from topgraft.score import cross_validated_interval
 from topgraft.side_by_side import Shared, in_order, single_threaded
 from topgraft.workers import Item, elsewhere

@@ -7,102 +7,21 @@ products, added up chunk by chunk, so that memory does not grow with the number 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from topgraft.errors import TopgraftError
+from topgraft.chunked import CHUNK, Rows, rows_at_once
 from topgraft.objective import are_binary, are_numbers
 from topgraft.temperature import fit_temperature
-
-CHUNK = 4096
-"""Rows that are turned into float64 at a time, at most."""
-
-CHUNKED = 2**20
-"""Numbers (rows x width) that are, about: 8 MiB."""
 
 SCORED = 2**24
 """Numbers (rows x width) of the rows whose left-out predictions choose penalty and temperature: 128 MiB."""
 
 RELATIVE_PENALTIES = tuple(10.0**e for e in range(-6, 4))
 """Penalties as multiples of the problem's mean eigenvalue, so that they mean the same at any n and width."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Examples by features, read again and again in float64 chunks.
-
-    Parameters
-    ----------
-    count
-        Number of examples ``n``.
-    width
-        Number of features.
-    chunks
-        Gives the examples from the first to the last, ``(rows, width)`` float64 at a time. Each may be
-        changed in place, and holds its numbers only until the next is asked for: so many blocks of
-        some MB, taken and given back by several threads, would leave memory in pieces.
-    """
-
-    count: int
-    width: int
-    chunks: Callable[[], Iterator[Tensor]]
-
-    @classmethod
-    def of(cls, x: Tensor | Callable[[], Iterable[Tensor]], count: int, index: Tensor | None = None) -> Rows:
-        """Rows of a ``(n, width)`` tensor (or of its rows ``index``), or of a function that gives chunks."""
-        if not isinstance(x, Tensor):
-            source = x
-            first = next(iter(source()), None)
-            if first is None or first.dim() != 2:
-                raise TopgraftError("The function that gives features gave no (rows, width) chunk.")
-            return cls(count, int(first.shape[1]), lambda: (c.to(torch.float64, copy=True) for c in source()))
-        tensor, length, width = x, len(x) if index is None else len(index), int(x.shape[1])
-        most = min(rows_at_once(width), max(1, length))
-
-        def chunks() -> Iterator[Tensor]:
-            room = torch.empty(most, width, dtype=torch.float64)
-            chosen = None if index is None else torch.empty(most, width, dtype=tensor.dtype)
-            for start in range(0, length, most):
-                stop = min(start + most, length)
-                if index is None or chosen is None:
-                    some = tensor[start:stop]
-                else:
-                    some = torch.index_select(tensor, 0, index[start:stop], out=chosen[: stop - start])
-                yield room[: stop - start].copy_(some)
-
-        return cls(length, width, chunks)
-
-    def whole(self) -> Tensor:
-        """All of them, ``(count, width)`` float64."""
-        found, start = torch.empty(self.count, self.width, dtype=torch.float64), 0
-        for chunk in self.chunks():
-            found[start : start + len(chunk)] = chunk
-            start += len(chunk)
-        return found
-
-    def some(self, index: Tensor | None = None) -> Iterator[Tensor]:
-        """The rows ``index`` (ascending) of each chunk, or all of them."""
-        start = 0
-        for chunk in self.chunks():
-            if index is None:
-                yield chunk
-            else:
-                yield chunk[index[(index >= start) & (index < start + len(chunk))] - start]
-            start += len(chunk)
-
-
-def rows_at_once(width: int) -> int:
-    """How many rows of so many numbers are in memory as float64 at a time.
-
-    Examples
-    --------
-    >>> rows_at_once(100), rows_at_once(2048)
-    (4096, 512)
-    """
-    return max(1, min(CHUNK, CHUNKED // max(1, width)))
 
 
 @dataclass(frozen=True)
@@ -136,8 +55,35 @@ def moments(rows: Rows, weights: Tensor, shift: Tensor) -> Moments:
 
 
 @dataclass(frozen=True)
+class Axes:
+    """Orthonormal axes ``(width, r)`` of standardised features: ``right`` by itself, or ``left @ right``.
+
+    Multiplied out they would cost more than all that is done with them.
+
+    Parameters
+    ----------
+    right
+        ``(width, r)`` float64; or ``(n, r)`` where there is a left part.
+    left
+        ``(width, n)`` float64.
+    """
+
+    right: Tensor
+    left: Tensor | None = None
+
+    def __matmul__(self, weights: Tensor) -> Tensor:
+        """From ``(r, outputs)`` along the axes to ``(width, outputs)`` of the columns."""
+        along = self.right @ weights
+        return along if self.left is None else self.left @ along
+
+    def of_columns(self, columns: Tensor) -> Tensor:
+        """From ``(width, outputs)`` of the columns to ``(r, outputs)`` along the axes."""
+        return self.right.T @ (columns if self.left is None else self.left.T @ columns)
+
+
+@dataclass(frozen=True)
 class Spectrum:
-    """A standardised problem in its own axes: ``((x - mean) * inverse) @ basis`` are coordinates of ``x``.
+    """A standardised problem in its own axes: ``((x - mean) * inverse) @ axes`` are coordinates of ``x``.
 
     Parameters
     ----------
@@ -145,25 +91,33 @@ class Spectrum:
         ``(width,)`` float64: weighted mean, and emphasis over standard deviation (0 for constant columns).
     values
         ``(r,)`` float64: eigenvalues of the standardised, weighted products, ascending.
-    basis
+    axes
         ``(width, r)`` float64.
+    known
+        ``(n, r)`` float64: coordinates of the examples, where the decomposition gave them; else ``None``.
     """
 
     mean: Tensor
     inverse: Tensor
     values: Tensor
-    basis: Tensor
+    axes: Axes
+    known: Tensor | None = None
 
     def standardised(self, chunk: Tensor) -> Tensor:
         """Raw features ``(rows, width)`` float64, changed in place."""
         return chunk.sub_(self.mean).mul_(self.inverse)
 
     def coordinates_of(self, rows: Rows, index: Tensor | None = None) -> Tensor:
-        """Of the rows ``index`` (ascending), or of all, a chunk at a time: nothing else is held of them."""
+        """Of the rows ``index`` (ascending), or of all, a chunk at a time: nothing else is held of them.
+
+        ``rows`` are those that were decomposed.
+        """
+        if self.known is not None:
+            return self.known if index is None else self.known[index]
         count = rows.count if index is None else len(index)
-        found, start = torch.empty(count, self.basis.shape[1], dtype=torch.float64), 0
+        found, start = torch.empty(count, len(self.values), dtype=torch.float64), 0
         for chunk in rows.some(index):
-            torch.mm(self.standardised(chunk), self.basis, out=found[start : start + len(chunk)])
+            torch.mm(self.standardised(chunk), self.axes.right, out=found[start : start + len(chunk)])
             start += len(chunk)
         return found
 
@@ -209,7 +163,7 @@ def decompose(
         mean = known.shift + away
         inverse = _inverse(mean, covariance.diagonal(), emphasis)
         values, basis = torch.linalg.eigh(rows.count * covariance * torch.outer(inverse, inverse))
-        return Spectrum(mean, inverse, values.clamp_min(0), basis)
+        return Spectrum(mean, inverse, values.clamp_min(0), Axes(basis))
     x = rows.whole()
     mean = (x * weights[:, None]).sum(0) / weights.sum()
     inverse = _inverse(mean, (weights[:, None] * (x - mean) ** 2).sum(0) / weights.sum(), emphasis)
@@ -217,8 +171,9 @@ def decompose(
     values, u = torch.linalg.eigh(a @ a.T)
     values = values.clamp_min(0)
     nought = values <= 1e-12 * values.max()
-    basis = (a.T @ u) * torch.where(nought, 0.0, 1 / torch.where(nought, 1.0, values).sqrt())
-    return Spectrum(mean, inverse, torch.where(nought, 0.0, values), basis)
+    values, lengths = torch.where(nought, 0.0, values), torch.where(nought, 1.0, values).sqrt()
+    axes = Axes(torch.where(nought, 0.0, u / lengths), a.T)
+    return Spectrum(mean, inverse, values, axes, u * values.sqrt() / weights.sqrt()[:, None])
 
 
 @dataclass(frozen=True)
@@ -358,7 +313,9 @@ def pose(
         raw.addmm_(spectrum.standardised(chunk).T, held)
     some = torch.randperm(n, generator=torch.Generator().manual_seed(0))[:scored].sort().values
     coordinates = spectrum.coordinates_of(rows, some)
-    return Problem(spectrum, spectrum.basis.T @ raw, mean, coordinates, targets[some], weights[some], n)
+    return Problem(
+        spectrum, spectrum.axes.of_columns(raw), mean, coordinates, targets[some], weights[some], n
+    )
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from topgraft.chunked import Rows
 from topgraft.objective import are_binary
-from topgraft.ridge import Choice, Problem, Rows
+from topgraft.ridge import Choice, Problem
 
 MEMORY = 8
 """Pairs of steps and gradient changes that L-BFGS remembers."""
@@ -79,7 +80,7 @@ def refine(
         Weights ``(r, classes)`` in the problem's axes, and offsets ``(classes,)``, float64.
     """
     n, classes = rows.count, problem.classes
-    axes = problem.spectrum.basis
+    axes = problem.spectrum.axes
 
     def objective(point: Tensor) -> tuple[float, Tensor]:
         beta, shift = point[:-1], point[-1]
@@ -104,7 +105,7 @@ def refine(
             slope += (excess.T @ part).T  # some libraries take three times as long for part.T @ excess
             tilt += excess.sum(0)
         if not problem.is_whole:
-            slope = axes.T @ slope
+            slope = axes.of_columns(slope)
         value += 0.5 * penalty * float((beta**2).sum())
         return value, torch.cat([slope + penalty * beta, tilt[None]])
 
