@@ -32,7 +32,7 @@ from topgraft.probe import probe
 Array = np.ndarray[Any, np.dtype[Any]]
 
 CODE = (
-    *("evidence", "linear", "number_scores", "objective", "ordered", "probe", "ridge", "score"),
+    *("chunked", "evidence", "linear", "number_scores", "objective", "ordered", "probe", "ridge", "score"),
     *("side_by_side", "softmax", "temperature"),
 )
 """Modules from which the numbers come: what others computed than those of today is not taken."""
