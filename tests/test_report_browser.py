@@ -94,6 +94,17 @@ def test_nothing_scrolls_sideways_overlaps_or_keeps_anybody_out(
     context.close()
 
 
+def test_all_texts_of_the_chain_are_of_one_size(pages: dict[str, Path], browser: Any) -> None:
+    page = browser.new_page()
+    page.goto(pages["run"].as_uri())
+    sizes = page.evaluate(
+        "() => [...document.querySelectorAll('figure#chain text')].map(t => getComputedStyle(t).fontSize)"
+    )
+    page.close()
+    assert len(sizes) > 10
+    assert set(sizes) == {"12px"}
+
+
 def overlapping(texts: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Pairs of texts of one figure whose boxes have more than a pixel in common."""
     found = []
