@@ -93,7 +93,7 @@ class Spectrum:
         ``(r,)`` float64: eigenvalues of the standardised, weighted products, ascending.
     axes
         ``(width, r)`` float64.
-    known
+    own
         ``(n, r)`` float64: coordinates of the examples, where the decomposition gave them; else ``None``.
     """
 
@@ -101,7 +101,7 @@ class Spectrum:
     inverse: Tensor
     values: Tensor
     axes: Axes
-    known: Tensor | None = None
+    own: Tensor | None = None
 
     def standardised(self, chunk: Tensor) -> Tensor:
         """Raw features ``(rows, width)`` float64, changed in place."""
@@ -112,8 +112,8 @@ class Spectrum:
 
         ``rows`` are those that were decomposed.
         """
-        if self.known is not None:
-            return self.known if index is None else self.known[index]
+        if self.own is not None:
+            return self.own if index is None else self.own[index]
         count = rows.count if index is None else len(index)
         found, start = torch.empty(count, len(self.values), dtype=torch.float64), 0
         for chunk in rows.some(index):
