@@ -51,6 +51,7 @@ def cores() -> int:
 
     Examples
     --------
+    >>> import torch
     >>> with of_threads(3), single_threaded():
     ...     torch.get_num_threads(), cores()
     (1, 3)
