@@ -84,7 +84,7 @@ def test_what_is_sent_elsewhere_for_each_cut_gives_the_same_evidence(
     with led(workers):
         there = probe(found, targets, folds(150), classes, **told)
     assert there.to_json() == here.to_json()
-    assert [item.keep for item in workers.items] == [1, 2, 3]
+    assert [item.keep for item in workers.items] == [3, 2, 1]  # the widest first
 
 
 def test_evidence_tells_what_each_example_lost(
@@ -173,10 +173,17 @@ def test_damaged_evidence_is_refused(evidence: Evidence, damage, words: str) -> 
         Evidence.from_json(document)
 
 
-def test_done_is_told_after_each_cut(features: tuple[Features, torch.Tensor]) -> None:
+def test_done_is_told_after_each_cut_and_the_widest_is_the_first(
+    features: tuple[Features, torch.Tensor],
+) -> None:
+    found, y = features
+    wide = torch.cat([found.cuts[1]] * 9, 1)
     told: list[int] = []
-    probe(features[0], features[1], folds(150, 2), 3, kind="ridge", done=told.append)
-    assert told == [1, 2, 3]
+    evidence = probe(
+        Features({**found.cuts, 1: wide}, ""), y, folds(150, 2), 3, kind="ridge", done=told.append
+    )
+    assert told == [1, 3, 2]
+    assert [cut.keep for cut in evidence.cuts] == [1, 2, 3]
 
 
 def test_an_edge_of_the_penalties_is_noted(features: tuple[Features, torch.Tensor]) -> None:

@@ -36,6 +36,18 @@ class Features:
     cuts: Mapping[int, Tensor]
     key: str
 
+    @property
+    def widest_first(self) -> list[int]:
+        """The cuts in the order in which cores share them best: the longest work, done last, holds up all.
+
+        Examples
+        --------
+        >>> import torch
+        >>> Features({1: torch.ones(2, 3), 2: torch.ones(2, 5), 3: torch.ones(2, 3)}, "").widest_first
+        [2, 1, 3]
+        """
+        return sorted(self.cuts, key=lambda cut: (-self.cuts[cut].shape[1], cut))
+
 
 def paired_gain(before: Array, after: Array) -> tuple[float, float]:
     """By how much losses of the same examples ``(n,)`` are lower on average, and the standard error of that.

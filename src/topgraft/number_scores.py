@@ -60,7 +60,7 @@ def cross_validated_r2_interval(
     >>> low < 0.75 < high, high - low < 0.15
     (True, True)
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     n, k = len(losses), len(np.unique(fold_of))
     _, owner = np.unique(np.arange(n) if groups is None else groups, return_inverse=True)
@@ -72,7 +72,7 @@ def cross_validated_r2_interval(
     unexplained = float(losses.mean() / squares.mean())
     moved = np.bincount(owner, weights=(losses - unexplained * squares) / squares.mean())
     variance = float(np.square(moved).sum()) * many / (many - 1) / n**2
-    half = float(t.ppf(0.975, many - 1)) * math.sqrt(variance * (k / (k - 1) + UNSTABLE / n))
+    half = float(stdtrit(many - 1, 0.975)) * math.sqrt(variance * (k / (k - 1) + UNSTABLE / n))
     return 1 - unexplained - half, min(1.0, 1 - unexplained + half)
 
 

@@ -63,7 +63,7 @@ def probe(
     groups
         ``(n,)`` numbers of the groups that the folds keep whole; default: every example by itself.
     done
-        Called with ``keep`` after each cut.
+        Called with ``keep`` after each cut, the widest first.
 
     Returns
     -------
@@ -101,6 +101,7 @@ def probe(
             if done is not None:
                 done(cut.keep)
     chance_losses, chance_predictions = _chance(y, classes, parts)
+    cuts.sort(key=lambda cut: cut.keep)
     return Evidence(
         tuple(cuts),
         np.asarray(fold_of, dtype=np.int64),
@@ -216,10 +217,10 @@ def _moments(x: Tensor, rows: Tensor, shift: Tensor) -> Moments:
 def _measured(
     fitting: Fitting, features: Features, emphasis: Mapping[int, Tensor] | None, *, cores: int
 ) -> Iterator[CutEvidence]:
-    """The evidence at each cut, in order, measured on the cores here or by workers elsewhere."""
+    """The evidence at each cut, the widest first, measured on the cores here or by workers elsewhere."""
     cuts = (
         Cut(keep, features.cuts[keep], None if emphasis is None else emphasis[keep])
-        for keep in sorted(features.cuts)
+        for keep in features.widest_first
     )
     workers = elsewhere()
     if workers is None:

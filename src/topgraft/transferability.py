@@ -71,7 +71,8 @@ def secondary(
         return keep, Secondary(near, logme(x, targets[rows]))
 
     with single_threaded() as cores:
-        return dict(in_order(measure, sorted(features.cuts), workers=cores))
+        found = dict(in_order(measure, features.widest_first, workers=cores))
+    return {keep: found[keep] for keep in sorted(found)}
 
 
 def neighbour_accuracy(x: Tensor, targets: Array, fold_of: Array, *, neighbours: int = NEIGHBOURS) -> float:
