@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from packaged_data import pictures_of
 from PIL import Image
 
-from topgraft.data import Data, hold_out, open_picture, read
+from topgraft.data import Data, hold_out, open_picture, read, read_test
 from topgraft.errors import TopgraftError
 
 
@@ -183,3 +185,22 @@ def test_reading_holds_little_of_each_picture(monkeypatch: pytest.MonkeyPatch) -
     peak(300)  # what is loaded and made once
     each = (peak(1500) - peak(300)) / 1200
     assert each < 1500
+
+
+def test_who_watches_is_told_of_each_picture_usable_or_not(root: Path) -> None:
+    spoil(root)
+    told: list[tuple[str, int]] = []
+    done: list[int] = []
+
+    @contextmanager
+    def watch(kind: str, count: int) -> Iterator[Callable[[int], None]]:
+        told.append((kind, count))
+        yield done.append
+
+    data = read(root, max_unreadable=0.2, watch=watch)
+    assert told == [("picture", 24)]
+    assert sum(done) == 24
+    read(["a dog", "a cat", "a bird"], targets=["a", "b", "a"], watch=watch)
+    assert told == [("picture", 24)], "texts are not decoded"
+    read_test(put(root.parent / "test" / "food", *pictures_of("food", 11, 1)).parent, data, watch=watch)
+    assert told[1:] == [("picture", 1)]

@@ -76,6 +76,7 @@ def _read(
     categories: str | None,
     separator: str | None,
     order: str | None,
+    console: Console,
 ) -> Data:
     from topgraft.backbones.loading import reads_rows
     from topgraft.data import read
@@ -93,6 +94,7 @@ def _read(
         categories=categories,
         separator=separator,
         order=order,
+        watch=console.reading,
     )
 
 
@@ -169,7 +171,7 @@ def probe(
         "batch_size": batch_size,
         "seed": seed,
     }
-    began, settings = time.monotonic(), Settings.of(told)
+    began, settings, console = time.monotonic(), Settings.of(told), _console(json=json, quiet=quiet)
     with working_on(on) as ran:
         document = run_probe(
             _read(
@@ -185,6 +187,7 @@ def probe(
                 backbones=backbone,
                 columns=columns,
                 categories=categories,
+                console=console,
             ),
             settings,
             backbones=backbone or (),
@@ -193,7 +196,7 @@ def probe(
             dry_run=dry_run,
             timed=json,
             began=began,
-            console=_console(json=json, quiet=quiet),
+            console=console,
         )
     if not dry_run:
         document["on"] = ran()

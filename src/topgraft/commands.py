@@ -187,7 +187,7 @@ def run_evaluate(
         from topgraft.scorers import must_be_scorers
 
         must_be_scorers(scorers, model.task, classes=len(model.classes))
-    data, notes = data_for(model, source, columns, max_unreadable=max_unreadable)
+    data, notes = data_for(model, source, columns, max_unreadable=max_unreadable, watch=console.reading)
     if data.targets is None:
         raise TopgraftError(f"{source} has no labels to compare with. Name their column (--label).")
     data_lines(console, data)

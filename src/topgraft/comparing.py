@@ -86,6 +86,7 @@ def compare(
         modality="row" if reads_rows(backbone) else None,
         columns=columns,
         categories=categories,
+        watch=console.reading,
     )
     if found.task != "classification":
         from topgraft.errors import TopgraftError
@@ -98,7 +99,7 @@ def compare(
             "untouched data: topgraft fit."
         )
     network = load_for(found, settings, learned_from=development_of(found, settings, test))
-    ready = prepare(found, network, settings, test=test)
+    ready = prepare(found, network, settings, test=test, watch=console.reading)
     backbone_lines(console, network)
     data_lines(console, found, untouched=f"{len(ready.untouched):,} untouched, on which all are scored")
     console.line("Budget", f"about {duration(settings.budget)} for all (--budget)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TextIO
 
 LABEL = 10
@@ -82,6 +82,10 @@ class Console:
         ) as bars:
             task = bars.add_task(label, total=total)
             yield lambda done: bars.advance(task, done)
+
+    def reading(self, kind: str, count: int) -> AbstractContextManager[Callable[[int], None]]:
+        """The bar of examples of a kind (``picture``) that are decoded as data are read."""
+        return self.progress("Reading", count, f"{kind}s")
 
 
 def say_json(document: Any) -> None:

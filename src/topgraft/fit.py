@@ -307,6 +307,7 @@ def begin(
             categories=categories,
             separator=separator,
             order=order,
+            watch=console.reading,
         )
     must_be_nestable(
         data, settings.nested, test=test, backbones=len(several), plan=plan, refit_all=settings.refit_all
@@ -316,7 +317,8 @@ def begin(
     for network in networks:
         _check_depth(settings, given or {}, network)
     must_differ(networks)
-    ready = prepare(data, networks[0], settings, test=test, allow_overlap=allow_overlap)
+    told = {"test": test, "allow_overlap": allow_overlap, "watch": console.reading}
+    ready = prepare(data, networks[0], settings, **told)
     if len(networks) > 1:
         ready = replace(ready, settings=settings, asked=AS_ASKED)
     for network in networks:

@@ -9,12 +9,17 @@ from topgraft.backbones.row_preprocess import RowPreprocess
 from topgraft.data import read
 from topgraft.data.columns import Rows
 from topgraft.data.places import has_columns
-from topgraft.data.types import Data, Modality
+from topgraft.data.types import Data, Modality, Watch
 from topgraft.saved import Model
 
 
 def data_for(
-    model: Model, source: str, columns: Mapping[str, str | None], *, max_unreadable: float
+    model: Model,
+    source: str,
+    columns: Mapping[str, str | None],
+    *,
+    max_unreadable: float,
+    watch: Watch | None = None,
 ) -> tuple[Data, list[str]]:
     """Read labelled data for a saved model.
 
@@ -28,6 +33,8 @@ def data_for(
         Those that are named, by ``text``, ``label``, ``path`` and ``group``; ``None`` where one is not.
     max_unreadable
         Share of the examples that may be unusable.
+    watch
+        As for :func:`topgraft.data.read`.
 
     Returns
     -------
@@ -55,6 +62,7 @@ def data_for(
         separator=model.separator or None,
         modality=cast("Modality", model.modality),
         max_unreadable=max_unreadable,
+        watch=watch,
     )
     if isinstance(known, RowPreprocess) and isinstance(data.inputs, Rows):
         return data, known.matched(data.inputs, data.origin)

@@ -90,7 +90,7 @@ def run_probe(
     networks = [load_for(data, replace(settings, backbone=name), learned_from=known) for name in names]
     must_differ(networks)
     backbone = networks[0]
-    ready = prepare(data, backbone, settings, test=test, allow_overlap=allow_overlap)
+    ready = prepare(data, backbone, settings, test=test, allow_overlap=allow_overlap, watch=console.reading)
     for network in networks:
         backbone_lines(console, network)
     data_lines(console, data, untouched=f"{len(ready.untouched):,} kept untouched for the final score")

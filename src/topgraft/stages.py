@@ -23,7 +23,7 @@ from topgraft.cutmix import must_be_pasted
 from topgraft.data import assign_folds, hold_out, read_test
 from topgraft.data.columns import Rows
 from topgraft.data.splits import strata
-from topgraft.data.types import Data
+from topgraft.data.types import Data, Watch
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Evidence, Features
 from topgraft.features.augmentation import must_augment
@@ -191,7 +191,13 @@ def _array_example(data: Data) -> torch.Tensor | None:
 
 
 def prepare(
-    data: Data, backbone: Backbone, settings: Settings, *, test: Any = None, allow_overlap: bool = False
+    data: Data,
+    backbone: Backbone,
+    settings: Settings,
+    *,
+    test: Any = None,
+    allow_overlap: bool = False,
+    watch: Watch | None = None,
 ) -> Prepared:
     """Split what is untouched from what choices are made on, and give the latter its folds."""
     alpha_for(settings.mixup, data.modality)  # refused before anything is measured
@@ -210,7 +216,7 @@ def prepare(
         development, untouched = data.subset(kept), data.subset(away)
     else:
         development = data
-        untouched = read_test(test, data, allow_overlap=allow_overlap)
+        untouched = read_test(test, data, allow_overlap=allow_overlap, watch=watch)
         matched(backbone, untouched)  # what could not be scored is refused before anything is learned
     if len(untouched) > 1 and len(np.unique(untouched.groups)) == 1:
         raise TopgraftError(

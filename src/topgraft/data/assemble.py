@@ -6,6 +6,8 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -27,7 +29,7 @@ from topgraft.data.targets import (
     output_names,
     said_of_numbers,
 )
-from topgraft.data.types import Data, Found, Inputs, LeftOut, Task, differ, some_of, taken
+from topgraft.data.types import Data, Found, Inputs, LeftOut, Task, Watch, differ, some_of, taken
 from topgraft.errors import TopgraftError, did_you_mean
 from topgraft.mapped import room
 from topgraft.side_by_side import in_order
@@ -50,6 +52,7 @@ def assemble(
     near_duplicates: bool,
     task: Task | None = None,
     order: Sequence[str] | None = None,
+    watch: Watch | None = None,
 ) -> Data:
     """Check what a reader found, and make data of what can be used.
 
@@ -72,7 +75,7 @@ def assemble(
     several = [found.labels, *found.numbers] if found.labels is not None else []
     for cells in several[1:]:
         reasons.update({i: "no label" for i, cell in enumerate(cells) if cell is None})
-    digests, thumbnails, seconds = _inspect(found, reasons, max_pixels)
+    digests, thumbnails, seconds = _inspect(found, reasons, max_pixels, watch or _unwatched)
     kept = [i for i in range(len(found.names)) if i not in reasons]
     left_out = [*found.left_out, *(LeftOut(found.names[i], reasons[i]) for i in sorted(reasons))]
     notes = [*found.notes]
@@ -200,7 +203,7 @@ def listen(value: Any) -> tuple[str, float]:
 
 
 def _inspect(
-    found: Found, reasons: dict[int, str], max_pixels: int
+    found: Found, reasons: dict[int, str], max_pixels: int, watch: Watch
 ) -> tuple[dict[int, str], NDArray[np.uint8] | None, dict[int, float]]:
     """Digests by index, thumbnails in order, seconds by index; ``reasons`` gets those that can't be used."""
     digests: dict[int, str] = {}
@@ -208,14 +211,17 @@ def _inspect(
     wanted = [i for i in range(len(found.names)) if i not in reasons]
     if found.modality == "picture":
         thumbnails = room((len(wanted), SIDE, SIDE, 3), np.uint8)
-        for i, seen in _looked_at(found, reasons, wanted, lambda value: look(value, max_pixels), _THREADS):
-            thumbnails[len(digests)] = seen[1]
-            digests[i] = seen[0]
+        with watch("picture", len(wanted)) as advance:
+            one = partial(look, max_pixels=max_pixels)
+            for i, seen in _looked_at(found, reasons, wanted, one, _THREADS, advance):
+                thumbnails[len(digests)] = seen[1]
+                digests[i] = seen[0]
         return digests, thumbnails[: len(digests)] if digests else None, seconds
     if found.modality == "sound":
         reader()
-        for i, heard in _looked_at(found, reasons, wanted, listen, min(4, _THREADS)):
-            digests[i], seconds[i] = heard
+        with watch("sound", len(wanted)) as advance:
+            for i, heard in _looked_at(found, reasons, wanted, listen, min(4, _THREADS), advance):
+                digests[i], seconds[i] = heard
         return digests, None, seconds
     for i in wanted:
         value = found.inputs[i]
@@ -236,8 +242,18 @@ def _inspect(
     return digests, None, seconds
 
 
+@contextmanager
+def _unwatched(_kind: str, _count: int) -> Iterator[Callable[[int], None]]:
+    yield lambda _done: None
+
+
 def _looked_at(
-    found: Found, reasons: dict[int, str], wanted: list[int], one: Callable[[Any], Seen], threads: int
+    found: Found,
+    reasons: dict[int, str],
+    wanted: list[int],
+    one: Callable[[Any], Seen],
+    threads: int,
+    advance: Callable[[int], None],
 ) -> Iterator[tuple[int, Seen]]:
     """What ``one`` finds in each example that can be used; ``reasons`` gets the others."""
 
@@ -250,6 +266,7 @@ def _looked_at(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, on what is refused or mended here anyway
         for i, result in zip(wanted, in_order(tried, wanted, workers=threads), strict=True):
+            advance(1)
             if isinstance(result, ExampleError):
                 reasons[i] = result.reason
             else:

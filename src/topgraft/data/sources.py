@@ -27,7 +27,7 @@ from topgraft.data.row_tables import first_labels, found_rows
 from topgraft.data.shards import choose_fields
 from topgraft.data.tables import ENDINGS, Table, choose_columns
 from topgraft.data.targets import order_given, refuse_task
-from topgraft.data.types import Data, Found, Modality, Task
+from topgraft.data.types import Data, Found, Modality, Task, Watch
 from topgraft.errors import TopgraftError
 
 
@@ -49,6 +49,7 @@ def read(
     categories: str | Sequence[str] | None = None,
     separator: str | None = None,
     order: str | Sequence[str] | None = None,
+    watch: Watch | None = None,
 ) -> Data:
     """Read labelled examples, decode each once to know that it can be used, and find duplicates.
 
@@ -101,6 +102,10 @@ def read(
         there are then left out.
     categories
         Those of them that are categories although they look like numbers.
+    watch
+        Called once where pictures or sounds are about to be decoded, with ``"picture"`` or ``"sound"`` and
+        their number: gives a context, inside of which they are, whose value is called with how many have
+        just been done.
 
     Returns
     -------
@@ -178,6 +183,7 @@ def read(
         near_duplicates=near_duplicates,
         task=task,
         order=order,
+        watch=watch,
     )
 
 
@@ -189,6 +195,7 @@ def read_test(
     targets: Any = None,
     max_unreadable: float = 0.05,
     near_duplicates: bool = True,
+    watch: Watch | None = None,
 ) -> Data:
     """Read a test set for ``data``: the same columns and classes, and no example in common.
 
@@ -200,7 +207,7 @@ def read_test(
         What is trained and chosen on.
     allow_overlap
         Whether examples that are in ``data`` too, exactly or nearly, are said only.
-    targets, max_unreadable, near_duplicates
+    targets, max_unreadable, near_duplicates, watch
         As for :func:`read`.
 
     Raises
@@ -221,6 +228,7 @@ def read_test(
         max_pixels=data.max_pixels,
         near_duplicates=near_duplicates,
         columns=kinds_in(data) if is_table else None,
+        watch=watch,
     )
     if test.targets is not None and len(test.outputs) != len(data.outputs):
         raise TopgraftError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 Modality = Literal["picture", "text", "sound", "array", "row"]
 Task = Literal["classification", "multilabel", "ordinal", "regression"]
 TASKS: tuple[Task, ...] = ("classification", "multilabel", "ordinal", "regression")
+
+Watch = Callable[[Modality, int], AbstractContextManager[Callable[[int], None]]]
+"""Told what is about to be decoded, and how many; what it gives is told of those that are done."""
 
 
 @runtime_checkable
