@@ -82,9 +82,10 @@ def measure() -> Measured:
 
     import topgraft as tg
     from topgraft import demo
+    from topgraft.features.batching import batches
     from topgraft.features.engine import engine_of
     from topgraft.features.openvino import is_installed
-    from topgraft.features.passes import batches, layouts_of
+    from topgraft.features.passes import layouts_of
     from topgraft.features.reading import decoded
     from topgraft.pooling import width
     from topgraft.probe import Features, probe

@@ -26,7 +26,8 @@ from machine import machine_lines
 
 import topgraft as tg
 from topgraft.demo import pictures
-from topgraft.features.passes import Passing, batches, by_name, lacking, pooled_at_every_cut
+from topgraft.features.batching import batches, lacking
+from topgraft.features.passes import Passing, by_name, pooled_at_every_cut
 from topgraft.features.reading import Batch
 from topgraft.workers import working_on
 

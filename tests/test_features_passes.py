@@ -25,8 +25,9 @@ from topgraft.chain import Chain
 from topgraft.data import read
 from topgraft.data.types import Data
 from topgraft.features import passes
+from topgraft.features.batching import batches, lacking
 from topgraft.features.engine import Engine
-from topgraft.features.passes import batches, is_storable, lacking, mended, one_pass, states
+from topgraft.features.passes import is_storable, mended, one_pass, states
 from topgraft.features.shelf import NotStored, StoreWarning
 from topgraft.features.sources import StateSource
 from topgraft.features.store import Store

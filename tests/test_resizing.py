@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_networks import Residual, settled
 from torch import nn
@@ -32,16 +33,12 @@ SIZE = 16
 
 
 def network() -> nn.Module:
-    import torch
-
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), Residual(8), Residual(8)]
     return settled(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)))
 
 
 def backbone() -> Backbone:
-    import torch
-
     found = tg.load(network(), modality="picture", example=torch.rand(2, 3, SIZE, SIZE))
     assert isinstance(found.preprocess, PicturePreprocess)
     own = PicturePreprocess(size=(SIZE, SIZE), resize=(SIZE + 2, SIZE + 2), key=found.preprocess.key)
@@ -143,19 +140,56 @@ def test_pictures_of_which_nothing_is_lost_are_left_as_the_weights_were_made(
     assert not can_be_squashed(own.resized("squash"))
 
 
-def test_what_was_measured_is_the_one_passs_and_a_samples_is_not_kept(wide: Data, store: Store) -> None:
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More pictures than are measured: a sample of 32 of the 60."""
+    monkeypatch.setattr("topgraft.features.batching.SAMPLE", 32)
+    monkeypatch.setattr("topgraft.resizing.MOST", 32)
+    monkeypatch.setattr("topgraft.resizing.LEAST", 16)
+    monkeypatch.setattr("topgraft.resizing.most_measured", lambda count: min(count, 32))
+
+
+@pytest.mark.usefixtures("many")
+def test_what_was_measured_on_a_sample_is_the_one_passs_bit_for_bit(
+    wide: Data, store: Store, tmp_path: Path
+) -> None:
+    own, fold_of = backbone(), np.random.default_rng(0).integers(0, 3, len(wide))
+    both = (own, own.resized("squash"))
+    shelves = [pooled_shelf(b, store, engine="torch", precision="fp32") for b in both]
+    with_few = np.array([0] * len(wide))
+    assert advise_resize(own, wide, with_few, store, SETTINGS, most=32) is None
+    assert [len(shelf.known()) for shelf in shelves] == [0, 0]
+    sample = advise_resize(own, wide, fold_of, store, SETTINGS, most=32)
+    assert sample is not None
+    assert sample.count == 32
+    assert [count for count, _ in sample.fresh] == [32, 32]
+    reds = sum(wide.targets[i] == 0 for i, d in enumerate(wide.digests) if d in shelves[0].known())
+    assert reds == 16, "half of each class, though the data are sorted by class"
+    for number, one in enumerate(both):
+        after, reused = tg.one_pass(one, wide, store, **PLAIN)
+        alone, _ = tg.one_pass(one, wide, Store(tmp_path / str(number)), **PLAIN)
+        assert reused == 32
+        assert all(torch.equal(after.cuts[cut], alone.cuts[cut]) for cut in alone.cuts)
+
+
+@pytest.mark.usefixtures("many")
+def test_a_fit_whose_sample_was_measured_and_its_repeat_have_the_same_bits(
+    wide: Data, store: Store, tmp_path: Path
+) -> None:
+    run = fitted(wide, tmp_path / "run", store)
+    assert "on 32 pictures" in run.result["reasons"]["resize"]
+    again = fitted(wide, tmp_path / "again", Store(tmp_path / "empty"), plan=run.folder / "plan.json")
+    weights = [(r.folder / "model.safetensors").read_bytes() for r in (run, again)]
+    assert weights[0] == weights[1]
+
+
+def test_what_was_measured_is_the_one_passs(wide: Data, store: Store) -> None:
     own, fold_of = backbone(), np.random.default_rng(0).integers(0, 3, len(wide))
     shelves = [pooled_shelf(b, store, engine="torch", precision="fp32") for b in (own, own.resized("squash"))]
-    sample = advise_resize(own, wide, fold_of, store, SETTINGS, most=40)
-    assert sample is not None
-    assert (sample.count, sample.fresh) == (40, ((0, 0.0), (0, 0.0)))
-    assert [len(shelf.known()) for shelf in shelves] == [0, 0]
     found = advise_resize(own, wide, fold_of, store, SETTINGS, most=len(wide))
     assert found is not None
     assert [count for count, _ in found.fresh] == [len(wide)] * 2
     assert [shelf.known() for shelf in shelves] == [set(wide.digests)] * 2
-    with_few = np.array([0] * len(wide))
-    assert advise_resize(own, wide, with_few, store, SETTINGS, most=40) is None
 
 
 @pytest.mark.parametrize(
@@ -166,7 +200,7 @@ def test_what_was_measured_is_the_one_passs_and_a_samples_is_not_kept(wide: Data
         (800, 0.005, 600, 800),
         (801, 0.005, 600, 400),
         (10_000, 0.005, 600, 400),
-        (10_000, 0.15, 600, 300),
+        (10_000, 0.3, 600, 288),
         (60, 0.005, 1, 0),
     ],
 )
@@ -200,12 +234,12 @@ def test_what_measuring_costs_is_told_before_and_counts_against_the_time(
     assert tg.forecast(wide, **told, keep=3, freeze="all").resizing is None
     assert tg.forecast(wide, **told, resize="squash").resizing is None
     with monkeypatch.context() as smaller:  # so that few pictures are measured by a sample
-        smaller.setattr("topgraft.resizing.MOST", 20)
+        smaller.setattr("topgraft.resizing.MOST", 16)
         smaller.setattr("topgraft.resizing.LEAST", 10)
         sample = tg.forecast(wide, **told)
     assert sample.resizing is not None
-    assert sample.resizing.seconds == pytest.approx(40 * sample.speed.example)
-    assert sample.resizing.disk == 0  # a sample is not kept
+    assert sample.resizing.seconds == pytest.approx(16 * sample.speed.example)
+    assert sample.resizing.disk == pytest.approx(found.resizing.disk * 16 / (0.8 * len(wide)))
     run = fitted(wide, tmp_path / "run", store, keep=3)
     stage = run.result["forecast"]["resizing"]["seconds"]
     assert stage["predicted"] > 0

@@ -105,8 +105,9 @@ def run_probe(
     if dry_run:
         return foretell(ready, store, console, began=began, choices=False).to_json()
     resized, ready, settings = _settle_resize(ready, store, console)
+    begun = (0, 0.0) if resized is None else resized.fresh[resized.worth]
     backbone = ready.backbone
-    features, passed = measure(backbone, ready.development, store, settings, console)
+    features, passed = measure(backbone, ready.development, store, settings, console, begun=begun)
     evidence, earlier = probe_all(features, ready.development, ready.fold_of, store=store, of=backbone)
     advice = advise(evidence, backbone.chain, prefer=settings.prefer, seed=settings.seed)
     beside = _beside(features, ready)

@@ -18,12 +18,11 @@ from topgraft.choices import AUTO, freezes_to_try, resolve_freeze, resolve_keep
 from topgraft.cost import VIEWS, Candidate, Costs
 from topgraft.data.types import Data
 from topgraft.device import settled, trains_on
+from topgraft.features.batching import batches, lacking
 from topgraft.features.engine import BATCH, engine_of, examples_a_batch
 from topgraft.features.passes import (
     MASK,
-    batches,
     by_name,
-    lacking,
     pooled_at_every_cut,
     pooled_shelf,
     states_shelf,

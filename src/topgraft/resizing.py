@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from topgraft.cost import Costs, Stage
 from topgraft.data.splits import strata
 from topgraft.data.types import Data
 from topgraft.evidence import CutEvidence, Features, paired_gain
+from topgraft.features.batching import SAMPLE, lacking
+from topgraft.features.engine import BATCH
 from topgraft.features.passes import one_pass, pooled_shelf
 from topgraft.features.shelf import Shelf
 from topgraft.features.store import Store
@@ -34,7 +36,7 @@ from topgraft.stages import Prepared
 from topgraft.underway import Underway
 
 SQUASH = "squash"
-LEAST, MOST = 200, 400
+LEAST, MOST = 200, SAMPLE
 """Pictures of a sample that both ways are measured on; see :func:`most_measured`."""
 SPENT = 0.15
 """Share of the time left that measuring may take."""
@@ -58,8 +60,8 @@ class ResizeAdvice:
     reason
         In words.
     fresh
-        For the way of the weights and for squashing: how many of the pictures were not stored before and are
-        now, and in how many seconds the network ran.
+        For the way of the weights and for squashing: of how many of all pictures what the network gives was
+        not stored before and is now, and in how many seconds it ran.
     """
 
     backbone: Backbone
@@ -91,10 +93,9 @@ def can_be_squashed(backbone: Backbone) -> bool:
 
 
 def most_measured(count: int) -> int:
-    """How many of ``count`` pictures are measured where there is time: all, or a sample.
+    """How many of ``count`` pictures are measured where there is time: all, or a sample of many.
 
-    A sample runs through the network in both ways, and is not kept; of all pictures one way's are those of
-    the one pass. So all are measured where that runs no more of them.
+    Those of the way that is taken are the first of the one pass; those of the other run in vain.
 
     Examples
     --------
@@ -107,7 +108,7 @@ def most_measured(count: int) -> int:
 def affordable(count: int, *, example: float, left: float) -> int:
     """How many of ``count`` pictures are measured, 0 if there is no time.
 
-    At most :func:`most_measured`.
+    At most :func:`most_measured`; a sample is whole batches of the one pass.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ def affordable(count: int, *, example: float, left: float) -> int:
     possible = SPENT * left / max(example, 1e-9)
     if most_measured(count) == count <= possible:
         return count
-    some = min(MOST, int(possible / 2))
+    some = min(MOST, int(possible / BATCH) * BATCH)
     return some if LEAST <= some < count else 0
 
 
@@ -144,11 +145,11 @@ def advise_resize(
     data, fold_of
         Labelled examples and their folds ``(len(data),)``.
     store
-        Where activations are kept, those of a sample excepted.
+        Where activations are kept; not those of a sample on a GPU, which runs fewer in other batches.
     settings
         With engine and precision decided.
     most
-        Examples measured, evenly from first to last; see :func:`affordable`.
+        Examples measured, the first that the one pass takes; see :func:`affordable`.
     advance
         Told of progress, in examples.
 
@@ -157,15 +158,26 @@ def advise_resize(
     ResizeAdvice or None
         ``None`` if a sample lacks examples of a class in two folds.
     """
+    is_kept, whole = most >= len(data) or _is_kept(settings), data.digests
     if most < len(data):
-        rows = np.unique(np.linspace(0, len(data) - 1, most).astype(int))
+        rows = _sampled(data, most)
         data, fold_of = data.subset(rows), fold_of[rows]
-        with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
-            # batches of a sample are not those of the one pass, whose every bit a repeat must find again
-            own = Store(Path(folder))
-            found = _advise(backbone, data, fold_of, own, settings, advance, networks=store)
-            return None if found is None else replace(found, fresh=((0, 0.0), (0, 0.0)))
-    return _advise(backbone, data, fold_of, store, settings, advance, networks=store)
+    if is_kept:
+        return _advise(backbone, data, fold_of, store, settings, advance, networks=store, whole=whole)
+    with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
+        own = Store(Path(folder))
+        found = _advise(backbone, data, fold_of, own, settings, advance, networks=store, whole=())
+    return None if found is None else replace(found, fresh=((0, 0.0), (0, 0.0)))
+
+
+def _sampled(data: Data, most: int) -> list[int]:
+    """The first examples that the one pass takes, spread evenly over all."""
+    return lacking(data, frozenset())[:most]
+
+
+def _is_kept(settings: Settings) -> bool:
+    """Whether a sample's batches are those of the one pass, whose every bit a repeat must find again."""
+    return settings.engine != "cuda"
 
 
 def _advise(
@@ -177,6 +189,7 @@ def _advise(
     advance: Callable[[int], None] | None,
     *,
     networks: Store,
+    whole: Sequence[str],
 ) -> ResizeAdvice | None:
     targets, (parts, names) = encoded(data, scale_of(data)), strata(data)
     if parts.ndim == 1:
@@ -188,7 +201,8 @@ def _advise(
     fresh: list[tuple[int, float]] = []
     for one in both:
         began = time.monotonic()
-        features, reused = one_pass(
+        known = _shelf(one, store, settings).known()
+        features, _ = one_pass(
             one,
             data,
             store,
@@ -197,7 +211,8 @@ def _advise(
             networks=networks,
             advance=advance,
         )
-        fresh.append((len(data) - reused, time.monotonic() - began))
+        new = set(data.digests) - known
+        fresh.append((sum(digest in new for digest in whole), time.monotonic() - began))
         last = len(one.chain)
         found = probe(
             Features({last: features.cuts[last]}, features.key),
@@ -259,7 +274,7 @@ def settle_resize(at: Underway, begun: tuple[int, float]) -> tuple[int, float]:
     def measured(most: int) -> tuple[str, str]:
         nonlocal advice
         squashed = _squashed_shelf(ready, at.store)
-        foreseen = _stage(most, ready.development, squashed, at.costs)
+        foreseen = _stage(most, ready, squashed, at.costs)
         before, began = squashed.size(), time.monotonic()
         with at.console.progress("Resizing", 2 * most, "pictures") as advance:
             advice = advise_resize(
@@ -329,20 +344,22 @@ def resizing_foreseen(
             return None
         left = max(0.0, settings.budget - costs.work.spent)
         most = affordable(count, example=costs.speed.example, left=left)
-    return _stage(most, ready.development, _squashed_shelf(ready, store), costs) if most else None
+    return _stage(most, ready, _squashed_shelf(ready, store), costs) if most else None
 
 
 def _squashed_shelf(ready: Prepared, store: Store) -> Shelf:
-    settings = ready.settings
-    return pooled_shelf(
-        ready.backbone.resized(SQUASH), store, engine=settings.engine, precision=settings.precision
-    )
+    return _shelf(ready.backbone.resized(SQUASH), store, ready.settings)
 
 
-def _stage(most: int, data: Data, squashed: Shelf, costs: Costs) -> Stage:
-    """A sample runs in both ways and is not kept; of all pictures the crops are those of the one pass."""
-    memory = costs.one_pass().memory
-    if most < len(data):
+def _shelf(backbone: Backbone, store: Store, settings: Settings) -> Shelf:
+    return pooled_shelf(backbone, store, engine=settings.engine, precision=settings.precision)
+
+
+def _stage(most: int, ready: Prepared, squashed: Shelf, costs: Costs) -> Stage:
+    """Both ways, where that is not kept; else squashed, since the crops are those of the one pass."""
+    data, memory = ready.development, costs.one_pass().memory
+    if most < len(data) and not _is_kept(ready.settings):
         return Stage(2 * most * costs.speed.example, memory, 0.0)
-    fresh = len(set(data.digests) - squashed.known())
+    measured = data.digests if most >= len(data) else [data.digests[i] for i in _sampled(data, most)]
+    fresh = len(set(measured) - squashed.known())
     return Stage(fresh * costs.speed.example, memory, fresh * costs.bytes_pooled)

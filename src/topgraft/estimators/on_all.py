@@ -31,8 +31,9 @@ from topgraft.data.types import Data
 from topgraft.errors import TopgraftError, TopgraftWarning
 from topgraft.evidence import Evidence, Features
 from topgraft.features.augmentation import must_augment
+from topgraft.features.batching import batches
 from topgraft.features.engine import BATCH, engine_of, usable
-from topgraft.features.passes import batches, one_pass
+from topgraft.features.passes import one_pass
 from topgraft.features.reading import batch_of
 from topgraft.features.store import Store
 from topgraft.finalists import depths_to_try

@@ -19,6 +19,7 @@ from topgraft.chain import Block, Chain, Segment
 from topgraft.data.types import Data
 from topgraft.errors import TopgraftError
 from topgraft.evidence import Features
+from topgraft.features.batching import batches, lacking
 from topgraft.features.engine import Engine, engine_of, examples_a_batch, version_of
 from topgraft.features.reading import Batch, batch_of
 from topgraft.features.shelf import NotStored, Shelf
@@ -42,23 +43,6 @@ SECONDS = 10.0
 """After which examples that are done are stored, were they fewer: a killed pass loses no more time."""
 MASK = "attention_mask"
 Made = TypeVar("Made")
-
-
-def batches(data: Data, indices: Sequence[int], *, batch_size: int) -> list[list[int]]:
-    """The examples of each batch; texts and sounds are sorted by length, so that little is padding."""
-    order = list(indices)
-    if data.modality == "text":
-        order.sort(key=lambda i: len(str(data.inputs[i])))
-    elif data.seconds is not None:
-        seconds = data.seconds
-        order.sort(key=lambda i: float(seconds[i]))
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-
-
-def lacking(data: Data, known: AbstractSet[str]) -> list[int]:
-    """One example of each content that is not known, in the order in which a pass takes them."""
-    first_of = {digest: i for i, digest in reversed(list(enumerate(data.digests)))}
-    return [i for digest, i in first_of.items() if digest not in known]
 
 
 def description(

@@ -21,8 +21,9 @@ from topgraft.data.pairs import in_words
 from topgraft.data.types import Data
 from topgraft.data.unlabelled import Row
 from topgraft.errors import TopgraftError
+from topgraft.features.batching import batches, lacking
 from topgraft.features.engine import BATCH, version_of
-from topgraft.features.passes import SECONDS, SHARD, batches, lacking, mended
+from topgraft.features.passes import SECONDS, SHARD, mended
 from topgraft.features.reading import decoded
 from topgraft.features.shelf import Shelf
 from topgraft.features.store import Store
