@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -146,3 +149,25 @@ def test_a_fit_with_it_is_that_of_pytorch_within_rounding(tmp_path: Path):
         found[engine] = tg.predict(model, new)
     for ours, theirs in zip(found["openvino"], found["torch"], strict=True):
         np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=2e-3)
+
+
+def test_nothing_is_told_to_its_makers_and_nothing_is_left_in_the_home_folder(tmp_path: Path) -> None:
+    home, tests = tmp_path / "home", Path(__file__).parent
+    home.mkdir()
+    converts = (
+        "import sys\n"
+        "from small_networks import example_maps, maps\n"
+        "from topgraft.chain import Chain\n"
+        "from topgraft.features.openvino import OpenVinoEngine\n"
+        "chain = Chain.of(maps(dropout=0.5), example_maps())\n"
+        "OpenVinoEngine(chain[:2]).run({'x': example_maps(3)})\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])\n"
+    )
+    told = os.environ | {"HOME": str(home), "PYTHONPATH": str(tests)}
+    for name in ("CI", "TF_BUILD", "JENKINS_URL"):  # where it is silent of itself
+        told.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-c", converts], env=told, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+    assert not (home / "intel").exists()

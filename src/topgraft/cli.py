@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import time
@@ -22,6 +24,9 @@ from topgraft.stopping import gently, said
 if TYPE_CHECKING:
     from topgraft.console import Console
     from topgraft.data.types import Data
+
+RARELY = (20_000, 20, 20)
+"""When garbage is looked for: millions of objects of libraries stay, and looking at them takes seconds."""
 
 app = Program(
     name="topgraft",
@@ -369,6 +374,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack signs that tables have
     run: Callable[..., Any] = app
     command = next((word for word in given if not word.startswith("-")), None)
+    if arguments is None:
+        gc.set_threshold(*RARELY)
+        atexit.register(gc.freeze)  # nor is it looked through when the process ends
     with gently(last_words(command)):
         try:
             run(given)

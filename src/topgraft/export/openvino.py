@@ -17,7 +17,7 @@ from topgraft.export.checking import Run, measured
 from topgraft.export.int8 import compared
 from topgraft.export.job import ExportJob, Written
 from topgraft.export.outputs import names_of
-from topgraft.features.openvino import is_installed, version
+from topgraft.features.openvino import is_installed, library, version
 
 FILE = "model.xml"
 
@@ -35,8 +35,7 @@ def write(job: ExportJob) -> Written:
     must_be_installed()
     if job.int8:
         int8_openvino.must_be_installed()
-    import openvino
-
+    openvino = library()
     path = job.folder / FILE
     shapes = input_shapes(job.model.description)
     program = job.program()
@@ -71,10 +70,8 @@ def write(job: ExportJob) -> Written:
 
 
 def _save(network: Any, path: Path) -> None:
-    import openvino
-
     try:
-        openvino.save_model(network, str(path), compress_to_fp16=False)
+        library().save_model(network, str(path), compress_to_fp16=False)
     except (OSError, RuntimeError) as error:  # OpenVINO tells a full disk by the latter
         raise RunningError(f"{path} could not be written: {error}") from error
 
@@ -105,9 +102,7 @@ def _size(path: Path) -> int:
 
 def runner(path: Path) -> Run:
     """The model as OpenVINO runs it on the CPU, in fp32."""
-    import openvino
-
-    core = openvino.Core()
+    core = library().Core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = core.compile_model(core.read_model(str(path)), "CPU", options)
     request = compiled.create_infer_request()

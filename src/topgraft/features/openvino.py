@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 import time
 import warnings
@@ -36,11 +37,21 @@ def is_installed() -> bool:
     return find_spec("openvino") is not None
 
 
-def has_bf16() -> bool:
-    """Whether OpenVINO computes in bf16 on this processor where it is asked to; else it takes fp32."""
+def library() -> Any:
+    """OpenVINO, without the telemetry by which it else tells its makers of each import and conversion.
+
+    It goes without where it finds no package for that. Where somebody imported it before, it is as it was.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it fails
     import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return openvino
+
+
+def has_bf16() -> bool:
+    """Whether OpenVINO computes in bf16 on this processor where it is asked to; else it takes fp32."""
+    return "BF16" in library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def version() -> str:
@@ -52,9 +63,7 @@ def version() -> str:
         If it is not installed.
     """
     _must_be_installed()
-    import openvino
-
-    return str(openvino.__version__)
+    return str(library().__version__)
 
 
 class OpenVinoEngine(Engine):
@@ -144,27 +153,23 @@ class OpenVinoEngine(Engine):
 
     def _place(self, how: Mapping[str, Any]) -> Place:
         """Where this engine's network is kept, for one use."""
-        import openvino
-
         from topgraft.features.converted import Place, identity_of
 
         assert self._store is not None
         made_by = {
             "engine": f"openvino {version()}",
             "precision": self.precision,
-            "processor": str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")),
+            "processor": str(library().Core().get_property("CPU", "FULL_DEVICE_NAME")),
         }
         return Place(self._store, {**identity_of(self.segment), **made_by, **how})
 
     def _opened(self, use: str, place: Place | None) -> Any:
         """What was kept, compiled; ``None`` where nothing was, or OpenVINO can't read it, which is said."""
-        import openvino
-
         kept: Converted | None = place.read() if place is not None else None
         if kept is None:
             return None
         try:
-            compiled = openvino.Core().import_model(io.BytesIO(kept.graph), "CPU", self._options())
+            compiled = library().Core().import_model(io.BytesIO(kept.graph), "CPU", self._options())
         except Exception as error:  # noqa: BLE001 (OpenVINO says in many ways that it can't read a graph)
             warnings.warn(
                 f"OpenVINO can't read the network that was kept ({error}): it is converted again.",
@@ -179,9 +184,9 @@ class OpenVinoEngine(Engine):
         self, use: str, work: Callable[..., Any], given: Sequence[Tensor], place: Place | None
     ) -> Any:
         """Traced with two examples, and compared with PyTorch on three; kept if there is a place."""
-        import openvino
-
         from topgraft.features.converted import Converted
+
+        openvino = library()
 
         began = time.monotonic()
         two, three = ([_some(t, count) for t in given] for count in (2, 3))
