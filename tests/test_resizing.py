@@ -140,45 +140,40 @@ def test_pictures_of_which_nothing_is_lost_are_left_as_the_weights_were_made(
     assert not can_be_squashed(own.resized("squash"))
 
 
-@pytest.fixture
-def many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More pictures than are measured: a sample of 32 of the 60."""
-    monkeypatch.setattr("topgraft.features.batching.SAMPLE", 32)
-    monkeypatch.setattr("topgraft.resizing.MOST", 32)
-    monkeypatch.setattr("topgraft.resizing.LEAST", 16)
-    monkeypatch.setattr("topgraft.resizing.most_measured", lambda count: min(count, 32))
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """So many that a sample of 400 is measured, of what is left without the untouched part, too."""
+    return pictures(tmp_path_factory.mktemp("many") / "pictures", wide=True, count=510)
 
 
-@pytest.mark.usefixtures("many")
 def test_what_was_measured_on_a_sample_is_the_one_passs_bit_for_bit(
-    wide: Data, store: Store, tmp_path: Path
+    many: Data, store: Store, tmp_path: Path
 ) -> None:
-    own, fold_of = backbone(), np.random.default_rng(0).integers(0, 3, len(wide))
+    own, fold_of = backbone(), np.random.default_rng(0).integers(0, 3, len(many))
     both = (own, own.resized("squash"))
     shelves = [pooled_shelf(b, store, engine="torch", precision="fp32") for b in both]
-    with_few = np.array([0] * len(wide))
-    assert advise_resize(own, wide, with_few, store, SETTINGS, most=32) is None
+    with_few = np.array([0] * len(many))
+    assert advise_resize(own, many, with_few, store, SETTINGS, most=400) is None
     assert [len(shelf.known()) for shelf in shelves] == [0, 0]
-    sample = advise_resize(own, wide, fold_of, store, SETTINGS, most=32)
+    sample = advise_resize(own, many, fold_of, store, SETTINGS, most=400)
     assert sample is not None
-    assert sample.count == 32
-    assert [count for count, _ in sample.fresh] == [32, 32]
-    reds = sum(wide.targets[i] == 0 for i, d in enumerate(wide.digests) if d in shelves[0].known())
-    assert reds == 16, "half of each class, though the data are sorted by class"
+    assert sample.count == 400
+    assert [count for count, _ in sample.fresh] == [400, 400]
+    reds = sum(many.targets[i] == 0 for i, d in enumerate(many.digests) if d in shelves[0].known())
+    assert reds == 200, "half of each class, though the data are sorted by class"
     for number, one in enumerate(both):
-        after, reused = tg.one_pass(one, wide, store, **PLAIN)
-        alone, _ = tg.one_pass(one, wide, Store(tmp_path / str(number)), **PLAIN)
-        assert reused == 32
+        after, reused = tg.one_pass(one, many, store, **PLAIN)
+        alone, _ = tg.one_pass(one, many, Store(tmp_path / str(number)), **PLAIN)
+        assert reused == 400
         assert all(torch.equal(after.cuts[cut], alone.cuts[cut]) for cut in alone.cuts)
 
 
-@pytest.mark.usefixtures("many")
 def test_a_fit_whose_sample_was_measured_and_its_repeat_have_the_same_bits(
-    wide: Data, store: Store, tmp_path: Path
+    many: Data, store: Store, tmp_path: Path
 ) -> None:
-    run = fitted(wide, tmp_path / "run", store)
-    assert "on 32 pictures" in run.result["reasons"]["resize"]
-    again = fitted(wide, tmp_path / "again", Store(tmp_path / "empty"), plan=run.folder / "plan.json")
+    run = fitted(many, tmp_path / "run", store)
+    assert "on 400 pictures" in run.result["reasons"]["resize"]
+    again = fitted(many, tmp_path / "again", Store(tmp_path / "empty"), plan=run.folder / "plan.json")
     weights = [(r.folder / "model.safetensors").read_bytes() for r in (run, again)]
     assert weights[0] == weights[1]
 
@@ -224,7 +219,7 @@ def test_nothing_is_measured_where_keep_and_freeze_are_given_or_there_is_no_time
 
 
 def test_what_measuring_costs_is_told_before_and_counts_against_the_time(
-    wide: Data, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wide: Data, many: Data, store: Store, tmp_path: Path
 ) -> None:
     told = {"backbone": backbone(), "store": store, "folds": 3, "augment": "none", "engine": "torch"}
     found = tg.forecast(wide, **told)
@@ -233,13 +228,10 @@ def test_what_measuring_costs_is_told_before_and_counts_against_the_time(
     assert found.resizing.disk == found.one_pass.disk > 0
     assert tg.forecast(wide, **told, keep=3, freeze="all").resizing is None
     assert tg.forecast(wide, **told, resize="squash").resizing is None
-    with monkeypatch.context() as smaller:  # so that few pictures are measured by a sample
-        smaller.setattr("topgraft.resizing.MOST", 16)
-        smaller.setattr("topgraft.resizing.LEAST", 10)
-        sample = tg.forecast(wide, **told)
+    sample = tg.forecast(many, **told)
     assert sample.resizing is not None
-    assert sample.resizing.seconds == pytest.approx(16 * sample.speed.example)
-    assert sample.resizing.disk == pytest.approx(found.resizing.disk * 16 / (0.8 * len(wide)))
+    assert sample.resizing.seconds == pytest.approx(400 * sample.speed.example)
+    assert sample.resizing.disk == pytest.approx(sample.one_pass.disk * 400 / (0.8 * len(many)))
     run = fitted(wide, tmp_path / "run", store, keep=3)
     stage = run.result["forecast"]["resizing"]["seconds"]
     assert stage["predicted"] > 0

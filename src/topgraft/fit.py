@@ -317,8 +317,9 @@ def begin(
     for network in networks:
         _check_depth(settings, given or {}, network)
     must_differ(networks)
-    told = {"test": test, "allow_overlap": allow_overlap, "watch": console.reading}
-    ready = prepare(data, networks[0], settings, **told)
+    ready = prepare(
+        data, networks[0], settings, test=test, allow_overlap=allow_overlap, watch=console.reading
+    )
     if len(networks) > 1:
         ready = replace(ready, settings=settings, asked=AS_ASKED)
     for network in networks:

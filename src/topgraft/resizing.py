@@ -158,11 +158,11 @@ def advise_resize(
     ResizeAdvice or None
         ``None`` if a sample lacks examples of a class in two folds.
     """
-    is_kept, whole = most >= len(data) or _is_kept(settings), data.digests
+    whole, apart = data.digests, _is_apart(most, data, settings)
     if most < len(data):
         rows = _sampled(data, most)
         data, fold_of = data.subset(rows), fold_of[rows]
-    if is_kept:
+    if not apart:
         return _advise(backbone, data, fold_of, store, settings, advance, networks=store, whole=whole)
     with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
         own = Store(Path(folder))
@@ -175,9 +175,9 @@ def _sampled(data: Data, most: int) -> list[int]:
     return lacking(data, frozenset())[:most]
 
 
-def _is_kept(settings: Settings) -> bool:
-    """Whether a sample's batches are those of the one pass, whose every bit a repeat must find again."""
-    return settings.engine != "cuda"
+def _is_apart(most: int, data: Data, settings: Settings) -> bool:
+    """Whether a sample's batches are not those of the one pass, whose every bit a repeat must find again."""
+    return most < len(data) and settings.engine == "cuda"
 
 
 def _advise(
@@ -358,7 +358,7 @@ def _shelf(backbone: Backbone, store: Store, settings: Settings) -> Shelf:
 def _stage(most: int, ready: Prepared, squashed: Shelf, costs: Costs) -> Stage:
     """Both ways, where that is not kept; else squashed, since the crops are those of the one pass."""
     data, memory = ready.development, costs.one_pass().memory
-    if most < len(data) and not _is_kept(ready.settings):
+    if _is_apart(most, data, ready.settings):
         return Stage(2 * most * costs.speed.example, memory, 0.0)
     measured = data.digests if most >= len(data) else [data.digests[i] for i in _sampled(data, most)]
     fresh = len(set(measured) - squashed.known())
