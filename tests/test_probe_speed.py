@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from topgraft.probe_speed import probe_speed
+from topgraft.probe_speed import by_size, probe_speed
 
 CLASSES = torch.arange(300) % 3
 TASKS = {
@@ -22,6 +22,13 @@ def test_every_task_is_measured_and_random_numbers_go_on_as_before(task):
     assert rate > 0
     assert beyond >= 0
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("seconds", [[3.0, 3.0], [9.0, 2.0]])
+def test_a_disturbed_measurement_of_the_small_problem_does_not_make_multiply_adds_free(seconds):
+    rate, beyond = by_size([1e6, 1e8], seconds)
+    assert rate * 1e8 + beyond == pytest.approx(seconds[1])
+    assert rate > 0
 
 
 def test_one_width_and_very_few_examples_are_enough():

@@ -66,9 +66,26 @@ def probe_speed(
             list(in_order(lambda x: fit_head(x, some, classes), [x] * cores, workers=cores))
             seconds.append(time.perf_counter() - began)
             macs.append(head_macs(len(some), width, known.shape[1]))
-    rate = max(0.0, seconds[2] - seconds[1]) / max(1.0, macs[2] - macs[1])
-    beyond = max(0.0, seconds[1] - rate * macs[1])
+    rate, beyond = by_size(macs[1:], seconds[1:])
     return rate, beyond * max(1.0, share * len(targets) / len(some))  # steps read every example
+
+
+def by_size(macs: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
+    """Seconds a multiply-add and seconds beyond, from a small problem and a large one.
+
+    Where the small one took no less than the large, because something else had the cores meanwhile, the
+    large one's seconds are all taken for those of its multiply-adds.
+
+    Examples
+    --------
+    >>> by_size([100, 300], [2, 4]), by_size([100, 400], [5, 4])
+    ((0.01, 1.0), (0.01, 0.0))
+    """
+    (small, large), (less, more) = macs, seconds
+    if large <= small or more <= less:
+        return more / max(1.0, large), 0.0
+    rate = (more - less) / (large - small)
+    return rate, max(0.0, less - rate * small)
 
 
 def _features(known: Tensor, width: int, own: torch.Generator) -> Tensor:

@@ -41,9 +41,8 @@ def sample_first(order: list[int]) -> list[int]:
     if len(order) <= SAMPLE:
         return order
     digits = (SAMPLE - 1).bit_length()
-    backwards = sorted(
-        range(SAMPLE), key=lambda number: f"{number:0{digits}b}"[::-1]
-    )  # van der Corput (1935)
+    # van der Corput (1935): numbers whose binary digits are read backwards
+    backwards = sorted(range(SAMPLE), key=lambda number: f"{number:0{digits}b}"[::-1])
     places = [number * (len(order) - 1) // (SAMPLE - 1) for number in backwards]
     chosen = set(places)
     return [*(order[p] for p in places), *(i for p, i in enumerate(order) if p not in chosen)]
