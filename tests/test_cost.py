@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topgraft.chain import Block
-from topgraft.cost import FLOAT, PER_PARAMETER, Costs, forecast, head_parameters
-from topgraft.workload import BACKWARD, Speed, Work
+from topgraft.cost import FLOAT, PER_PARAMETER, Costs, forecast
+from topgraft.workload import BACKWARD, Speed, Work, head_parameters
 
 SPEED = Speed(
     example=0.02, decoding=0.01, cores=2, head=1e-9, fit=0.01, update=1e-9, length=5.0, held=1e9, batches=2e8

@@ -153,7 +153,7 @@ def test_a_dry_run_of_a_fit_tells_people_and_leaves_nothing(job: Job, tmp_path: 
 def test_a_dry_run_in_json_is_one_document(job: Job, tmp_path: Path) -> None:
     document = dry(job, tmp_path / "model", "--keep", "2", "--freeze", "1", "--epochs", "4")
     assert document.keys() == {
-        *("resizing", "pass", "probes", "candidates"),
+        *("resizing", "pass", "probes", "search", "candidates"),
         *("examples", "distinct", "stored", "budget", "spent", "speed"),
     }
     assert document["pass"].keys() == document["probes"].keys() == STAGE  # type: ignore[attr-defined]
@@ -162,6 +162,22 @@ def test_a_dry_run_in_json_is_one_document(job: Job, tmp_path: Path) -> None:
     assert {c["epochs"] for c in document["candidates"]} == {0, 4}  # type: ignore[attr-defined]
     assert document["examples"] == 36
     assert json.dumps(document, allow_nan=False)
+
+
+def test_a_dry_run_tells_the_search_where_there_is_one(job: Job, tmp_path: Path) -> None:
+    open_ones, asked, several = (
+        dry(job, tmp_path / "model", *more)["search"]
+        for more in ((), ("--freeze", "1"), ("--keep", "2", "--freeze", "1,0"))
+    )
+    assert asked is None
+    for found in (open_ones, several):
+        assert isinstance(found, dict)
+        assert found.keys() == STAGE
+        assert found["seconds"] > 0
+        assert found["disk"] > 0  # states are stored where something is frozen
+    assert dry(job, tmp_path / "model", "--keep", "1")["search"] is None  # only nothing can be frozen
+    out = [job.fit(tmp_path / "model", "--dry-run", *more).out for more in ((), ("--freeze", "1"))]
+    assert ["\n search " in one for one in out] == [True, False]
 
 
 def test_a_dry_run_tells_what_choices_that_were_named_cost(job: Job, tmp_path: Path) -> None:

@@ -15,7 +15,16 @@ from topgraft.cost import Candidate
 from topgraft.report.figures import figures
 from topgraft.report.ink import PAPER
 from topgraft.report.numbers import gather
-from topgraft.rungs import EPOCHS, LONGEST, SEEDS, choices, seeds_for, winner_of, worth_trying
+from topgraft.rungs import (
+    EPOCHS,
+    LONGEST,
+    SEEDS,
+    choices,
+    seconds_of,
+    seeds_for,
+    winner_of,
+    worth_trying,
+)
 from topgraft.short_trainings import shorts
 
 pytestmark = pytest.mark.usefixtures("own_store_one_thread")
@@ -143,7 +152,8 @@ def test_validation_examples_of_one_group_leave_the_lowest_loss() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "left", "seeds"), [(10, 19, 2), (10, 1000, SEEDS), (10, 9, 1), (0, 0, 1)]
+    ("seconds", "left", "seeds"),
+    [(10, 19, 2), (10, 1000, SEEDS), (10, 9, 1), (0, 0, 1)],
 )
 def test_seeds_are_as_many_as_there_is_time_for(seconds: float, left: float, seeds: int) -> None:
     assert seeds_for(seconds, left)[0] == seeds
@@ -213,6 +223,26 @@ def costs_of(epochs: dict[int, float], storing: float = 10.0, keep: int = 18) ->
 
 
 COSTS = costs_of({16: 1.0, 14: 2.0, 12: 4.0, 4: 15.0, 0: 30.0})
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=2, max_size=8), st.floats(1, 5_000))
+def test_the_whole_search_is_foretold_within_what_it_may_take(epochs: list[float], allowed: float) -> None:
+    field = costs_of(dict(enumerate(epochs)))
+    first = sum(one.storing + EPOCHS * one.epoch for one in field)
+    told = seconds_of(field, allowed)
+    assert told >= first * (1 - 1e-9)
+    assert told <= max(first, allowed) * (1 + 1e-9)
+    assert seconds_of(field, 1e9) >= told * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("choices", "epochs"),
+    [(2, 2 * 2 + 2 * 2 * 2), (3, 3 * 2 + 2 * 4 + 2 * 2 * 4), (6, 6 * 2 + 3 * 4 + 2 * 8 + 2 * 2 * 8)],
+)
+def test_with_time_for_all_it_is_foretold_with_each_rung_and_every_seed(choices: int, epochs: int) -> None:
+    field = costs_of(dict.fromkeys(range(choices), 3.0))
+    storing = sum(one.storing for one in field)
+    assert seconds_of(field, 1e9) == pytest.approx(storing + 3.0 * epochs)
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,15 @@ def decisions(**values: Any) -> dict[str, dict[str, Any]]:
         ("folds", 101, "2 to 100"),
         ("held_out", 0, "0.01 to 0.9"),
         ("held_out", float("nan"), "0.01 to 0.9"),
-        ("budget", 0.5, "1 to inf"),
+        ("budget", 0.5, "1 to 31536000"),
+        ("budget", float("inf"), "1 to 31536000"),
+        ("budget", float("nan"), "1 to 31536000"),
         ("dropout", -0.1, "0 to 0.95"),
         ("batch_size", 0, "1 to 4096"),
         ("rate", 0.0, "out of range"),
         ("epochs", 0, "1 to 10000"),
         ("hidden", [16, 0], "1 to 65536"),
-        ("seed", -1, "out of range"),
+        ("seed", -1, "0 to 4294967295"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_the_choices(name: str, value: Any, said: str) -> None:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from topgraft.chunked import CHUNK
 from topgraft.ridge import SCORED
-from topgraft.workload import BACKWARD, Speed, Work
+from topgraft.workload import BACKWARD, Speed, Work, head_macs, head_parameters
 
 if TYPE_CHECKING:
     from topgraft.chain import Block
@@ -116,6 +115,8 @@ class Forecast:
         Choices of keep and freeze; empty where none is to be made.
     resizing
         Of measuring how pictures are brought to size, before the pass; ``None`` where nothing is measured.
+    search
+        Of the short trainings that settle what is frozen; ``None`` where there are none.
     """
 
     speed: Speed
@@ -124,6 +125,7 @@ class Forecast:
     probes: Stage
     candidates: tuple[Candidate, ...] = ()
     resizing: Stage | None = None
+    search: Stage | None = None
 
     @property
     def most_memory(self) -> float | None:
@@ -137,6 +139,7 @@ class Forecast:
             "resizing": None if self.resizing is None else asdict(self.resizing),
             "pass": asdict(self.one_pass),
             "probes": asdict(self.probes),
+            "search": None if self.search is None else asdict(self.search),
             "candidates": [asdict(candidate) for candidate in self.candidates],
             "examples": self.work.examples,
             "distinct": self.work.distinct,
@@ -246,7 +249,7 @@ class Costs:
         is_stored = 0 < freeze < keep and not live
         trains = freeze < keep or self.work.head_trains
         storing = self.storing(freeze, stored[0]) if is_stored else Stage(0.0, None, 0.0)
-        views = self.views(keep, freeze, self._left()) if with_views and is_stored else 0
+        views = self.views(keep, freeze, self.left) if with_views and is_stored else 0
         if views:
             more = self.storing_views(freeze, views, sum(stored[1 : 1 + views]))
             storing = Stage(storing.seconds + more.seconds, storing.memory, storing.disk + more.disk)
@@ -345,7 +348,7 @@ class Costs:
     def _affordable(
         self, keep: int, freeze: int, epochs: int, storing: float, *, live: bool, asked: bool
     ) -> int:
-        left = self._left()
+        left = self.left
         if asked:
             least = 1
         elif storing > 0.5 * left:
@@ -360,7 +363,8 @@ class Costs:
             possible = math.floor(min(epochs, max(0.0, (left - storing) * SPARE - first) / each))
         return possible if possible >= min(least, epochs) else 0
 
-    def _left(self) -> float:
+    @property
+    def left(self) -> float:
         """Seconds of the budget that are left after the probes."""
         return self.work.budget - self.work.spent - self.one_pass().seconds - self.probes().seconds
 
@@ -368,31 +372,12 @@ class Costs:
         return self.speed.held + more if self.speed.held else None
 
 
-def forecast(costs: Costs, candidates: Sequence[Candidate] = (), resizing: Stage | None = None) -> Forecast:
-    """The pass, the probes and the candidates together, and what goes before them."""
-    return Forecast(costs.speed, costs.work, costs.one_pass(), costs.probes(), tuple(candidates), resizing)
-
-
-def head_macs(rows: float, width: int, classes: int) -> float:
-    """Multiply-adds of fitting one linear head, roughly.
-
-    The products of the features, their eigenvalues and axes (4.5 cubes of the smaller side: Golub and Van
-    Loan 2013, 8.3), and a hundred times the scores, for penalties tried and the logistic regression's steps.
-    """
-    small = min(rows, width)
-    return rows * width * small + 4.5 * small**3 + 100 * rows * small * classes
-
-
-def head_parameters(width: int, classes: int, hidden: Sequence[int] = ()) -> int:
-    """Numbers in the head: its linear layer, and hidden layers beside it.
-
-    Examples
-    --------
-    >>> head_parameters(10, 3), head_parameters(10, 3, (4,))
-    (33, 112)
-    """
-    linear = width * classes + classes
-    if not hidden:
-        return linear
-    sizes = [width, *hidden, classes]
-    return linear + 2 * width + sum(a * b + b for a, b in pairwise(sizes))
+def forecast(
+    costs: Costs,
+    candidates: Sequence[Candidate] = (),
+    resizing: Stage | None = None,
+    search: Stage | None = None,
+) -> Forecast:
+    """The pass, the probes and the candidates together, what goes before them and what chooses from them."""
+    stages = costs.one_pass(), costs.probes()
+    return Forecast(costs.speed, costs.work, *stages, tuple(candidates), resizing, search)

@@ -16,6 +16,7 @@ from topgraft.fit import begin
 from topgraft.rehearsal import candidates, costs_for
 from topgraft.resizing import resizing_foreseen
 from topgraft.run import RunFolder
+from topgraft.rungs import search_foreseen
 from topgraft.show_cost import cost_tables
 from topgraft.stages import Prepared, engine_for, engine_in_words, planned
 
@@ -96,7 +97,9 @@ def foretell(
     after = costs
     if resizing is not None:
         after = replace(costs, work=replace(costs.work, spent=costs.work.spent + resizing.seconds))
-    told = together(costs, candidates(after, ready, store, decisions) if choices else (), resizing)
+    search = search_foreseen(after, ready, store) if choices and decisions is None else None
+    open_ones = candidates(after, ready, store, decisions) if choices else ()
+    told = together(costs, open_ones, resizing=resizing, search=search)
     cost_tables(console, told, ready.backbone.chain)
     if parts := ready.settings.nested:
         console.line(

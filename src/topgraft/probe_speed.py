@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from topgraft.cost import head_macs
 from topgraft.probe import fit_head
 from topgraft.side_by_side import in_order, single_threaded
+from topgraft.workload import head_macs
 
 MOST_ROWS, MOST_WIDTH = 3072, 1536
 """Of a measured problem: beyond, seconds are those of as many multiply-adds."""

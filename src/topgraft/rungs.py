@@ -12,15 +12,17 @@ import numpy as np
 
 from topgraft import search
 from topgraft.advise import UNSTABLE, near_best
-from topgraft.choices import freezes_to_try
+from topgraft.choices import freezes_to_try, resolve_freeze, resolve_keep
 from topgraft.confidence import Paired, confidence_set
 from topgraft.console import Console, counted, duration, percent
-from topgraft.cost import Candidate
+from topgraft.cost import Candidate, Costs, Stage
 from topgraft.cutmix import has_maps
+from topgraft.features.store import Store
 from topgraft.objective import are_numbers
 from topgraft.rehearsal import candidate
+from topgraft.settings import Settings
 from topgraft.short_trainings import Short, outcome_of, shorts, try_all
-from topgraft.stages import MARGIN
+from topgraft.stages import MARGIN, Prepared
 from topgraft.underway import Underway
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -92,19 +94,13 @@ def settle(at: Underway, material: search.Material, keeps: Sequence[int]) -> Pai
     allowed = _share(len(keeps)) * at.left
     known = shorts(at.plan.decisions)
     at.note_reuse("search", len(known), sum(one["seconds"] for one in known))
-    chain, source = material.backbone.chain, material.backbone.source
-    costs = [
-        candidate(at.costs, at.ready, at.store, keep, freeze)
-        for keep in keeps
-        for freeze in freezes_to_try(at.settings.freeze, chain, source, keep, choices(keep))
-        if not at.settings.cutmix or has_maps(chain, freeze)
-    ]
+    costs = _costs_of(at.costs, at.ready, at.store, keeps)
     if not costs:
         told = f"nothing in --freeze {at.settings.freeze} is less than the blocks that are kept"
         if at.settings.cutmix:
             told += " and can be pasted into (--cutmix)"
         return _decided(at, (first, search.right_most_third(first)), told)
-    field = worth_trying(costs, at.left, min(WORTH, at.settings.epochs or WORTH))
+    field = worth_trying(costs, at.left, _worth(at.settings))
     left_out = [one for one in costs if one not in field]
     if field and left_out:
         at.skipped.append(f"short trainings of {_listed(left_out)}: no time")
@@ -112,7 +108,7 @@ def settle(at: Underway, material: search.Material, keeps: Sequence[int]) -> Pai
         same_depth = [one for one in costs if one.keep == costs[0].keep]
         only = min(field or same_depth, key=lambda one: one.epoch)
         return _decided(at, (only.keep, only.freeze), "there is no time to try two choices")
-    at.ledger.predict("search", seconds=sum(map(_seconds, field)))
+    at.ledger.predict("search", seconds=seconds_of(field, allowed))
     tried: list[Short] = []
     last: list[Short] = []
     epochs, remaining = EPOCHS, [(one.keep, one.freeze) for one in field]
@@ -137,6 +133,74 @@ def settle(at: Underway, material: search.Material, keeps: Sequence[int]) -> Pai
     at.ledger.spend("search", seconds=time.monotonic() - began)
     _show(at.console, tried, winner, told)
     return _decided(at, winner, told)
+
+
+def search_foreseen(costs: Costs, ready: Prepared, store: Store) -> Stage | None:
+    """What the search will cost at the depth that was asked for, else at the full one.
+
+    ``None`` where there will be none: what is frozen was asked for, or there is no time for two choices.
+
+    Parameters
+    ----------
+    costs
+        From a trial, all that comes before the search spent.
+    ready, store
+        Data and backbone, and where activations are kept.
+    """
+    settings, chain, source = ready.settings, ready.backbone.chain, ready.backbone.source
+    keep = resolve_keep(settings.keep, chain, source) or len(chain)
+    if resolve_freeze(settings.freeze, chain, source, keep) is not None:
+        return None
+    field = worth_trying(_costs_of(costs, ready, store, [keep]), costs.left, _worth(settings))
+    if len(field) < 2:
+        return None
+    disk = sum(one.stored for one in field)
+    return Stage(seconds_of(field, SPENT * costs.left), None, disk)
+
+
+def _costs_of(costs: Costs, ready: Prepared, store: Store, keeps: Sequence[int]) -> list[Candidate]:
+    """Of each choice that may be tried, depth by depth."""
+    settings, chain, source = ready.settings, ready.backbone.chain, ready.backbone.source
+    return [
+        candidate(costs, ready, store, keep, freeze)
+        for keep in keeps
+        for freeze in freezes_to_try(settings.freeze, chain, source, keep, choices(keep))
+        if not settings.cutmix or has_maps(chain, freeze)
+    ]
+
+
+def _worth(settings: Settings) -> int:
+    return min(WORTH, settings.epochs or WORTH)
+
+
+def seconds_of(field: Sequence[Candidate], allowed: float) -> float:
+    """Seconds of the whole search: what it stores, the rungs and the further seeds that there is time for.
+
+    Which choices a rung leaves is not known, so that each counts as much as the mean of all.
+
+    Parameters
+    ----------
+    field
+        Choices of the first rung, which is tried in any case.
+    allowed
+        Seconds that the search may take.
+
+    Examples
+    --------
+    Four choices for 2 epochs and two of them for 4; then, where there is time, these from two more seeds.
+
+    >>> from types import SimpleNamespace as One
+    >>> seconds_of([One(storing=1, epoch=1)] * 4, 20), seconds_of([One(storing=1, epoch=1)] * 4, 99)
+    (20.0, 36.0)
+    """
+    each, seconds = sum(one.epoch for one in field) / len(field), float(sum(one.storing for one in field))
+    count, epochs, last = len(field), EPOCHS, 0.0
+    while count > 1 and epochs <= LONGEST and (not last or seconds + count * epochs * each <= allowed):
+        seconds += count * epochs * each
+        half = math.ceil(count / 2)
+        last = max(2, half) * epochs * each
+        count, epochs = half, 2 * epochs
+    return seconds + (seeds_for(last, allowed - seconds)[0] - 1) * last
 
 
 def _decided(at: Underway, pair: Pair, told: str) -> Pair:
@@ -175,9 +239,9 @@ def seeds_for(seconds: float, left: float) -> tuple[int, str]:
     >>> seeds_for(20.0, 100.0)[0], seeds_for(20.0, 30.0), seeds_for(20.0, -5.0)[0]
     (3, (2, 'one seed of the last choices takes about 20 s, 30 s left for the search'), 1)
     """
-    possible = 1 + int(max(0.0, left) / max(seconds, 1e-3))
+    more = int(min(SEEDS - 1, max(0.0, left) / max(seconds, 1e-3)))
     told = f"one seed of the last choices takes about {duration(seconds)}, {duration(max(0.0, left))} left"
-    return min(SEEDS, possible), f"{told} for the search"
+    return 1 + more, f"{told} for the search"
 
 
 def winner_of(

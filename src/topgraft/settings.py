@@ -14,6 +14,8 @@ from topgraft.sampling import SAMPLINGS
 AUGMENTATIONS = ("auto", "none", "light", "standard", "strong")
 RESIZE_CHOICES = ("auto", "pretrained", "crop", "squash", "border")
 MOST_WINDOWS = 1000
+MOST_BUDGET = 31_536_000
+"""Seconds: a year. A budget without end would be no number in the run's own files, which are JSON."""
 CLASS_WEIGHTS = ("none", "balanced")
 PREFERENCES = ("small", "fast", "accuracy")
 ENGINE_CHOICES = ("auto", "torch", "openvino", "cuda")
@@ -196,7 +198,7 @@ class Settings:
         _between("held-out", self.held_out, 0.01, 0.9)
         if self.nested:
             _between("nested", self.nested, 3, 100)
-        _between("budget", self.budget, 1, float("inf"))
+        _between("budget", self.budget, 1, MOST_BUDGET)
         _between("dropout", self.dropout, 0, 0.95)
         _between("label-smoothing", self.label_smoothing, 0, 0.9)
         _between("batch-size", self.batch_size, 1, 4096)
@@ -340,4 +342,4 @@ def _one_of(name: str, given: str, choices: tuple[str, ...]) -> None:
 
 def _between(name: str, given: float, low: float, high: float) -> None:
     if not low <= given <= high:
-        raise TopgraftError(f"--{name} {given:g} is out of range: give {low:g} to {high:g}.")
+        raise TopgraftError(f"--{name} {given:g} is out of range: give {low:.12g} to {high:.12g}.")

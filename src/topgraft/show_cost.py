@@ -41,7 +41,7 @@ def pass_line(console: Console, forecast: Forecast) -> None:
 
 
 def cost_tables(console: Console, forecast: Forecast, chain: Chain) -> None:
-    """The pass and the probes, then the choices of keep and freeze, and what the budget allows."""
+    """The stages up to the choice of keep and freeze, then each of these, and what the budget allows."""
     work = forecast.work
     console.line(
         "Cost", f"estimated from a trial on a few of {counted(work.examples, 'example')}{_stored(forecast)}"
@@ -50,6 +50,8 @@ def cost_tables(console: Console, forecast: Forecast, chain: Chain) -> None:
     rows = [_stage("one pass", forecast.one_pass), _stage("probes", forecast.probes)]
     if forecast.resizing is not None:
         rows.insert(0, _stage("resizing", forecast.resizing))
+    if forecast.search is not None:
+        rows.append(_stage("search", forecast.search))
     console.table(["", "time", "memory", "disk"], rows, left=(0,))
     console.text()
     if not forecast.candidates:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 BACKWARD = 2.0
 """Forward passes that a backward pass costs where nothing was measured."""
@@ -118,3 +120,28 @@ class Work:
     refits: int = 1
     more_refits: bool = False
     epochs_with_views: int = 0
+
+
+def head_macs(rows: float, width: int, classes: int) -> float:
+    """Multiply-adds of fitting one linear head, roughly.
+
+    The products of the features, their eigenvalues and axes (4.5 cubes of the smaller side: Golub and Van
+    Loan 2013, 8.3), and a hundred times the scores, for penalties tried and the logistic regression's steps.
+    """
+    small = min(rows, width)
+    return rows * width * small + 4.5 * small**3 + 100 * rows * small * classes
+
+
+def head_parameters(width: int, classes: int, hidden: Sequence[int] = ()) -> int:
+    """Numbers in the head: its linear layer, and hidden layers beside it.
+
+    Examples
+    --------
+    >>> head_parameters(10, 3), head_parameters(10, 3, (4,))
+    (33, 112)
+    """
+    linear = width * classes + classes
+    if not hidden:
+        return linear
+    sizes = [width, *hidden, classes]
+    return linear + 2 * width + sum(a * b + b for a, b in pairwise(sizes))
