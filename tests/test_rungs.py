@@ -20,7 +20,7 @@ from topgraft.rungs import (
     LONGEST,
     SEEDS,
     choices,
-    seconds_of,
+    seconds_of_search,
     seeds_for,
     winner_of,
     worth_trying,
@@ -229,10 +229,10 @@ COSTS = costs_of({16: 1.0, 14: 2.0, 12: 4.0, 4: 15.0, 0: 30.0})
 def test_the_whole_search_is_foretold_within_what_it_may_take(epochs: list[float], allowed: float) -> None:
     field = costs_of(dict(enumerate(epochs)))
     first = sum(one.storing + EPOCHS * one.epoch for one in field)
-    told = seconds_of(field, allowed)
+    told = seconds_of_search(field, allowed)
     assert told >= first * (1 - 1e-9)
     assert told <= max(first, allowed) * (1 + 1e-9)
-    assert seconds_of(field, 1e9) >= told * (1 - 1e-9)
+    assert seconds_of_search(field, 1e9) >= told * (1 - 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_the_whole_search_is_foretold_within_what_it_may_take(epochs: list[float
 def test_with_time_for_all_it_is_foretold_with_each_rung_and_every_seed(choices: int, epochs: int) -> None:
     field = costs_of(dict.fromkeys(range(choices), 3.0))
     storing = sum(one.storing for one in field)
-    assert seconds_of(field, 1e9) == pytest.approx(storing + 3.0 * epochs)
+    assert seconds_of_search(field, 1e9) == pytest.approx(storing + 3.0 * epochs)
 
 
 @pytest.mark.parametrize(

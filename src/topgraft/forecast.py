@@ -98,8 +98,7 @@ def foretell(
     if resizing is not None:
         after = replace(costs, work=replace(costs.work, spent=costs.work.spent + resizing.seconds))
     search = search_foreseen(after, ready, store) if choices and decisions is None else None
-    open_ones = candidates(after, ready, store, decisions) if choices else ()
-    told = together(costs, open_ones, resizing=resizing, search=search)
+    told = together(costs, candidates(after, ready, store, decisions) if choices else (), resizing, search)
     cost_tables(console, told, ready.backbone.chain)
     if parts := ready.settings.nested:
         console.line(

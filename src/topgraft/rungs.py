@@ -108,7 +108,7 @@ def settle(at: Underway, material: search.Material, keeps: Sequence[int]) -> Pai
         same_depth = [one for one in costs if one.keep == costs[0].keep]
         only = min(field or same_depth, key=lambda one: one.epoch)
         return _decided(at, (only.keep, only.freeze), "there is no time to try two choices")
-    at.ledger.predict("search", seconds=seconds_of(field, allowed))
+    at.ledger.predict("search", seconds=seconds_of_search(field, allowed))
     tried: list[Short] = []
     last: list[Short] = []
     epochs, remaining = EPOCHS, [(one.keep, one.freeze) for one in field]
@@ -155,7 +155,7 @@ def search_foreseen(costs: Costs, ready: Prepared, store: Store) -> Stage | None
     if len(field) < 2:
         return None
     disk = sum(one.stored for one in field)
-    return Stage(seconds_of(field, SPENT * costs.left), None, disk)
+    return Stage(seconds_of_search(field, SPENT * costs.left), None, disk)
 
 
 def _costs_of(costs: Costs, ready: Prepared, store: Store, keeps: Sequence[int]) -> list[Candidate]:
@@ -173,7 +173,7 @@ def _worth(settings: Settings) -> int:
     return min(WORTH, settings.epochs or WORTH)
 
 
-def seconds_of(field: Sequence[Candidate], allowed: float) -> float:
+def seconds_of_search(field: Sequence[Candidate], allowed: float) -> float:
     """Seconds of the whole search: what it stores, the rungs and the further seeds that there is time for.
 
     Which choices a rung leaves is not known, so that each counts as much as the mean of all.
@@ -190,7 +190,8 @@ def seconds_of(field: Sequence[Candidate], allowed: float) -> float:
     Four choices for 2 epochs and two of them for 4; then, where there is time, these from two more seeds.
 
     >>> from types import SimpleNamespace as One
-    >>> seconds_of([One(storing=1, epoch=1)] * 4, 20), seconds_of([One(storing=1, epoch=1)] * 4, 99)
+    >>> four = [One(storing=1, epoch=1)] * 4
+    >>> seconds_of_search(four, 20), seconds_of_search(four, 99)
     (20.0, 36.0)
     """
     each, seconds = sum(one.epoch for one in field) / len(field), float(sum(one.storing for one in field))

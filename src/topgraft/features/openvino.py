@@ -40,10 +40,12 @@ def is_installed() -> bool:
 def library() -> Any:
     """OpenVINO, without the telemetry by which it else tells its makers of each import and conversion.
 
-    It goes without where it finds no package for that. Where somebody imported it before, it is as it was.
+    Where the package for that is not installed, OpenVINO has a stub of its own in its place, so that to it
+    the package is absent in this process; its one other way to be silent is a file in the home folder. Where
+    somebody imported it before, it is as it was.
     """
-    if "openvino" not in sys.modules:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # importing it fails
+    if "openvino" not in sys.modules:  # None: Python's own mark of a module that is not to be found
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     return openvino
