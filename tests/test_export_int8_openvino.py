@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 from command_line import called, table_of, word_texts
 from exported_grafts import pictures, real, saved, texts
@@ -16,11 +15,12 @@ from test_export_int8 import CLASSES, named
 from topgraft.data import read
 from topgraft.errors import TopgraftError
 from topgraft.export import export, int8_openvino
+from topgraft.features.openvino import new_core
 from topgraft.features.reading import batch_of
 
 
 def types_in(file: Path) -> Counter[str]:
-    network = openvino.Core().read_model(file)
+    network = new_core().read_model(file)
     kinds = [f"{node.get_type_name()} {node.get_output_element_type(0)}" for node in network.get_ops()]
     return Counter(kind for kind in kinds if kind.startswith(("FakeQuantize", "Constant")))
 
@@ -43,7 +43,7 @@ def test_pictures_are_static_and_what_is_told_is_what_openvino_gives(photos: Pat
     data = read(photos)
     rows = np.random.default_rng(0).permutation(len(data))[18:].tolist()
     batch = batch_of(named(pictures(), CLASSES).preprocess, data, rows)
-    compiled = openvino.compile_model(out / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = new_core().compile_model(out / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     after = compiled({name: tensor.numpy() for name, tensor in batch.items()})["probabilities"]
     score = told["int8"]["score"]
     assert score["int8"] == float((after.argmax(1) == data.targets[rows]).mean())

@@ -11,12 +11,13 @@ import torch
 from exported_grafts import NAMES, arrays, expected, fresh_batch, pictures, real, texts
 
 from topgraft.export import export
+from topgraft.features.openvino import new_core
 from topgraft.saved import Model
 
 
 def check(model: Model, out: Path) -> None:
     made = export(model, "openvino", out)
-    core = openvino.Core()
+    core = new_core()
     network = core.read_model(out / "model.xml")
     compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for count in (1, 4):

@@ -42,9 +42,9 @@ def in_pytorch(folder: Path, batch: dict[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def in_openvino(folder: Path, batch: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    import openvino
+    from topgraft.features.openvino import new_core
 
-    compiled = openvino.compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = new_core().compile_model(folder / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled({name: tensor.numpy() for name, tensor in batch.items()})
     return {port.get_any_name(): found[port] for port in compiled.outputs}
 

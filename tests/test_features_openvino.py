@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from child_process import in_program
 from packaged_data import pictures_of
 from processor import told_without_bf16
 from small_networks import bits, differing, example_maps, kept, maps
@@ -80,6 +83,26 @@ def test_made_where_operations_have_one_thread_it_runs_a_batch_on_each_core(chai
                 engine.run(x)
             streams.append(engine._compiled["state"].get_property("NUM_STREAMS"))
     assert streams == [2, 2]
+
+
+def pressed_after_engines_were_freed() -> str:
+    """Ctrl-C where an engine was made and run, and freed in another thread."""
+    chain = Chain.of(maps(dropout=0.5), example_maps())
+    engines = [engine_of(chain[:2], name="openvino")]
+    engines[0].run({"x": example_maps(3)})
+    freeing = threading.Thread(target=engines.clear)
+    freeing.start()
+    freeing.join()
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        freeing.join()  # a place for Python to hear it
+    except KeyboardInterrupt:
+        return "stopped"
+    return "went on"
+
+
+def test_engines_freed_in_another_thread_leave_interrupts_as_they_were():
+    assert in_program(pressed_after_engines_were_freed) == "stopped"
 
 
 def test_the_part_that_it_was_made_from_stays_as_it_was(chain):

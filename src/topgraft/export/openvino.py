@@ -17,7 +17,7 @@ from topgraft.export.checking import Run, measured
 from topgraft.export.int8 import compared
 from topgraft.export.job import ExportJob, Written
 from topgraft.export.outputs import names_of
-from topgraft.features.openvino import is_installed, library, version
+from topgraft.features.openvino import is_installed, library, new_core, version
 
 FILE = "model.xml"
 
@@ -102,7 +102,7 @@ def _size(path: Path) -> int:
 
 def runner(path: Path) -> Run:
     """The model as OpenVINO runs it on the CPU, in fp32."""
-    core = library().Core()
+    core = new_core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = core.compile_model(core.read_model(str(path)), "CPU", options)
     request = compiled.create_infer_request()

@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +52,27 @@ def library() -> Any:
     return openvino
 
 
+def new_core() -> Any:
+    """A ``Core`` of OpenVINO with its plugin for CPUs, loaded in a thread of its own, which ends with that.
+
+    The plugin gives the thread that loads it an alternate stack for signals, and unmaps that stack when it is
+    freed, in whatever thread that happens: a thread that lives on may be left without one, so that its next
+    Ctrl-C is a segmentation fault.
+    """
+    openvino = library()
+
+    def loaded() -> Any:
+        core = openvino.Core()
+        core.get_property("CPU", "FULL_DEVICE_NAME")
+        return core
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(loaded).result()
+
+
 def has_bf16() -> bool:
     """Whether OpenVINO computes in bf16 on this processor where it is asked to; else it takes fp32."""
-    return "BF16" in library().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in new_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def version() -> str:
@@ -161,7 +180,7 @@ class OpenVinoEngine(Engine):
         made_by = {
             "engine": f"openvino {version()}",
             "precision": self.precision,
-            "processor": str(library().Core().get_property("CPU", "FULL_DEVICE_NAME")),
+            "processor": str(new_core().get_property("CPU", "FULL_DEVICE_NAME")),
         }
         return Place(self._store, {**identity_of(self.segment), **made_by, **how})
 
@@ -171,7 +190,7 @@ class OpenVinoEngine(Engine):
         if kept is None:
             return None
         try:
-            compiled = library().Core().import_model(io.BytesIO(kept.graph), "CPU", self._options())
+            compiled = new_core().import_model(io.BytesIO(kept.graph), "CPU", self._options())
         except Exception as error:  # noqa: BLE001 (OpenVINO says in many ways that it can't read a graph)
             warnings.warn(
                 f"OpenVINO can't read the network that was kept ({error}): it is converted again.",
@@ -200,7 +219,7 @@ class OpenVinoEngine(Engine):
                 )  # of sizes that tracing takes for constants: it is checked below
                 traced = torch.jit.trace(_Work(work), tuple(two), check_trace=False, strict=False)
                 model = openvino.convert_model(traced, example_input=tuple(two))
-                compiled = openvino.Core().compile_model(model, "CPU", self._options())
+                compiled = new_core().compile_model(model, "CPU", self._options())
                 expected = work(*three)
             found = _run(compiled.create_infer_request(), three)
         except Exception as error:
