@@ -72,11 +72,21 @@ FOUND: tuple[tuple[str, Change], ...] = (
     ("graft", Put("preprocessing/preprocess.json", ("key",), [])),
     ("graft", Turn("preprocessing/preprocess.json", "pipe")),
     ("hub folder", Put("config.json", ("num_hidden_layers",), None)),
+    ("hub folder", Put("config.json", ("num_hidden_layers",), 10**9)),
+    ("hub folder", Put("config.json", ("intermediate_size",), 1 << 28)),
+    ("hub folder", Put("config.json", ("intermediate_size",), -16)),
+    ("hub folder", Put("config.json", ("num_attention_heads",), 0)),
+    ("hub folder", Put("config.json", ("pad_token_id",), 255)),
+    ("hub folder", Put("config.json", ("architectures",), 0.5)),
+    ("hub folder", Put("tokenizer_config.json", ("unk_token",), "[UNJ]")),
     ("preprocessing", Put("text/preprocess.json", ("keys",), None)),
     ("preprocessing", Put("text/preprocess.json", ("pad_token",), None)),
     ("preprocessing", Put("sound/preprocess.json", ("coverage",), [])),
+    ("preprocessing", Put("sound/preprocess.json", ("bands",), 255)),
+    ("preprocessing", Put("sound/preprocess.json", ("rate",), 5)),
     ("run", Put("run/result.json", ("health", "verdicts"), 0.5)),
     ("run", Put("run/evidence.json", ("evidence",), None)),
+    ("run", Turn("run/chain.svg", "pipe")),
     ("run", Put("run/result.json", ("score",), DROPPED)),
     ("weights", Turn("old.pth", "pipe")),
 )
@@ -90,6 +100,16 @@ def test_what_was_found_stays_refused(
     place = made(name, valid, tmp_path_factory)
     expected = "opened" if name == "checkpoint" else "refused"  # a training begins anew, and says so
     assert checked(READERS[name], place, [change]) == expected
+
+
+def test_a_scale_beyond_all_whole_numbers_of_torch_is_a_scale(
+    valid: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    change = Put("picture/preprocess.json", ("scale",), 10**30)
+    assert (
+        checked(READERS["preprocessing"], made("preprocessing", valid, tmp_path_factory), [change])
+        == "opened"
+    )
 
 
 @pytest.mark.parametrize(

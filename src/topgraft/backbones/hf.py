@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from topgraft.backbones.hf_building import built, must_be_described, unusable
 from topgraft.backbones.hf_encoder import encoder_alone, encoder_of, has_decoder
 from topgraft.backbones.hf_inputs import NETWORK_INPUTS, inputs_of
 from topgraft.backbones.hub import cached_models, file_of, folder_of, split_revision, weights_of, where
@@ -59,9 +60,10 @@ def load_hf(name: str, *, weights: str | Path) -> Source:
     cls, options = class_of(config)
     heads: tuple[str, ...] = ()
     if weights == "none":
-        network, filled = cls(config, **options), Filled("random values", "random")
+        network, filled = built(cls, config, options), Filled("random values", "random")
     else:
         found = _weights(folder, origin, model) if weights == "auto" else read_weights(weights)
+        must_be_described(cls, config, options, found)
         network, filled = _filled(cls, config, options, found)
         heads = _heads(found, cls.base_model_prefix)
     network = network.to(torch.float32).eval()
@@ -90,7 +92,7 @@ def rebuild_hf(recipe: Mapping[str, Any]) -> nn.Module:
         raise TopgraftError(f"Transformers {transformers.__version__} has no network {recipe['class']!r}.")
     options = {k: bool(v) for k, v in recipe["options"].items() if k == "add_pooling_layer"}
     config = config_of(recipe["config"])
-    network = cls(config, **options)
+    network = built(cls, config, options)
     return encoder_alone(network) if has_decoder(config) else network
 
 
@@ -117,8 +119,10 @@ def config_of(settings: Mapping[str, Any]) -> PreTrainedConfig:
             {k: v for k, v in settings.items() if k not in _MACHINE_ONLY}
         )
     except Exception as error:  # it checks its settings in many ways, each with an error of its own
-        said = " ".join(str(error).split())
-        raise TopgraftError(f"The configuration of this {kind} network can't be used: {said:.200}") from error
+        raise unusable(kind, error) from error
+    named: Any = config.architectures
+    if not (named is None or (isinstance(named, list) and all(isinstance(name, str) for name in named))):
+        raise unusable(kind, f"architectures is {named!r:.80}, expected a list of names")
     return config
 
 

@@ -181,7 +181,7 @@ class PicturePreprocess(Described):
         import torch
 
         pixels = torch.from_numpy(np.stack([np.asarray(p, dtype=np.uint8) for p in pictures]))
-        values = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(self.scale)
+        values = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32).div_(float(self.scale))
         mean = torch.tensor(self.mean, dtype=torch.float32).view(1, -1, 1, 1)
         std = torch.tensor(self.std, dtype=torch.float32).view(1, -1, 1, 1)
         return values.sub_(mean).div_(std)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,15 @@ SHARED = 8
 """One of so many tokens of a window is in the next one, too."""
 COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 """Inputs of networks for texts, by what a tokenizer calls them."""
+
+
+@contextmanager
+def _usable() -> Iterator[None]:
+    """What a tokenizer can be read with and not encode by is an error that says so."""
+    try:
+        yield
+    except Exception as error:  # the library has no error of its own
+        raise TopgraftError(f"The tokenizer can't be used: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,8 @@ class TextPreprocess(Described):
             if not isinstance(text, str):
                 raise TopgraftError(f"Expected a text, got {type(text).__name__}: {text!r:.80}.")
         parts = [parts_of(text) for text in raw]
-        encoded = self._tokenizer.encode_batch([p if len(p) == 2 else p[0] for p in parts])
+        with _usable():
+            encoded = self._tokenizer.encode_batch([p if len(p) == 2 else p[0] for p in parts])
         batch = {
             key: torch.tensor([getattr(e, COLUMNS[key]) for e in encoded], dtype=torch.int64)
             for key in self.keys
@@ -129,7 +140,8 @@ class TextPreprocess(Described):
         """
         if is_pair(text) or most == 1:
             return [text]
-        spans = self._uncut.encode(text, add_special_tokens=False).offsets
+        with _usable():
+            spans = self._uncut.encode(text, add_special_tokens=False).offsets
         room = max(1, self.max_length - self._uncut.num_special_tokens_to_add(is_pair=False))
         over = len(spans) - room
         if over <= 0:
@@ -142,7 +154,8 @@ class TextPreprocess(Described):
         """Tokens of one text before anything is cut off."""
         whole = self._uncut
         first, *second = parts_of(text)
-        return len(whole.encode(first, second[0] if second else None).ids)
+        with _usable():
+            return len(whole.encode(first, second[0] if second else None).ids)
 
     def describe(self) -> dict[str, Any]:
         """Every setting, as JSON values; the tokenizer by its SHA-256 (its content is saved beside)."""

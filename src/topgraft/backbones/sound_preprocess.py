@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -158,15 +159,22 @@ class SoundPreprocess(Described):
         import torch
         from transformers.audio_utils import mel_filter_bank
 
-        filters = mel_filter_bank(
-            num_frequency_bins=self.length // 2 + 1,
-            num_mel_filters=self.bands,
-            min_frequency=0.0,
-            max_frequency=self.rate / 2,
-            sampling_rate=self.rate,
-            norm="slaney",
-            mel_scale="slaney",
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "At least one mel filter")  # it is an error, below
+            filters = mel_filter_bank(
+                num_frequency_bins=self.length // 2 + 1,
+                num_mel_filters=self.bands,
+                min_frequency=0.0,
+                max_frequency=self.rate / 2,
+                sampling_rate=self.rate,
+                norm="slaney",
+                mel_scale="slaney",
+            )
+        if not filters.any(axis=0).all():
+            raise TopgraftError(
+                f"{self.bands} mel bands are too many for spectra of {self.length} samples at {self.rate:,} "
+                "a second: some would hear nothing. Expected fewer bands, or a greater length."
+            )
         return torch.from_numpy(filters).float()
 
     def describe(self) -> dict[str, Any]:

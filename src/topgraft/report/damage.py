@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 from topgraft.errors import TopgraftError
 from topgraft.files import DamagedFile
+from topgraft.regular import read_regular
 
 SVG = "{http://www.w3.org/2000/svg}"
 ELEMENTS = frozenset(
@@ -63,7 +64,7 @@ def drawing(path: Path) -> str:
         If it is something else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path).decode("utf-8")
         text = text[text.index("<svg") :]
         if "<!" in text or "<?" in text:  # read in one way as XML and in another as HTML
             raise ValueError("a comment, a declaration or raw text")
