@@ -5,6 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 WORKERS ?= 2
+# A worker that dies ends the run, which names its test; after a restart the run might wait for ever.
+SPREAD := --numprocesses $(WORKERS) --dist loadfile --max-worker-restart=0
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check quick exhaustive lint types format mutants versus ways coverage bench
@@ -34,13 +36,13 @@ demo: install  ## the whole job on the packaged pictures, from reading them to a
 test: check mutants  ## every check that .ci/run runs
 
 check: lint types install  ## format, lint, types, all tests, the examples in docstrings, the commands of the docs
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest $(SPREAD)
 
 quick: install  ## the tests without the slow ones
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m 'not slow and not exhaustive'
+	$(BIN)/python -m pytest $(SPREAD) -m 'not slow and not exhaustive'
 
 exhaustive: install  ## the tests of which `make test` runs a sample only: every guide, network and export
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m exhaustive
+	$(BIN)/python -m pytest $(SPREAD) -m exhaustive
 
 lint: install  ## format and lint, changing nothing
 	$(BIN)/ruff format --check

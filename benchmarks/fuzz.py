@@ -47,6 +47,7 @@ def fuzz(reader: Reader, seconds: float) -> tuple[Counter[str], list[str]]:
         place = Path(root, "valid", "case")
         place.mkdir(parents=True)
         reader.make(place)
+        reader.open(place)  # what is loaded then loads nothing later
         end = time.monotonic() + seconds
 
         @settings(

@@ -77,7 +77,7 @@ def checked(reader: Reader, valid: Path, changes: Sequence[Change]) -> str:
         beside = _beside(folder)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
-            with _watched(folder), warnings.catch_warnings():
+            with _watched(folder), _bounded(), warnings.catch_warnings():
                 warnings.simplefilter("error")
                 warnings.simplefilter("ignore", TopgraftWarning)
                 found = reader.open(folder)
@@ -128,6 +128,23 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_audit)
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """What takes far more than it may ends in an error, not the whole machine in want of memory."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    lines = status.read_text(encoding="utf-8").splitlines()
+    held = next(int(line.split()[1]) for line in lines if line.startswith("VmData"))
+    resource.setrlimit(resource.RLIMIT_DATA, (held * 1024 + 4 * MEMORY, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 @contextmanager
