@@ -119,3 +119,12 @@ def test_damage_to_what_was_saved_is_noticed(text, tmp_path):
 def test_a_tokenizer_that_is_none_is_refused():
     with pytest.raises(TopgraftError, match="tokenizer could not be read"):
         TextPreprocess("{}").batch(["a"])
+
+
+def test_a_tokenizer_that_is_read_and_can_encode_nothing_is_refused():
+    told = {"type": "WordPiece", "unk_token": "[?]", "vocab": {"a": 0}, "max_input_chars_per_word": 9}
+    told |= {"continuing_subword_prefix": "##"}
+    lame = TextPreprocess(json.dumps({"version": "1.0", "model": told}))
+    for use in (lambda: lame.batch(["b"]), lambda: lame.windows("b", 2), lambda: lame.count_tokens("b")):
+        with pytest.raises(TopgraftError, match=r"tokenizer can't be used: WordPiece error: Missing \[UNK\]"):
+            use()

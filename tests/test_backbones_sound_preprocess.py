@@ -127,3 +127,9 @@ def test_what_is_no_sound_is_refused() -> None:
         SoundPreprocess().batch(["a.wav"])
     with pytest.raises(TopgraftError, match="at least one example"):
         SoundPreprocess().batch([])
+
+
+@pytest.mark.parametrize("settings", [{"bands": 255}, {"rate": 100_000}, {"length": 7}])
+def test_bands_that_would_hear_nothing_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(TopgraftError, match="mel bands are too many for spectra of"):  # with no warning
+        SoundPreprocess(**settings).batch([Sound(np.zeros(16_000, np.float32), 16_000)])
