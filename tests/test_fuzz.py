@@ -62,7 +62,8 @@ def test_a_changed_file_is_opened_rightly_or_refused(
         outcomes.append(checked(READERS[name], place, changes))
 
     hold()
-    assert name == "catalogue" or "refused" in outcomes, "the changes changed nothing that matters"
+    rarely = name in ("catalogue", "checkpoint")  # they are left out, or begun anew
+    assert rarely or "refused" in outcomes, "the changes changed nothing that matters"
 
 
 FOUND: tuple[tuple[str, Change], ...] = (
