@@ -112,8 +112,9 @@ class TextPreprocess(Described):
             if not isinstance(text, str):
                 raise TopgraftError(f"Expected a text, got {type(text).__name__}: {text!r:.80}.")
         parts = [parts_of(text) for text in raw]
+        given = [p if len(p) == 2 else p[0] for p in parts]
         with _usable():
-            encoded = self._tokenizer.encode_batch([p if len(p) == 2 else p[0] for p in parts])
+            encoded = self._tokenizer.encode_batch(given)
         batch = {
             key: torch.tensor([getattr(e, COLUMNS[key]) for e in encoded], dtype=torch.int64)
             for key in self.keys
